@@ -1,0 +1,91 @@
+use std::time::{Duration, Instant};
+
+/// How important a request is. Retries drop one level; an untrusted peer can only lower it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Priority {
+    /// The first to be shed.
+    Sheddable,
+    /// What nobody says anything about.
+    #[default]
+    Normal,
+    /// The last to be shed.
+    Critical,
+}
+
+impl Priority {
+    /// One level down.
+    pub fn lowered(self) -> Self {
+        match self {
+            Self::Critical => Self::Normal,
+            Self::Normal | Self::Sheddable => Self::Sheddable,
+        }
+    }
+
+    /// The name in configs, metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Normal => "normal",
+            Self::Sheddable => "sheddable",
+        }
+    }
+}
+
+/// The moment by which a call must be over, and whether the client made it earlier than we would have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    /// The moment.
+    pub at: Instant,
+    /// Its expiry says nothing about the health of what is behind: the client chose it.
+    pub by_client: bool,
+}
+
+impl Deadline {
+    /// A deadline of our own.
+    pub fn new(at: Instant) -> Self {
+        Self { at, by_client: false }
+    }
+
+    /// The earlier of two.
+    #[must_use]
+    pub fn min(self, other: Self) -> Self {
+        if other.at < self.at { other } else { self }
+    }
+
+    /// What is left of it; zero when it has passed.
+    pub fn remaining(&self, now: Instant) -> Duration {
+        self.at.saturating_duration_since(now)
+    }
+}
+
+/// What travels with a request through the chain: one extension, inserted by whoever comes first and changed after.
+///
+/// The first insertion into a request's extensions allocates (three times), so it happens once per request and not once per
+/// layer; layers that only read find nothing where nobody wrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Context {
+    /// By when the whole call must be over.
+    pub deadline: Option<Deadline>,
+    /// How important it is.
+    pub priority: Priority,
+    /// How often it was sent before: 0 is the first attempt.
+    pub attempt: u32,
+    /// The endpoints that earlier attempts were sent to, by their number in the balancer.
+    pub tried: Vec<u32>,
+}
+
+#[cfg(feature = "http")]
+impl Context {
+    /// The context of a request's extensions, if anyone made one.
+    #[inline]
+    pub fn of(extensions: &http::Extensions) -> Option<&Self> {
+        extensions.get()
+    }
+
+    /// The context of a request's extensions, made if it was not there.
+    pub fn of_mut(extensions: &mut http::Extensions) -> &mut Self {
+        extensions.get_or_insert_default()
+    }
+}

@@ -1,0 +1,281 @@
+use crate::{Call, NoCut, Opaque, Protocol, Rejection, Settle};
+use pin_project_lite::pin_project;
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// The request-independent half of [`Admit`]: what a policy is asked in `poll_ready`.
+pub trait Gatekeeper: Send + Sync + 'static {
+    /// What an admitted call holds.
+    type Permit: Settle;
+
+    /// What one clone of a service keeps between `poll_ready` and `call`: nothing, or its place among parked tasks.
+    type Turn: Default + Send;
+
+    /// Asked before the inner service is: `Ready(None)`: go on. `Ready(Some(_))`: the inner service need not be ready, the
+    /// next call will be refused with this. `Pending`: back-pressure, where the policy documents it.
+    #[inline]
+    fn poll_ready(&self, turn: &mut Self::Turn, cx: &mut Context<'_>) -> Poll<Option<Rejection>> {
+        let _ = (turn, cx);
+        Poll::Ready(None)
+    }
+
+    /// The inner service is not ready, and the task parks on it. A policy that may shut wakes it then.
+    fn parked(&self, turn: &mut Self::Turn, cx: &mut Context<'_>) {
+        let _ = (turn, cx);
+    }
+}
+
+/// A policy that admits or refuses a request at once: breaker, bulkhead, rate limit. Everything else of such a layer (the
+/// layer, the service, the future) is [`GateLayer`], written once.
+///
+/// ```
+/// use buttress_core::{Admit, GateLayer, Gatekeeper, Outcome, Pushback, Reason, Rejection, Settle};
+/// use std::sync::{Arc, atomic::{AtomicU32, Ordering::Relaxed}};
+///
+/// /// Admits so many calls, and then no more.
+/// struct Ration(Arc<AtomicU32>);
+/// struct Taken;
+/// impl Settle for Taken {
+///     fn conclude(&mut self, _: Outcome, _: Option<Pushback>) {}
+/// }
+/// impl Gatekeeper for Ration {
+///     type Permit = Taken;
+///     type Turn = ();
+/// }
+/// impl<Req> Admit<Req> for Ration {
+///     fn admit(&self, _: &mut (), _: &Req) -> Result<Taken, Rejection> {
+///         let left = self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
+///         left.map(|_| Taken).map_err(|_| Rejection::new(Reason::RateLimited, "ration"))
+///     }
+/// }
+/// let layer = GateLayer::<Ration>::new(Ration(Arc::new(AtomicU32::new(100))));
+/// ```
+pub trait Admit<Req>: Gatekeeper {
+    /// Decides.
+    ///
+    /// # Errors
+    ///
+    /// The refusal, which the protocol turns into a response or an error.
+    fn admit(&self, turn: &mut Self::Turn, req: &Req) -> Result<Self::Permit, Rejection>;
+}
+
+/// A policy that can be made again with the same config and a state of its own.
+pub trait Fresh {
+    /// The same config, nothing seen yet.
+    fn fresh(&self) -> Self;
+}
+
+/// The layer of every policy that decides at once.
+///
+/// The state is made once, here: every service, clone, route and connection of this layer shares it.
+/// [`fresh`](Self::fresh) makes another one.
+pub struct GateLayer<A, P = Opaque> {
+    policy: Arc<A>,
+    protocol: P,
+}
+
+impl<A> GateLayer<A> {
+    /// A layer around `policy`, or what becomes one, that speaks [`Opaque`].
+    pub fn new(policy: impl Into<A>) -> Self {
+        Self::shared(Arc::new(policy.into()))
+    }
+
+    /// A layer around a policy that others share.
+    pub fn shared(policy: Arc<A>) -> Self {
+        Self { policy, protocol: Opaque::new() }
+    }
+}
+
+impl<A, P> GateLayer<A, P> {
+    /// The policy that this layer's services share: read it, change it, drive it by hand.
+    pub fn handle(&self) -> Arc<A> {
+        self.policy.clone()
+    }
+
+    /// Speaks `protocol` instead.
+    pub fn protocol<Q>(self, protocol: Q) -> GateLayer<A, Q> {
+        GateLayer { policy: self.policy, protocol }
+    }
+
+    /// The same config with a state of its own, for another route or service.
+    pub fn fresh(&self) -> Self
+    where
+        A: Fresh,
+        P: Clone,
+    {
+        Self { policy: Arc::new(self.policy.fresh()), protocol: self.protocol.clone() }
+    }
+}
+
+impl<A, P: Clone> Clone for GateLayer<A, P> {
+    fn clone(&self) -> Self {
+        Self { policy: self.policy.clone(), protocol: self.protocol.clone() }
+    }
+}
+
+impl<A: fmt::Debug, P> fmt::Debug for GateLayer<A, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("GateLayer").field(&self.policy).finish()
+    }
+}
+
+impl<S, A: Gatekeeper, P: Clone> Layer<S> for GateLayer<A, P> {
+    type Service = Gate<S, A, P>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Gate {
+            inner,
+            policy: self.policy.clone(),
+            protocol: self.protocol.clone(),
+            turn: A::Turn::default(),
+            shut: None,
+        }
+    }
+}
+
+/// The service of [`GateLayer`].
+pub struct Gate<S, A: Gatekeeper, P = Opaque> {
+    inner: S,
+    policy: Arc<A>,
+    protocol: P,
+    turn: A::Turn,
+    /// Said in `poll_ready`, kept in `call`: the inner service was not asked and must not be called.
+    shut: Option<Rejection>,
+}
+
+impl<S, A: Gatekeeper, P> Gate<S, A, P> {
+    /// The service inside.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+}
+
+impl<S: Clone, A: Gatekeeper, P: Clone> Clone for Gate<S, A, P> {
+    /// A clone shares the state and has not been asked yet whether it is ready.
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            policy: self.policy.clone(),
+            protocol: self.protocol.clone(),
+            turn: A::Turn::default(),
+            shut: None,
+        }
+    }
+}
+
+impl<S: fmt::Debug, A: Gatekeeper, P> fmt::Debug for Gate<S, A, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").field("inner", &self.inner).field("shut", &self.shut).finish_non_exhaustive()
+    }
+}
+
+impl<S, A, P, Req> Service<Req> for Gate<S, A, P>
+where
+    S: Service<Req>,
+    A: Admit<Req>,
+    P: Protocol<Req>,
+    P::Call: Call<S::Response, S::Error>,
+{
+    type Response = <P::Call as Call<S::Response, S::Error>>::Response<A::Permit, NoCut>;
+    type Error = S::Error;
+    type Future = GateFuture<S::Future, A::Permit, P::Call>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.shut = ready!(self.policy.poll_ready(&mut self.turn, cx));
+        if self.shut.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        let readiness = self.inner.poll_ready(cx);
+        if readiness.is_pending() {
+            self.policy.parked(&mut self.turn, cx);
+        }
+        readiness
+    }
+
+    #[inline]
+    fn call(&mut self, req: Req) -> Self::Future {
+        let admitted = match self.shut.take() {
+            None => self.policy.admit(&mut self.turn, &req),
+            Some(shut) => Err(shut),
+        };
+        match admitted {
+            Ok(permit) => {
+                let call = self.protocol.start(&req);
+                GateFuture::admitted(self.inner.call(req), permit, call)
+            }
+            Err(rejection) => GateFuture::refused(rejection, self.protocol.start_refusable(&req)),
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`Gate`].
+    pub struct GateFuture<F, G, K> {
+        #[pin]
+        state: State<F, G>,
+        call: Option<K>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F, G> {
+        Admitted { #[pin] inner: F, permit: Option<G>, pending: bool },
+        Refused { rejection: Rejection },
+    }
+}
+
+impl<F, G, K> GateFuture<F, G, K> {
+    #[inline]
+    pub(crate) fn admitted(inner: F, permit: G, call: K) -> Self {
+        Self { state: State::Admitted { inner, permit: Some(permit), pending: false }, call: Some(call) }
+    }
+
+    #[inline]
+    pub(crate) fn refused(rejection: Rejection, call: K) -> Self {
+        Self { state: State::Refused { rejection }, call: Some(call) }
+    }
+}
+
+impl<F, G, K> fmt::Debug for GateFuture<F, G, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GateFuture").finish_non_exhaustive()
+    }
+}
+
+pub(crate) const DONE: &str = "a future was polled after it had completed";
+
+impl<F, G, K, Res, Err> Future for GateFuture<F, G, K>
+where
+    F: Future<Output = Result<Res, Err>>,
+    G: Settle,
+    K: Call<Res, Err>,
+{
+    type Output = Result<K::Response<G, NoCut>, Err>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match this.state.project() {
+            StateProj::Admitted { inner, permit, pending } => {
+                let Poll::Ready(result) = inner.poll(cx) else {
+                    if !*pending {
+                        *pending = true;
+                        permit.as_mut().expect(DONE).pending();
+                    }
+                    return Poll::Pending;
+                };
+                Poll::Ready(this.call.take().expect(DONE).finish(result, permit.take().expect(DONE), NoCut))
+            }
+            StateProj::Refused { rejection } => Poll::Ready(this.call.take().expect(DONE).reject(*rejection)),
+        }
+    }
+}

@@ -1,0 +1,43 @@
+use crate::{ConfigError, Mode};
+use std::time::Duration;
+
+/// One reading of a layer, typed by what it means, so that a table, JSON and Prometheus can each show it properly.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Value {
+    /// A total that only grows.
+    Count(u64),
+    /// A present number.
+    Gauge(u64),
+    /// A share between 0 and 1.
+    Ratio(f64),
+    /// A time span.
+    Duration(Duration),
+    /// One of several states, with the names of all.
+    State(&'static str, &'static [&'static str]),
+}
+
+/// What the handle of every layer can do, whatever its type: enough for a registry, metrics and an admin page.
+///
+/// The handles of the layer crates offer more: a typed `snapshot()` and `update(..)`.
+pub trait Handle: Send + Sync + 'static {
+    /// The kind of layer: `"breaker"`.
+    fn kind(&self) -> &'static str;
+
+    /// Shows every reading, by name.
+    fn visit(&self, show: &mut dyn FnMut(&'static str, Value));
+
+    /// What an operator told it to do.
+    fn mode(&self) -> Mode {
+        Mode::Auto
+    }
+
+    /// Tells it what to do.
+    ///
+    /// # Errors
+    ///
+    /// A mode this layer does not have.
+    fn set_mode(&self, mode: Mode) -> Result<(), ConfigError> {
+        Err(ConfigError::new("mode", mode.as_str(), format!("nothing: the {} has no modes", self.kind())))
+    }
+}

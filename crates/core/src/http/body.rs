@@ -1,0 +1,263 @@
+use super::{Classify, HttpCall, refuse::grpc_status};
+use crate::{BoxError, Cut, Outcome, Pushback, Rejection, Settle};
+use ::http::HeaderMap;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use std::{
+    fmt, mem,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+/// A response body that layers can watch over: bytes, and errors that can be boxed. Every such [`Body`] is one.
+pub trait ResponseBody: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static {}
+
+impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static> ResponseBody for B {}
+
+/// What a body that may be cut gives.
+#[derive(Debug)]
+pub enum Piece<E> {
+    /// What the inner body gave.
+    Frame(Option<Result<Frame<Bytes>, E>>),
+    /// It was cut, and its inner body is gone.
+    Cut(Rejection),
+}
+
+/// A body that may be ended early, made by [`Cut::cover`].
+pub trait CutBody<B: ResponseBody> {
+    /// The error it shows: the inner one's own where it never cuts.
+    type Error: Into<BoxError>;
+
+    /// The next frame, or the cut. A frame that is ready never loses to the cut.
+    fn poll_piece(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Piece<B::Error>>;
+
+    /// The cut as an error.
+    fn cut_error(rejection: Rejection) -> Self::Error;
+
+    /// An error of the inner body.
+    fn inner_error(error: B::Error) -> Self::Error;
+
+    /// See [`Body::is_end_stream`].
+    fn is_end_stream(&self) -> bool;
+
+    /// See [`Body::size_hint`].
+    fn size_hint(&self) -> SizeHint;
+}
+
+pin_project! {
+    /// The [`CutBody`] of [`NoCut`](crate::NoCut): the inner body as it is.
+    #[derive(Debug)]
+    pub struct Uncut<B> {
+        #[pin]
+        body: B,
+    }
+}
+
+impl<B> Uncut<B> {
+    pub(crate) fn new(body: B) -> Self {
+        Self { body }
+    }
+}
+
+impl<B: ResponseBody> CutBody<B> for Uncut<B> {
+    type Error = B::Error;
+
+    #[inline]
+    fn poll_piece(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Piece<B::Error>> {
+        self.project().body.poll_frame(cx).map(Piece::Frame)
+    }
+    fn cut_error(_: Rejection) -> B::Error {
+        unreachable!("this body never cuts")
+    }
+    #[inline]
+    fn inner_error(error: B::Error) -> B::Error {
+        error
+    }
+    #[inline]
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+    #[inline]
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The permit of a call whose body is not at its end.
+pub(super) struct Tie<G: Settle, K> {
+    guard: Option<G>,
+    /// What the head said for good; `None`: trailers will say.
+    known: Option<(Outcome, Option<Pushback>)>,
+    /// Bytes still to come, as declared; `u64::MAX`: not declared.
+    left: u64,
+    call: K,
+}
+
+impl<G: Settle, K> Tie<G, K> {
+    pub(super) fn new(guard: G, known: Option<(Outcome, Option<Pushback>)>, left: u64, call: K) -> Self {
+        Self { guard: Some(guard), known, left, call }
+    }
+
+    fn settle(&mut self, outcome: Outcome, pushback: Option<Pushback>) {
+        if let Some(guard) = self.guard.take() {
+            guard.settle(outcome, pushback);
+        }
+    }
+}
+
+impl<G: Settle, K> Drop for Tie<G, K> {
+    /// An early drop says what the head already told: a bad response that a retry or a fallback throws away is still bad, a
+    /// good one that its reader abandons says nothing (the guard's own drop decides).
+    fn drop(&mut self) {
+        if let Some((outcome @ (Outcome::Failure | Outcome::Overload), pushback)) = self.known {
+            self.settle(outcome, pushback);
+        }
+    }
+}
+
+impl<G: Settle, M, C: Classify> Tie<G, HttpCall<M, C>> {
+    fn end(mut self, trailers: Option<&HeaderMap>) {
+        let (outcome, pushback) = self.known.unwrap_or_else(|| self.call.judge_trailers(trailers));
+        self.settle(outcome, pushback);
+    }
+}
+
+pin_project! {
+    /// A response body that settles a permit (`G`) at its real end and may be cut short (`T`).
+    ///
+    /// It also carries the short texts that layers answer by themselves, so a refusal needs no `B: Default`.
+    pub struct Tracked<B, G, T, K>
+    where
+        B: ResponseBody,
+        G: Settle,
+        T: Cut,
+    {
+        #[pin]
+        content: Content<T::Body<B>>,
+        tie: Option<Tie<G, K>>,
+        grpc: bool,
+    }
+}
+
+pin_project! {
+    #[project = ContentProj]
+    enum Content<B> {
+        Inner { #[pin] body: B },
+        Own { bytes: Bytes },
+    }
+}
+
+impl<B, G, T, K> Tracked<B, G, T, K>
+where
+    B: ResponseBody,
+    G: Settle,
+    T: Cut,
+{
+    pub(super) fn own(bytes: Bytes, grpc: bool) -> Self {
+        Self { content: Content::Own { bytes }, tie: None, grpc }
+    }
+
+    #[inline]
+    pub(super) fn inner(body: T::Body<B>, tie: Option<Tie<G, K>>, grpc: bool) -> Self {
+        Self { content: Content::Inner { body }, tie, grpc }
+    }
+}
+
+impl<B, G, T, K> fmt::Debug for Tracked<B, G, T, K>
+where
+    B: ResponseBody,
+    G: Settle,
+    T: Cut,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tracked")
+            .field("settled", &self.tie.is_none())
+            .field("grpc", &self.grpc)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<B, G, T, M, C> Body for Tracked<B, G, T, HttpCall<M, C>>
+where
+    B: ResponseBody,
+    G: Settle,
+    T: Cut,
+    C: Classify,
+{
+    type Data = Bytes;
+    type Error = <T::Body<B> as CutBody<B>>::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let mut this = self.project();
+        let mut body = match this.content.as_mut().project() {
+            ContentProj::Own { bytes } if bytes.is_empty() => return Poll::Ready(None),
+            ContentProj::Own { bytes } => return Poll::Ready(Some(Ok(Frame::data(mem::take(bytes))))),
+            ContentProj::Inner { body } => body,
+        };
+        let piece = ready!(body.as_mut().poll_piece(cx));
+        match &piece {
+            Piece::Frame(None) => {
+                if let Some(tie) = this.tie.take() {
+                    tie.end(None);
+                }
+            }
+            Piece::Frame(Some(Ok(frame))) => {
+                if let Some(tie) = this.tie {
+                    if *this.grpc
+                        && let Some(guard) = &mut tie.guard
+                    {
+                        guard.head();
+                    }
+                    let data = frame.data_ref().map_or(0, |data| data.len() as u64);
+                    if tie.left != u64::MAX {
+                        tie.left = tie.left.saturating_sub(data);
+                    }
+                    // hyper stops polling a body that says it is at its end, or that has given all it declared.
+                    if frame.is_trailers() || tie.left == 0 || body.is_end_stream() {
+                        if let Some(tie) = this.tie.take() {
+                            tie.end(frame.trailers_ref());
+                        }
+                    }
+                }
+            }
+            Piece::Frame(Some(Err(_))) => {
+                if let Some(mut tie) = this.tie.take() {
+                    tie.settle(Outcome::Failure, None);
+                }
+            }
+            Piece::Cut(rejection) => {
+                let rejection = *rejection;
+                if let Some(mut tie) = this.tie.take() {
+                    tie.settle(rejection.reason.outcome(), None);
+                }
+                this.content.set(Content::Own { bytes: Bytes::new() });
+                return Poll::Ready(Some(if *this.grpc {
+                    let mut trailers = HeaderMap::new();
+                    grpc_status(rejection, &mut trailers);
+                    Ok(Frame::trailers(trailers))
+                } else {
+                    Err(<T::Body<B> as CutBody<B>>::cut_error(rejection))
+                }));
+            }
+        }
+        let Piece::Frame(frame) = piece else { unreachable!("a cut has returned") };
+        Poll::Ready(frame.map(|frame| frame.map_err(<T::Body<B> as CutBody<B>>::inner_error)))
+    }
+
+    #[inline]
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Inner { body } => body.is_end_stream(),
+            Content::Own { bytes } => bytes.is_empty(),
+        }
+    }
+
+    #[inline]
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Inner { body } => body.size_hint(),
+            Content::Own { bytes } => SizeHint::with_exact(bytes.len() as u64),
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The HTTP and gRPC protocols (feature `http`).
+//!
+//! [`HttpServer`] turns a refusal into a response and leaves the error type alone, so `Infallible` works; [`HttpGateway`]
+//! is the same for an intermediary (`Proxy-Status`, 504 where an origin says 503); [`HttpClient`] turns it into an error.
+//! gRPC is recognised per request, by its content type; its refusals are trailers-only responses, and its outcome is known
+//! only from `grpc-status`.
+
+mod body;
+mod outcome;
+mod refuse;
+mod tunnel;
+
+use crate::{Call, Context, Cut, Outcome, Protocol, Pushback, Rejection, Settle, Verdict, protocol::sealed::Sealed};
+use ::http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, header};
+use body::Tie;
+use bytes::Bytes;
+use http_body::Body;
+
+pub use body::{CutBody, Piece, ResponseBody, Tracked, Uncut};
+pub use outcome::{Classify, Head, RequestBodyError, Table, error_outcome, parse_retry_after};
+pub use refuse::{Ask, Fail, Gateway, Refuse, Render, Reply};
+pub use tunnel::Tunnel;
+
+/// Refusals become responses: for servers, whatever their error type, and for generated tonic clients.
+pub type HttpServer<C = Table> = Http<Reply, C>;
+/// Refusals become a gateway's responses, with `Proxy-Status`.
+pub type HttpGateway<C = Table> = Http<Gateway, C>;
+/// Refusals become errors.
+pub type HttpClient<C = Table> = Http<Fail, C>;
+
+/// HTTP, and gRPC where the request's content type says so.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Http<M, C = Table> {
+    mode: M,
+    classify: C,
+}
+
+impl Http<Reply> {
+    /// The protocol of an origin server.
+    pub const fn new() -> Self {
+        Self { mode: Reply, classify: Table }
+    }
+}
+
+impl Http<Fail> {
+    /// The protocol of a client.
+    pub const fn new() -> Self {
+        Self { mode: Fail, classify: Table }
+    }
+}
+
+impl Http<Gateway> {
+    /// The protocol of an intermediary that calls itself `name` in `Proxy-Status`
+    /// ([RFC 9209](https://www.rfc-editor.org/rfc/rfc9209)).
+    pub const fn new(name: &'static str) -> Self {
+        Self { mode: Gateway { name }, classify: Table }
+    }
+}
+
+impl<M, C> Http<M, C> {
+    /// Overrides single rows of the outcome table: a closure `Fn(&Head, Outcome) -> Outcome` gets what the table says.
+    ///
+    /// ```
+    /// use buttress_core::{Outcome, http::{Head, HttpServer}};
+    ///
+    /// let missing_is_bad = HttpServer::new().classify(|head: &Head<'_>, by_table: Outcome| match head.status.as_u16() {
+    ///     404 => Outcome::Failure,
+    ///     _ => by_table,
+    /// });
+    /// ```
+    pub fn classify<D: Classify>(self, classify: D) -> Http<M, D> {
+        Http { mode: self.mode, classify }
+    }
+
+    /// Writes refusals by a closure `Fn(&Rejection, Ask) -> http::Response<Bytes>`. The marker that tells layers further out
+    /// of the refusal is added to whatever it returns.
+    pub fn render<F>(self, render: F) -> Http<Render<F>, C>
+    where
+        F: Fn(&Rejection, Ask) -> Response<Bytes> + Clone + Send + 'static,
+    {
+        Http { mode: Render(render), classify: self.classify }
+    }
+}
+
+/// A call of [`Http`].
+#[derive(Clone, Copy, Debug)]
+pub struct HttpCall<M, C> {
+    mode: M,
+    classify: C,
+    ask: Ask,
+}
+
+impl<M, C> Sealed for Http<M, C> {}
+
+/// Whether a content type is gRPC: `application/grpc`, alone or followed by `+` or `;` (grpc-web is something else).
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"))
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+impl<M: Clone, C: Clone, B> Protocol<Request<B>> for Http<M, C> {
+    type Call = HttpCall<M, C>;
+
+    #[inline]
+    fn start(&self, req: &Request<B>) -> Self::Call {
+        let ask = Ask {
+            // gRPC is always POST: every other method saves the look-up, once per layer.
+            grpc: req.method() == Method::POST && is_grpc(req.headers()),
+            head: req.method() == Method::HEAD,
+            connect: req.method() == Method::CONNECT,
+            json: false,
+            short: Context::of(req.extensions()).is_some_and(|c| c.deadline.is_some_and(|d| d.by_client)),
+        };
+        HttpCall { mode: self.mode.clone(), classify: self.classify.clone(), ask }
+    }
+
+    #[inline]
+    fn start_refusable(&self, req: &Request<B>) -> Self::Call {
+        let mut call = self.start(req);
+        call.ask.json = refuse::accepts_json(req.headers());
+        call
+    }
+
+    #[inline]
+    fn context<'a>(&self, req: &'a Request<B>) -> Option<&'a Context> {
+        Context::of(req.extensions())
+    }
+
+    #[inline]
+    fn context_mut<'a>(&self, req: &'a mut Request<B>) -> Option<&'a mut Context> {
+        Some(Context::of_mut(req.extensions_mut()))
+    }
+}
+
+impl<M, C: Classify> HttpCall<M, C> {
+    fn judge_head(&self, status: StatusCode, headers: &HeaderMap, extensions: &Extensions, ended: bool) -> Verdict {
+        if !self.ask.grpc && (status.is_success() || status.is_redirection() || status.is_informational()) {
+            return Verdict::new(self.classified(status, headers, Outcome::Success), None);
+        }
+        if let Some(rejection) = extensions.get::<Rejection>() {
+            return Verdict::refused(*rejection);
+        }
+        if self.ask.grpc && status == StatusCode::OK && !headers.contains_key("grpc-status") {
+            if !ended {
+                return Verdict::open();
+            }
+            return Verdict::new(self.classified(status, headers, Outcome::Failure), None);
+        }
+        let (by_table, pushback) = if self.ask.grpc {
+            outcome::of_grpc(status, headers, self.ask.short)
+        } else {
+            outcome::of_http(status, headers, self.ask.short)
+        };
+        Verdict::new(self.classified(status, headers, by_table), pushback)
+    }
+
+    #[inline]
+    fn classified(&self, status: StatusCode, headers: &HeaderMap, by_table: Outcome) -> Outcome {
+        self.classify.outcome(&Head { grpc: self.ask.grpc, status, headers }, by_table)
+    }
+
+    /// The verdict of gRPC trailers, or of a body that ended without any.
+    fn judge_trailers(&self, trailers: Option<&HeaderMap>) -> (Outcome, Option<Pushback>) {
+        let none = HeaderMap::new();
+        let trailers = trailers.unwrap_or(&none);
+        let (by_table, pushback) = outcome::of_grpc(StatusCode::OK, trailers, self.ask.short);
+        (self.classified(StatusCode::OK, trailers, by_table), pushback)
+    }
+
+    /// Whether the response has no body, whatever its headers say (RFC 9110, 6.4.1).
+    fn is_bodiless(&self, status: StatusCode) -> bool {
+        self.ask.head || status.is_informational() || matches!(status.as_u16(), 204 | 304)
+    }
+
+    /// Whether the connection goes on as a tunnel.
+    fn is_tunnel(&self, status: StatusCode) -> bool {
+        status == StatusCode::SWITCHING_PROTOCOLS || (self.ask.connect && status.is_success())
+    }
+}
+
+impl<M, C, B, Err> Call<Response<B>, Err> for HttpCall<M, C>
+where
+    M: Refuse<Err>,
+    C: Classify,
+    B: ResponseBody,
+{
+    type Answer = Response<Bytes>;
+    type Response<G: Settle, T: Cut> = Response<Tracked<B, G, T, HttpCall<M, C>>>;
+
+    fn judge(&self, result: Result<&Response<B>, &Err>) -> Verdict {
+        match result {
+            Ok(res) => {
+                let ended = res.body().is_end_stream() || self.is_bodiless(res.status());
+                self.judge_head(res.status(), res.headers(), res.extensions(), ended)
+            }
+            Err(error) => self.mode.judge(error),
+        }
+    }
+
+    fn answer<G: Settle, T: Cut>(self, answer: Response<Bytes>) -> Self::Response<G, T> {
+        answer.map(|bytes| Tracked::own(bytes, self.ask.grpc))
+    }
+
+    fn reject<G: Settle, T: Cut>(self, rejection: Rejection) -> Result<Self::Response<G, T>, Err> {
+        let grpc = self.ask.grpc;
+        Ok(self.mode.refuse(rejection, self.ask)?.map(|bytes| Tracked::own(bytes, grpc)))
+    }
+
+    #[inline]
+    fn finish<G: Settle, T: Cut>(
+        self,
+        result: Result<Response<B>, Err>,
+        mut guard: G,
+        cut: T,
+    ) -> Result<Self::Response<G, T>, Err> {
+        let mut res = match result {
+            Ok(res) => res,
+            Err(error) => {
+                let verdict = self.mode.judge(&error);
+                guard.settle(verdict.outcome, verdict.pushback);
+                return Err(error);
+            }
+        };
+        let grpc = self.ask.grpc;
+        let ended = res.body().is_end_stream() || self.is_bodiless(res.status());
+        let verdict = self.judge_head(res.status(), res.headers(), res.extensions(), ended);
+        if self.is_tunnel(res.status()) {
+            guard.head();
+            guard.conclude(verdict.outcome, verdict.pushback);
+            Tunnel::hold(res.extensions_mut(), guard);
+            return Ok(res.map(|body| Tracked::inner(cut.cover(body), None, grpc)));
+        }
+        if ended {
+            guard.settle(verdict.outcome, verdict.pushback);
+            return Ok(res.map(|body| Tracked::inner(cut.cover(body), None, grpc)));
+        }
+        if !grpc {
+            guard.head();
+        }
+        let left = if grpc { u64::MAX } else { declared_length(&res) };
+        if left == 0 {
+            guard.settle(verdict.outcome, verdict.pushback);
+            return Ok(res.map(|body| Tracked::inner(cut.cover(body), None, grpc)));
+        }
+        let known = verdict.end.then_some((verdict.outcome, verdict.pushback));
+        let tie = Tie::new(guard, known, left, self);
+        Ok(res.map(|body| Tracked::inner(cut.cover(body), Some(tie), grpc)))
+    }
+}
+
+/// How many bytes the body will have: its own exact hint, else `Content-Length`; `u64::MAX` when nobody says.
+#[inline]
+fn declared_length<B: Body>(res: &Response<B>) -> u64 {
+    res.body().size_hint().exact().unwrap_or_else(|| {
+        let length = res.headers().get(header::CONTENT_LENGTH);
+        length.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(u64::MAX)
+    })
+}

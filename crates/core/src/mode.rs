@@ -1,0 +1,139 @@
+use crate::{
+    ConfigError,
+    sync::{AtomicU32, AtomicU64, Ordering::Relaxed},
+};
+
+/// What an operator told a layer to do, whatever its own state says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Mode {
+    /// The layer decides.
+    #[default]
+    Auto,
+    /// Every call is refused.
+    ForcedOpen,
+    /// Every call passes and nothing is measured.
+    Disabled,
+    /// The layer measures and decides as in [`Auto`](Self::Auto), and refuses this percentage of what it would refuse.
+    /// `Enforcing(0)` only observes. Calls that pass against the decision are counted apart and do not move the state.
+    Enforcing(u8),
+}
+
+impl Mode {
+    /// Measures and decides, and refuses nothing.
+    pub const OBSERVE_ONLY: Self = Self::Enforcing(0);
+
+    /// The name in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::ForcedOpen => "forced_open",
+            Self::Disabled => "disabled",
+            Self::Enforcing(0) => "observe_only",
+            Self::Enforcing(_) => "enforcing",
+        }
+    }
+}
+
+/// The [`Mode`] of a running layer: one word that calls read with a relaxed load.
+#[derive(Debug)]
+pub struct ModeCell {
+    word: AtomicU32,
+    /// SplitMix64 (Steele, Lea and Flood 2014): a counter and a hash, so that drawing needs no lock.
+    seed: AtomicU64,
+}
+
+const AUTO: u32 = 0;
+const FORCED_OPEN: u32 = 1;
+const DISABLED: u32 = 2;
+const ENFORCING: u32 = 3;
+
+impl ModeCell {
+    /// [`Mode::Auto`]; draws of [`Mode::Enforcing`] follow from `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self { word: AtomicU32::new(AUTO), seed: AtomicU64::new(seed) }
+    }
+
+    /// The present mode.
+    #[inline]
+    pub fn get(&self) -> Mode {
+        let word = self.word.load(Relaxed);
+        match word & 3 {
+            FORCED_OPEN => Mode::ForcedOpen,
+            DISABLED => Mode::Disabled,
+            ENFORCING => Mode::Enforcing((word >> 2) as u8),
+            _ => Mode::Auto,
+        }
+    }
+
+    /// Changes it; calls already admitted are not touched.
+    ///
+    /// # Errors
+    ///
+    /// `Enforcing` takes 0 to 100 percent.
+    pub fn set(&self, mode: Mode) -> Result<(), ConfigError> {
+        let word = match mode {
+            Mode::Auto => AUTO,
+            Mode::ForcedOpen => FORCED_OPEN,
+            Mode::Disabled => DISABLED,
+            Mode::Enforcing(percent) if percent > 100 => {
+                return Err(ConfigError::new("enforcing", percent, "0 to 100 percent"));
+            }
+            Mode::Enforcing(percent) => ENFORCING | u32::from(percent) << 2,
+        };
+        self.word.store(word, Relaxed);
+        Ok(())
+    }
+
+    /// Whether nothing was overridden: the one question of the hot path.
+    #[inline]
+    pub fn is_auto(&self) -> bool {
+        self.word.load(Relaxed) == AUTO
+    }
+
+    /// Whether a call that the layer would refuse is refused indeed.
+    pub fn enforces(&self) -> bool {
+        match self.get() {
+            Mode::Auto | Mode::ForcedOpen => true,
+            Mode::Disabled | Mode::Enforcing(0) => false,
+            Mode::Enforcing(percent) => self.draw() % 100 < u64::from(percent),
+        }
+    }
+
+    fn draw(&self) -> u64 {
+        let mut z = self.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+#[cfg(all(test, not(buttress_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn enforcing_refuses_its_share_and_the_seed_decides_which() {
+        let draws = |seed| {
+            let mode = ModeCell::new(seed);
+            mode.set(Mode::Enforcing(30)).unwrap();
+            (0..10_000).map(|_| mode.enforces()).collect::<Vec<_>>()
+        };
+        let refused = draws(7).iter().filter(|r| **r).count();
+        assert!((2_800..=3_200).contains(&refused), "{refused}");
+        assert_eq!(draws(7), draws(7));
+        assert_ne!(draws(7), draws(8));
+    }
+
+    #[test]
+    fn a_mode_is_kept_and_a_wrong_one_loses_nothing() {
+        let mode = ModeCell::new(0);
+        for m in [Mode::ForcedOpen, Mode::Disabled, Mode::OBSERVE_ONLY, Mode::Enforcing(100), Mode::Auto] {
+            mode.set(m).unwrap();
+            assert_eq!(mode.get(), m);
+        }
+        let error = mode.set(Mode::Enforcing(101)).unwrap_err();
+        assert_eq!(error.to_string(), "`enforcing` is 101, allowed: 0 to 100 percent");
+        assert_eq!(mode.get(), Mode::Auto);
+    }
+}

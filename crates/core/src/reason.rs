@@ -1,0 +1,230 @@
+use crate::Outcome;
+use std::{error::Error as StdError, fmt, time::Duration};
+
+/// Why a call was refused or ended early. The single source of everything a person can see of it: HTTP status, gRPC code,
+/// `Proxy-Status` error ([RFC 9209](https://www.rfc-editor.org/rfc/rfc9209)), metric labels, log fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// A circuit breaker is open, or every endpoint is ejected.
+    BreakerOpen,
+    /// A bulkhead, connection or concurrency limit is full.
+    AtCapacity,
+    /// Load was shed: overload, low priority.
+    Shed,
+    /// The call waited for its turn longer than it may.
+    QueueTimeout,
+    /// A rate limit of ours was exceeded.
+    RateLimited,
+    /// A deadline of ours passed: it accuses what is behind it.
+    DeadlinePassed,
+    /// A deadline passed that the client had made shorter than ours: it accuses nobody.
+    ClientDeadlinePassed,
+    /// A peer refused the connection.
+    ConnectRefused,
+    /// A connection could not be made in time.
+    ConnectTimeout,
+    /// A peer closed the connection before it answered.
+    PeerClosed,
+    /// A body ended before its end.
+    BodyCut,
+    /// This member does not lead, or there is no quorum.
+    NotLeader,
+    /// A fault injected on purpose.
+    Injected,
+    /// A service of ours panicked.
+    Panicked,
+}
+
+/// One row of the table.
+struct Row {
+    label: &'static str,
+    title: &'static str,
+    origin: u16,
+    gateway: u16,
+    grpc: u8,
+    proxy_error: &'static str,
+}
+
+const fn row(
+    label: &'static str,
+    title: &'static str,
+    origin: u16,
+    gateway: u16,
+    grpc: u8,
+    proxy_error: &'static str,
+) -> Row {
+    Row { label, title, origin, gateway, grpc, proxy_error }
+}
+
+impl Reason {
+    /// Every reason, in the order of their discriminants.
+    pub const ALL: [Reason; 14] = [
+        Self::BreakerOpen,
+        Self::AtCapacity,
+        Self::Shed,
+        Self::QueueTimeout,
+        Self::RateLimited,
+        Self::DeadlinePassed,
+        Self::ClientDeadlinePassed,
+        Self::ConnectRefused,
+        Self::ConnectTimeout,
+        Self::PeerClosed,
+        Self::BodyCut,
+        Self::NotLeader,
+        Self::Injected,
+        Self::Panicked,
+    ];
+
+    /// The table of reasons.
+    const fn row(self) -> Row {
+        match self {
+            Self::BreakerOpen => row("breaker_open", "circuit breaker open", 503, 503, 14, "destination_unavailable"),
+            Self::AtCapacity => row("at_capacity", "at capacity", 503, 503, 8, "connection_limit_reached"),
+            Self::Shed => row("shed", "overloaded", 503, 503, 8, "proxy_internal_response"),
+            Self::QueueTimeout => {
+                row("queue_timeout", "waited too long for a turn", 503, 503, 8, "proxy_internal_response")
+            }
+            Self::RateLimited => row("rate_limited", "rate limited", 429, 429, 8, "http_request_error;status-code=429"),
+            Self::DeadlinePassed => row("deadline_passed", "deadline passed", 503, 504, 4, "http_response_timeout"),
+            Self::ClientDeadlinePassed => {
+                row("client_deadline_passed", "the client's deadline passed", 503, 504, 4, "http_response_timeout")
+            }
+            Self::ConnectRefused => row("connect_refused", "connection refused", 502, 502, 14, "connection_refused"),
+            Self::ConnectTimeout => row("connect_timeout", "connection timed out", 504, 504, 14, "connection_timeout"),
+            Self::PeerClosed => {
+                row("peer_closed", "connection closed before the response", 502, 502, 14, "connection_terminated")
+            }
+            Self::BodyCut => row("body_cut", "response incomplete", 502, 502, 15, "http_response_incomplete"),
+            Self::NotLeader => row("not_leader", "not the leader", 503, 503, 14, "destination_unavailable"),
+            Self::Injected => row("injected", "injected fault", 503, 503, 14, "proxy_internal_response"),
+            Self::Panicked => row("panicked", "internal error", 500, 500, 13, "proxy_internal_response"),
+        }
+    }
+
+    /// The label in metrics, logs and `error.type`.
+    pub const fn as_str(self) -> &'static str {
+        self.row().label
+    }
+
+    /// The short text a person reads.
+    pub const fn title(self) -> &'static str {
+        self.row().title
+    }
+
+    /// The HTTP status of an origin server's answer.
+    pub const fn status(self) -> u16 {
+        self.row().origin
+    }
+
+    /// The HTTP status of a gateway's answer: a passed deadline is 504 there.
+    pub const fn gateway_status(self) -> u16 {
+        self.row().gateway
+    }
+
+    /// The [gRPC status code](https://grpc.github.io/grpc/core/md_doc_statuscodes.html).
+    pub const fn grpc(self) -> u8 {
+        self.row().grpc
+    }
+
+    /// The `error` parameter of `Proxy-Status`.
+    pub const fn proxy_error(self) -> &'static str {
+        self.row().proxy_error
+    }
+
+    /// What it says to layers further out. Our own refusals say nothing about health, a failed connection does, and so does
+    /// a passed deadline, or a breaker around a per-try time-out would never open.
+    pub const fn outcome(self) -> Outcome {
+        match self {
+            Self::BreakerOpen
+            | Self::AtCapacity
+            | Self::Shed
+            | Self::QueueTimeout
+            | Self::RateLimited
+            | Self::ClientDeadlinePassed
+            | Self::NotLeader => Outcome::Ignored,
+            Self::DeadlinePassed
+            | Self::ConnectRefused
+            | Self::ConnectTimeout
+            | Self::PeerClosed
+            | Self::BodyCut
+            | Self::Injected
+            | Self::Panicked => Outcome::Failure,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A refusal: which layer said no, why, and when to come back.
+///
+/// It is an error, and the marker in the extensions of a response that a refusal became, so layers further out recognise it.
+/// Making one allocates nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rejection {
+    /// Why.
+    pub reason: Reason,
+    /// The kind of layer that refused: `"breaker"`.
+    pub layer: &'static str,
+    /// When it is worth coming back.
+    pub retry_after: Option<Duration>,
+}
+
+impl Rejection {
+    /// A refusal by `layer`.
+    pub const fn new(reason: Reason, layer: &'static str) -> Self {
+        Self { reason, layer, retry_after: None }
+    }
+
+    /// It is worth coming back after `delay`.
+    pub const fn retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after = Some(delay);
+        self
+    }
+
+    /// The refusal in an error or in its sources.
+    pub fn find(error: &(dyn StdError + 'static)) -> Option<Self> {
+        crate::error::chain(error).find_map(|e| e.downcast_ref::<Self>().copied())
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "refused by the {}: {}", self.layer, self.reason.title())?;
+        if let Some(delay) = self.retry_after {
+            write!(f, " (retry after {delay:?})")?;
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Rejection {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_whole_and_its_labels_are_unique() {
+        for (i, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, i);
+            assert!((429..=504).contains(&reason.status()), "{reason}");
+            assert!(reason.grpc() <= 16 && reason.grpc() > 0);
+            assert_eq!(Reason::ALL.iter().filter(|r| r.as_str() == reason.as_str()).count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_found_among_the_sources_of_an_error() {
+        let refused = Rejection::new(Reason::Shed, "shed").retry_after(Duration::from_secs(2));
+        let wrapped = std::io::Error::other(refused);
+        assert_eq!(Rejection::find(&wrapped), Some(refused));
+        assert_eq!(Rejection::find(&std::io::Error::other("else")), None);
+        assert_eq!(refused.to_string(), "refused by the shed: overloaded (retry after 2s)");
+    }
+}

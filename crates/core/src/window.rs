@@ -1,0 +1,1 @@
+//! Sliding windows of outcomes: constant memory, lock-free, and they really slide.
