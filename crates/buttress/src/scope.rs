@@ -1,0 +1,213 @@
+use crate::Registry;
+#[cfg(feature = "http")]
+use buttress_core::http::{HttpClient, HttpGateway, HttpServer};
+use buttress_core::{Gatekeeper, GateLayer, Handle, Opaque, QueueLayer};
+use std::sync::Arc;
+use tower::{ServiceBuilder, layer::util::Stack};
+use tower_layer::Layer;
+
+/// A layer of ours: it takes a builder's protocol, and shows its handle.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a layer that speaks a protocol",
+    note = "use `.layer(..)` for other layers"
+)]
+pub trait Speak<P> {
+    /// The layer that speaks `P`.
+    type Layer;
+
+    /// Speaks `protocol` from now on.
+    fn speak(self, protocol: P) -> Self::Layer;
+
+    /// What a registry shows of it.
+    fn watch(&self) -> Option<Arc<dyn Handle>> {
+        None
+    }
+}
+
+impl<A: Gatekeeper + Handle, P> Speak<P> for GateLayer<A> {
+    type Layer = GateLayer<A, P>;
+
+    fn speak(self, protocol: P) -> Self::Layer {
+        self.protocol(protocol)
+    }
+    fn watch(&self) -> Option<Arc<dyn Handle>> {
+        Some(self.handle())
+    }
+}
+
+impl<A: Handle, P> Speak<P> for QueueLayer<A> {
+    type Layer = QueueLayer<A, P>;
+
+    fn speak(self, protocol: P) -> Self::Layer {
+        self.protocol(protocol)
+    }
+    fn watch(&self) -> Option<Arc<dyn Handle>> {
+        Some(self.handle())
+    }
+}
+
+#[cfg(feature = "deadline")]
+impl<P> Speak<P> for crate::DeadlineLayer {
+    type Layer = buttress_deadline::DeadlineLayer<P>;
+
+    fn speak(self, protocol: P) -> Self::Layer {
+        self.protocol(protocol)
+    }
+    fn watch(&self) -> Option<Arc<dyn Handle>> {
+        Some(self.handle())
+    }
+}
+
+/// Gives [`tower::ServiceBuilder`] a protocol that all layers of ours after it speak, and a method for each of them.
+pub trait ServiceBuilderExt<L>: Sized {
+    /// All layers of ours that follow speak `protocol`.
+    fn protocol<P>(self, protocol: P) -> Scope<L, P>;
+
+    /// They speak HTTP as a server: a refusal is a response, the error type is left alone (axum, tonic servers, generated
+    /// tonic clients).
+    #[cfg(feature = "http")]
+    fn http_server(self) -> Scope<L, HttpServer> {
+        self.protocol(HttpServer::new())
+    }
+
+    /// They speak HTTP as an intermediary that calls itself `name` in `Proxy-Status`.
+    #[cfg(feature = "http")]
+    fn http_gateway(self, name: &'static str) -> Scope<L, HttpGateway> {
+        self.protocol(HttpGateway::new(name))
+    }
+
+    /// They speak HTTP as a client: a refusal is an error, so the innermost service needs
+    /// [`lift_errors`](crate::ServiceExt::lift_errors) (hyper, reqwest).
+    #[cfg(feature = "http")]
+    fn http_client(self) -> Scope<L, HttpClient> {
+        self.protocol(HttpClient::new())
+    }
+
+    /// They take any request and judge results by `Ok` and `Err`.
+    fn opaque(self) -> Scope<L, Opaque> {
+        self.protocol(Opaque::new())
+    }
+
+    /// A circuit breaker around any service whose error can carry a refusal.
+    #[cfg(feature = "breaker")]
+    fn breaker(self, breaker: impl Into<crate::Breaker>) -> Scope<Stack<GateLayer<crate::Breaker>, L>, Opaque> {
+        self.opaque().breaker(breaker)
+    }
+
+    /// A bulkhead around any service whose error can carry a refusal.
+    #[cfg(feature = "bulkhead")]
+    fn bulkhead(self, bulkhead: impl Into<crate::Bulkhead>) -> Scope<Stack<GateLayer<crate::Bulkhead>, L>, Opaque> {
+        self.opaque().bulkhead(bulkhead)
+    }
+
+    /// A deadline around any service whose error can carry a refusal.
+    #[cfg(feature = "deadline")]
+    fn deadline(self, deadline: impl Into<crate::Deadline>) -> Scope<Stack<crate::DeadlineLayer, L>, Opaque> {
+        self.opaque().deadline(deadline)
+    }
+}
+
+impl<L> ServiceBuilderExt<L> for ServiceBuilder<L> {
+    fn protocol<P>(self, protocol: P) -> Scope<L, P> {
+        Scope { builder: self, protocol, registry: None, prefix: String::new() }
+    }
+}
+
+/// A [`ServiceBuilder`] that knows the protocol, so it is written once, and a registry for the handles. It is a [`Layer`],
+/// as `ServiceBuilder` is: hand it to `Router::layer` as it stands.
+#[derive(Clone, Debug)]
+pub struct Scope<L, P> {
+    builder: ServiceBuilder<L>,
+    protocol: P,
+    registry: Option<Registry>,
+    prefix: String,
+}
+
+impl<L, P: Clone> Scope<L, P> {
+    /// The handles of all layers that follow are added to `registry`, under the names of their kinds.
+    #[must_use]
+    pub fn registry(self, registry: &Registry) -> Self {
+        Self { registry: Some(registry.clone()), ..self }
+    }
+
+    /// Their names begin with `name` and a dot.
+    #[must_use]
+    pub fn named(self, name: impl std::fmt::Display) -> Self {
+        Self { prefix: format!("{name}."), ..self }
+    }
+
+    /// All layers of ours that follow speak another protocol.
+    pub fn protocol<Q>(self, protocol: Q) -> Scope<L, Q> {
+        Scope { builder: self.builder, protocol, registry: self.registry, prefix: self.prefix }
+    }
+
+    /// A layer of ours: it gets the protocol, the registry gets its handle.
+    pub fn with<T: Speak<P>>(self, layer: T) -> Scope<Stack<T::Layer, L>, P> {
+        if let (Some(registry), Some(handle)) = (&self.registry, layer.watch()) {
+            registry.add(format!("{}{}", self.prefix, handle.kind()), handle);
+        }
+        let protocol = self.protocol.clone();
+        self.layer(layer.speak(protocol))
+    }
+
+    /// Any other layer, as it is.
+    pub fn layer<T>(self, layer: T) -> Scope<Stack<T, L>, P> {
+        Scope {
+            builder: self.builder.layer(layer),
+            protocol: self.protocol,
+            registry: self.registry,
+            prefix: self.prefix,
+        }
+    }
+
+    /// A circuit breaker.
+    #[cfg(feature = "breaker")]
+    pub fn breaker(self, breaker: impl Into<crate::Breaker>) -> Scope<Stack<GateLayer<crate::Breaker, P>, L>, P> {
+        self.with(crate::BreakerLayer::new(breaker))
+    }
+
+    /// A bulkhead that refuses at once when it is full; a number is its limit.
+    #[cfg(feature = "bulkhead")]
+    pub fn bulkhead(self, bulkhead: impl Into<crate::Bulkhead>) -> Scope<Stack<GateLayer<crate::Bulkhead, P>, L>, P> {
+        self.with(crate::BulkheadLayer::new(bulkhead))
+    }
+
+    /// A bulkhead with a bounded queue in front of it; the service inside must be `Clone`.
+    #[cfg(feature = "bulkhead")]
+    pub fn queued_bulkhead(
+        self,
+        bulkhead: impl Into<crate::Bulkhead>,
+    ) -> Scope<Stack<QueueLayer<crate::Bulkhead, P>, L>, P> {
+        self.with(crate::QueuedBulkheadLayer::new(bulkhead))
+    }
+
+    /// A deadline; a [`Duration`](std::time::Duration) is the total time of a call.
+    #[cfg(feature = "deadline")]
+    pub fn deadline(
+        self,
+        deadline: impl Into<crate::Deadline>,
+    ) -> Scope<Stack<buttress_deadline::DeadlineLayer<P>, L>, P> {
+        self.with(crate::DeadlineLayer::new(deadline))
+    }
+
+    /// The service inside all layers.
+    pub fn service<S>(self, inner: S) -> L::Service
+    where
+        L: Layer<S>,
+    {
+        self.builder.service(inner)
+    }
+
+    /// The plain builder, as tower knows it.
+    pub fn into_builder(self) -> ServiceBuilder<L> {
+        self.builder
+    }
+}
+
+impl<S, L: Layer<S>, P> Layer<S> for Scope<L, P> {
+    type Service = L::Service;
+
+    fn layer(&self, inner: S) -> L::Service {
+        self.builder.service(inner)
+    }
+}
