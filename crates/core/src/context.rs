@@ -68,6 +68,9 @@ impl Deadline {
 pub struct Context {
     /// By when the whole call must be over.
     pub deadline: Option<Deadline>,
+    /// When a layer further out ends the call by itself: a timer of one's own for that moment, or a later one, is needless.
+    /// Whoever detaches work from the caller (a task that outlives the call) clears it.
+    pub enforced: Option<Instant>,
     /// How important it is.
     pub priority: Priority,
     /// How often it was sent before: 0 is the first attempt.

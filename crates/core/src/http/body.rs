@@ -221,9 +221,11 @@ where
                     }
                 }
             }
-            Piece::Frame(Some(Err(_))) => {
+            Piece::Frame(Some(Err(error))) => {
                 if let Some(mut tie) = this.tie.take() {
-                    tie.settle(Outcome::Failure, None);
+                    // A boxed error may be a cut of a layer further in, and say that the client chose it.
+                    let boxed = (error as &dyn std::any::Any).downcast_ref::<BoxError>();
+                    tie.settle(boxed.map_or(Outcome::Failure, |error| super::error_outcome(&**error)), None);
                 }
             }
             Piece::Cut(rejection) => {
