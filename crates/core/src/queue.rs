@@ -40,15 +40,18 @@ pub struct QueueLayer<A, P = Opaque> {
     protocol: P,
 }
 
-impl<A> QueueLayer<A> {
-    /// A layer around `policy`, or what becomes one, that speaks [`Opaque`].
+impl<A, P: Default> QueueLayer<A, P> {
+    /// A layer around `policy`, or what becomes one.
+    ///
+    /// Call it through a type that fixes the protocol, as the aliases of the layer crates do
+    /// (`pub type FooLayer = QueueLayer<Foo>;`), or as `QueueLayer::<Foo>::new`: the protocol is [`Opaque`] then.
     pub fn new(policy: impl Into<A>) -> Self {
         Self::shared(Arc::new(policy.into()))
     }
 
     /// A layer around a policy that others share.
     pub fn shared(policy: Arc<A>) -> Self {
-        Self { policy, protocol: Opaque::new() }
+        Self { policy, protocol: P::default() }
     }
 }
 
