@@ -1,0 +1,192 @@
+use crate::Bulkhead;
+use buttress_core::ConfigError;
+use std::{borrow::Cow, time::Duration};
+
+/// The greatest limit, and the longest queue: 2 147 483 647.
+pub const MAX_LIMIT: u32 = u32::MAX >> 1;
+
+/// What a [`Bulkhead`] is made from, and what [`Bulkhead::update`] changes while it runs.
+///
+/// ```
+/// use buttress_bulkhead::{BulkheadConfig, QueueOrder};
+/// use std::time::Duration;
+///
+/// let bulkhead = BulkheadConfig::new(64)
+///     .max_queue(256)
+///     .max_wait(Duration::from_millis(200))
+///     .order(QueueOrder::Lifo)
+///     .build()?;
+/// # let _: buttress_bulkhead::Bulkhead = bulkhead;
+///
+/// let error = BulkheadConfig::new(64).max_queue(8).max_wait(Duration::ZERO).build().unwrap_err();
+/// assert_eq!(error.to_string(), "`max_wait` is 0s, allowed: more than 0 where there is a queue");
+/// # Ok::<(), buttress_core::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
+#[non_exhaustive]
+pub struct BulkheadConfig {
+    /// How many calls may be in flight at once: 0 (every call is refused) to [`MAX_LIMIT`]. Default: 64.
+    pub limit: u32,
+    /// How many calls may wait for a permit: 0 (the default: a call without a permit is refused at once) to [`MAX_LIMIT`].
+    /// When it is full, the newcomer is refused, whatever the order.
+    pub max_queue: u32,
+    /// How long a call may wait, measured from its arrival. Default: 100 ms.
+    #[cfg_attr(feature = "serde", serde(with = "buttress_core::config::duration"))]
+    pub max_wait: Duration,
+    /// Who of the waiting calls comes next. Default: [`QueueOrder::Fifo`].
+    pub order: QueueOrder,
+    /// When a call gives its permit back. Default: [`Release::BodyEnd`].
+    pub release: Release,
+    /// What happens when there is no permit: refuse (the default), or push back. Fixed once built.
+    pub admission: AdmissionMode,
+    /// Over how many cache lines the limit is spread: 0 (the default) decides by the number of cores, and only spreads a
+    /// limit of at least 8 per stripe; else 1 to 64, rounded up to a power of two. Fixed once built.
+    ///
+    /// With one stripe a call is refused only if the limit was reached at that very moment; with more, a refusal may also
+    /// overlook a permit that comes back while it looks. The limit itself holds exactly either way.
+    pub stripes: u32,
+    /// The name in log events. Default: `"bulkhead"`.
+    pub name: Cow<'static, str>,
+}
+
+/// Who of the waiting calls comes next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum QueueOrder {
+    /// First in, first out: fair.
+    #[default]
+    Fifo,
+    /// Last in, first out: under lasting overload, those who wait for long have given up anyway, and the newest can still be
+    /// served in time ([Maurer 2015](https://queue.acm.org/detail.cfm?id=2839461)).
+    Lifo,
+}
+
+/// When a call gives its permit back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Release {
+    /// At its real end: the last byte of the body, its trailers, or its drop.
+    #[default]
+    BodyEnd,
+    /// When the response head is there (gRPC: the first message). Bodies then stream without a limit.
+    Head,
+}
+
+/// What a layer does with a caller when there is no permit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum AdmissionMode {
+    /// `call` answers with a refusal (or waits, with a queue).
+    #[default]
+    Reject,
+    /// `poll_ready` waits until there is a permit and reserves it, as tower's `ConcurrencyLimit` does. For services that are
+    /// driven by one caller who stops when told to (a worker that takes jobs, a `Buffer`). Not for servers that clone a
+    /// service per request: nothing bounds how many clones wait, and a clone that was polled ready and then kept idle keeps
+    /// a permit with it.
+    BackPressure,
+}
+
+impl Default for BulkheadConfig {
+    fn default() -> Self {
+        Self {
+            limit: 64,
+            max_queue: 0,
+            max_wait: Duration::from_millis(100),
+            order: QueueOrder::Fifo,
+            release: Release::BodyEnd,
+            admission: AdmissionMode::Reject,
+            stripes: 0,
+            name: Cow::Borrowed("bulkhead"),
+        }
+    }
+}
+
+impl BulkheadConfig {
+    /// The defaults with this limit.
+    pub fn new(limit: u32) -> Self {
+        Self { limit, ..Self::default() }
+    }
+
+    /// Sets [`limit`](Self#structfield.limit).
+    pub fn limit(mut self, limit: u32) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Sets [`max_queue`](Self#structfield.max_queue).
+    pub fn max_queue(mut self, max_queue: u32) -> Self {
+        self.max_queue = max_queue;
+        self
+    }
+
+    /// Sets [`max_wait`](Self#structfield.max_wait).
+    pub fn max_wait(mut self, max_wait: Duration) -> Self {
+        self.max_wait = max_wait;
+        self
+    }
+
+    /// Sets [`order`](Self#structfield.order).
+    pub fn order(mut self, order: QueueOrder) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// Sets [`release`](Self#structfield.release).
+    pub fn release(mut self, release: Release) -> Self {
+        self.release = release;
+        self
+    }
+
+    /// Sets [`admission`](Self#structfield.admission).
+    pub fn admission(mut self, admission: AdmissionMode) -> Self {
+        self.admission = admission;
+        self
+    }
+
+    /// Sets [`stripes`](Self#structfield.stripes).
+    pub fn stripes(mut self, stripes: u32) -> Self {
+        self.stripes = stripes;
+        self
+    }
+
+    /// Sets [`name`](Self#structfield.name).
+    pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The bulkhead.
+    ///
+    /// # Errors
+    ///
+    /// The first field that is out of its range.
+    pub fn build(self) -> Result<Bulkhead, ConfigError> {
+        self.validate()?;
+        Ok(Bulkhead::with(self))
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        let up_to_max = "0 to 2147483647";
+        if self.limit > MAX_LIMIT {
+            return Err(ConfigError::new("limit", self.limit, up_to_max));
+        }
+        if self.max_queue > MAX_LIMIT {
+            return Err(ConfigError::new("max_queue", self.max_queue, up_to_max));
+        }
+        if self.max_queue > 0 && self.max_wait.is_zero() {
+            return Err(ConfigError::duration("max_wait", self.max_wait, "more than 0 where there is a queue"));
+        }
+        if self.max_queue > 0 && self.admission == AdmissionMode::BackPressure {
+            let allowed = "0 with back-pressure, where callers wait before they call";
+            return Err(ConfigError::new("max_queue", self.max_queue, allowed));
+        }
+        if self.stripes > 64 {
+            return Err(ConfigError::new("stripes", self.stripes, "0 (automatic) to 64"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,137 @@
+use crate::{Bulkhead, BulkheadConfig, BulkheadPermit, Waiting};
+use buttress_core::{
+    Admission, Admit, ConfigError, Enqueue, Gate, GateLayer, Gatekeeper, Opaque, Queue, QueueLayer, Rejection,
+    TokioClock,
+};
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+/// The layer that refuses at once: `BulkheadLayer::new(64)`, `BulkheadConfig::new(64).release(..).layer()?`.
+///
+/// It never waits in `call`: `max_queue` of a bulkhead that was put into it by hand means nothing here
+/// ([`BulkheadConfig::layer`] says so).
+pub type BulkheadLayer<P = Opaque> = GateLayer<Bulkhead, P>;
+
+/// The service of [`BulkheadLayer`].
+pub type BulkheadService<S, P = Opaque> = Gate<S, Bulkhead, P>;
+
+/// The layer whose callers wait for a permit, as long and as many as the config says. The inner service is `Clone`.
+pub type QueuedBulkheadLayer<P = Opaque> = QueueLayer<Bulkhead, P>;
+
+/// The service of [`QueuedBulkheadLayer`].
+pub type QueuedBulkheadService<S, P = Opaque> = Queue<S, Bulkhead, P>;
+
+impl BulkheadConfig {
+    /// The layer that refuses at once (or pushes back, as `admission` says).
+    ///
+    /// # Errors
+    ///
+    /// A field out of its range, or a queue: that is for [`queued_layer`](Self::queued_layer).
+    pub fn layer(self) -> Result<BulkheadLayer, ConfigError> {
+        if self.max_queue > 0 {
+            return Err(ConfigError::new(
+                "max_queue",
+                self.max_queue,
+                "0, or a `QueuedBulkheadLayer` (`queued_layer`)",
+            ));
+        }
+        self.build().map(GateLayer::new)
+    }
+
+    /// The layer whose callers wait.
+    ///
+    /// # Errors
+    ///
+    /// A field out of its range, or no queue: that is for [`layer`](Self::layer).
+    pub fn queued_layer(self) -> Result<QueuedBulkheadLayer, ConfigError> {
+        if self.max_queue == 0 {
+            return Err(ConfigError::new("max_queue", 0, "1 to 2147483647, or a `BulkheadLayer` (`layer`)"));
+        }
+        self.build().map(QueueLayer::new)
+    }
+}
+
+/// What one clone of a service has reserved in `poll_ready`, with [`Admission::BackPressure`](crate::AdmissionMode::BackPressure);
+/// dropped, it is given back.
+#[derive(Default)]
+pub struct Turn(State);
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Nothing,
+    Waiting(Waiting),
+    Reserved(BulkheadPermit),
+}
+
+impl fmt::Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            State::Nothing => "Turn(nothing)",
+            State::Waiting(_) => "Turn(waiting)",
+            State::Reserved(_) => "Turn(reserved)",
+        })
+    }
+}
+
+impl Bulkhead {
+    #[cold]
+    fn reserve(&self, turn: &mut Turn, cx: &mut Context<'_>) -> Poll<Option<Rejection>> {
+        loop {
+            turn.0 = match &mut turn.0 {
+                State::Reserved(_) => return Poll::Ready(None),
+                State::Nothing => match self.enqueue_slowly(u32::MAX, || None) {
+                    Ok(Admission::Now(permit)) => State::Reserved(permit),
+                    Ok(Admission::Later(waiting)) => State::Waiting(waiting),
+                    Err(refused) => return Poll::Ready(Some(refused)),
+                },
+                State::Waiting(waiting) => match Pin::new(waiting).poll(cx) {
+                    Poll::Ready(Ok(permit)) => State::Reserved(permit),
+                    Poll::Ready(Err(refused)) => {
+                        turn.0 = State::Nothing;
+                        return Poll::Ready(Some(refused));
+                    }
+                    Poll::Pending => return Poll::Pending,
+                },
+            };
+        }
+    }
+}
+
+impl Gatekeeper for Bulkhead {
+    type Permit = BulkheadPermit;
+    type Turn = Turn;
+
+    #[inline]
+    fn poll_ready(&self, turn: &mut Turn, cx: &mut Context<'_>) -> Poll<Option<Rejection>> {
+        if !self.shared.back_pressure {
+            return Poll::Ready(None);
+        }
+        self.reserve(turn, cx)
+    }
+}
+
+impl<Req> Admit<Req> for Bulkhead {
+    #[inline]
+    fn admit(&self, turn: &mut Turn, _: &Req) -> Result<BulkheadPermit, Rejection> {
+        if let State::Reserved(_) = turn.0
+            && let State::Reserved(permit) = std::mem::take(turn).0
+        {
+            return Ok(permit);
+        }
+        self.try_acquire()
+    }
+}
+
+impl<Req> Enqueue<Req> for Bulkhead {
+    type Queued = Waiting;
+
+    #[inline]
+    fn enqueue(&self, _: &mut Turn, _: &Req) -> Result<Admission<BulkheadPermit, Waiting>, Rejection> {
+        self.enqueue(&TokioClock)
+    }
+}
