@@ -1,2 +1,128 @@
-//! x
-fn main() {}
+//! The reference gateway of Buttress: a reverse proxy whose routes run the whole chain.
+//!
+//! `buttress-gateway --demo` shows it working with upstreams that fail in front of your eyes;
+//! `buttress-gateway run -c gateway.toml` puts it in front of real ones.
+
+mod admin;
+mod chain;
+mod config;
+mod proxy;
+mod server;
+mod upstream;
+
+use clap::{Parser, Subcommand};
+use config::{Config, Problems};
+use proxy::Gateway;
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
+use tokio::{net::TcpListener, signal::unix, sync::watch};
+
+/// A reverse proxy that stays useful while its upstreams fail.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Proxies, as the config says, until SIGTERM or SIGINT; then drains.
+    Run {
+        /// The config file.
+        #[arg(short, long, default_value = "gateway.toml")]
+        config: PathBuf,
+    },
+    /// Says what is wrong with a config, and starts nothing.
+    Check {
+        /// The config file.
+        #[arg(short, long, default_value = "gateway.toml")]
+        config: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Some(Command::Run { config }) => run(&config),
+        Some(Command::Check { config }) => check(&config),
+        None => Ok(ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("{error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn load(path: &std::path::Path) -> Result<(Config, Gateway), Problems> {
+    let config = Config::read(path)?;
+    let gateway = Gateway::build(&config).map_err(|errors| Problems::new(path, errors))?;
+    Ok((config, gateway))
+}
+
+fn check(path: &std::path::Path) -> Result<ExitCode, Problems> {
+    let (config, _) = load(path)?;
+    println!("{} is fine: {} routes, {} upstreams", path.display(), config.route.len(), config.upstream.len());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run(path: &std::path::Path) -> Result<ExitCode, Problems> {
+    // The config is judged before anything starts.
+    let (config, _) = load(path)?;
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::builder()
+                .with_default_directive(tracing_subscriber::filter::LevelFilter::INFO.into())
+                .from_env_lossy(),
+        )
+        .init();
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| Problems::one(path, error))?;
+    runtime.block_on(async {
+        let gateway = Gateway::build(&config).map_err(|errors| Problems::new(path, errors))?;
+        serve(config, gateway).await.map_err(|error| Problems::one(path, error))
+    })
+}
+
+/// Runs until a signal, then drains. A failure when calls had to be aborted.
+async fn serve(config: Config, gateway: Gateway) -> std::io::Result<ExitCode> {
+    let bind = async |address| {
+        TcpListener::bind(address)
+            .await
+            .map_err(|e| std::io::Error::new(e.kind(), format!("cannot listen on {address}: {e}")))
+    };
+    let listener = bind(config.server.listen).await?;
+    let admin = bind(config.admin.listen).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    println!("admin on http://{}", admin.local_addr()?);
+
+    let gateway = Arc::new(gateway);
+    let (phase, phases) = watch::channel(server::Phase::Running);
+    tokio::spawn(admin::serve(admin, gateway.clone(), phases.clone()));
+    let drain = config.server.drain_min;
+    tokio::spawn(async move {
+        signalled().await;
+        tracing::info!("draining");
+        phase.send_replace(server::Phase::Draining);
+        tokio::time::sleep(drain).await;
+        phase.send_replace(server::Phase::Stopping);
+        // The phase lives as long as anybody looks at it.
+        phase.closed().await;
+    });
+    let aborted = server::serve(listener, gateway, &config.server, phases).await;
+    if aborted > 0 {
+        tracing::warn!(connections = aborted, "aborted what did not end in time");
+        return Ok(ExitCode::FAILURE);
+    }
+    tracing::info!("drained");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn signalled() {
+    let signal = |kind| unix::signal(kind).expect("a signal handler can be installed");
+    let (mut term, mut int) = (signal(unix::SignalKind::terminate()), signal(unix::SignalKind::interrupt()));
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}

@@ -1,0 +1,226 @@
+//! The config file: what it may say, and what is wrong with it.
+
+use buttress_core::{ConfigError, config::duration};
+use http::uri::Authority;
+use serde::{Deserialize, Deserializer, de::Error as _};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// `gateway.toml`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    #[serde(default)]
+    pub(crate) server: Server,
+    #[serde(default)]
+    pub(crate) admin: Admin,
+    /// By name. The only places requests are ever sent to.
+    pub(crate) upstream: BTreeMap<String, Upstream>,
+    /// By name.
+    pub(crate) route: BTreeMap<String, Route>,
+}
+
+/// The public listener.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Server {
+    #[serde(deserialize_with = "address")]
+    pub(crate) listen: SocketAddr,
+    /// Connections at once; more wait in the kernel's queue.
+    pub(crate) max_connections: usize,
+    /// How long a client may take to send a request head.
+    #[serde(with = "duration")]
+    pub(crate) header_timeout: Duration,
+    /// After SIGTERM: how long new connections are still accepted, so that balancers can notice.
+    #[serde(with = "duration")]
+    pub(crate) drain_min: Duration,
+    /// After SIGTERM: when what is still in flight is aborted.
+    #[serde(with = "duration")]
+    pub(crate) drain_max: Duration,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 8080).into(),
+            max_connections: 10_000,
+            header_timeout: Duration::from_secs(10),
+            drain_min: Duration::from_millis(200),
+            drain_max: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The admin listener.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Admin {
+    #[serde(deserialize_with = "address")]
+    pub(crate) listen: SocketAddr,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: (Ipv4Addr::LOCALHOST, 9901).into() }
+    }
+}
+
+/// A place to send requests to, and the layers around it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Upstream {
+    /// `host:port`.
+    #[serde(deserialize_with = "authority")]
+    pub(crate) address: Authority,
+    /// Speaks HTTP/2 without TLS, and nothing else (prior knowledge): what gRPC servers do.
+    #[serde(default)]
+    pub(crate) http2: bool,
+    #[serde(with = "duration", default = "second")]
+    pub(crate) connect_timeout: Duration,
+    /// How long an unused connection is kept.
+    #[serde(with = "duration", default = "pool_idle")]
+    pub(crate) pool_idle: Duration,
+}
+
+fn second() -> Duration {
+    Duration::from_secs(1)
+}
+
+fn pool_idle() -> Duration {
+    Duration::from_secs(20)
+}
+
+/// Which requests go where, and the layers around them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Route {
+    /// `/api` takes `/api` and everything below it; the longest prefix wins.
+    pub(crate) prefix: String,
+    /// The name of an upstream.
+    pub(crate) upstream: String,
+}
+
+impl Config {
+    /// Reads a file.
+    pub(crate) fn read(path: &Path) -> Result<Self, Problems> {
+        let text = std::fs::read_to_string(path).map_err(|error| Problems::one(path, error))?;
+        let config: Self = toml::from_str(&text).map_err(|error| Problems::one(path, error))?;
+        let errors = config.errors();
+        if errors.is_empty() { Ok(config) } else { Err(Problems::new(path, errors)) }
+    }
+
+    /// Everything that is wrong, but in the layers: they judge their own tables when they are built.
+    fn errors(&self) -> Vec<ConfigError> {
+        let mut errors = Vec::new();
+        let positive = "more than 0s";
+        for (field, value) in [("header_timeout", self.server.header_timeout), ("drain_max", self.server.drain_max)] {
+            if value.is_zero() {
+                errors.push(ConfigError::duration(field, value, positive).within("server"));
+            }
+        }
+        if !(1..=1_000_000).contains(&self.server.max_connections) {
+            errors.push(ConfigError::new("server.max_connections", self.server.max_connections, "1 to 1000000"));
+        }
+        if self.server.drain_min > self.server.drain_max {
+            errors.push(ConfigError::duration(
+                "server.drain_min",
+                self.server.drain_min,
+                format!(
+                    "at most `server.drain_max`, {}",
+                    buttress_core::config::format_duration(self.server.drain_max)
+                ),
+            ));
+        }
+        if !self.admin.listen.ip().is_loopback() {
+            let allowed = "a loopback address (127.0.0.1, [::1]): the admin pages have no access control";
+            errors.push(ConfigError::new("admin.listen", self.admin.listen, allowed));
+        }
+        for (name, upstream) in &self.upstream {
+            if upstream.connect_timeout.is_zero() {
+                errors.push(
+                    ConfigError::duration("connect_timeout", upstream.connect_timeout, positive)
+                        .within(format_args!("upstream.{name}")),
+                );
+            }
+        }
+        if self.route.is_empty() {
+            errors.push(ConfigError::new("route", "empty", "at least one route, as in `[route.api]`"));
+        }
+        for (name, route) in &self.route {
+            if !route.prefix.starts_with('/') {
+                let allowed = "a path that begins with `/`";
+                errors.push(ConfigError::new(format!("route.{name}.prefix"), quoted(&route.prefix), allowed));
+            }
+            if let Some((other, _)) =
+                self.route.iter().find(|(other, r)| *other < name && prefix(&r.prefix) == prefix(&route.prefix))
+            {
+                let allowed = format!("a prefix of its own; `route.{other}` has this one");
+                errors.push(ConfigError::new(format!("route.{name}.prefix"), quoted(&route.prefix), allowed));
+            }
+            if !self.upstream.contains_key(&route.upstream) {
+                let names: Vec<_> = self.upstream.keys().map(|name| quoted(name)).collect();
+                let allowed = format!("the name of an upstream: {}", names.join(", "));
+                errors.push(ConfigError::new(format!("route.{name}.upstream"), quoted(&route.upstream), allowed));
+            }
+        }
+        errors
+    }
+}
+
+/// The prefix without the slash at its end: `/api/` and `/api` are the same.
+pub(crate) fn prefix(text: &str) -> &str {
+    text.trim_end_matches('/')
+}
+
+fn quoted(text: &str) -> String {
+    format!("{text:?}")
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        D::Error::custom(format!("{text:?} is not an address, allowed: an IP and a port, as in \"127.0.0.1:8080\""))
+    })
+}
+
+fn authority<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Authority, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let authority = text.parse::<Authority>().ok();
+    authority.filter(|a| a.port_u16().is_some_and(|port| port > 0) && !a.as_str().contains('@')).ok_or_else(|| {
+        D::Error::custom(format!("{text:?} is not an upstream, allowed: host:port, as in \"127.0.0.1:9001\""))
+    })
+}
+
+/// What is wrong with a file, one line each.
+#[derive(Debug)]
+pub(crate) struct Problems {
+    path: PathBuf,
+    texts: Vec<String>,
+}
+
+impl Problems {
+    pub(crate) fn new(path: &Path, errors: Vec<ConfigError>) -> Self {
+        Self { path: path.into(), texts: errors.iter().map(ToString::to_string).collect() }
+    }
+
+    pub(crate) fn one(path: &Path, error: impl fmt::Display) -> Self {
+        Self { path: path.into(), texts: vec![error.to_string()] }
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, text) in self.texts.iter().enumerate() {
+            if i > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{}: {}", self.path.display(), text.trim_end())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,235 @@
+//! What a reverse proxy does to requests and responses (RFC 9110, 7.6), and who answers when nobody else can.
+
+use crate::{
+    chain::{self, Chain, Handles, ResponseBody},
+    config::{self, Config},
+    upstream::{self, Failed, RequestBody},
+};
+use buttress_core::{Call, ConfigError, NoCut, Protocol, Reason, Rejection, http::HttpGateway};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    task::Poll,
+};
+use tower::ServiceExt;
+
+/// Our name in `Via` and `Proxy-Status`.
+const NAME: &str = "buttress";
+
+/// Routes requests and answers for them.
+pub(crate) struct Gateway {
+    /// Longest prefix first.
+    routes: Vec<(String, Chain)>,
+    handles: Handles,
+}
+
+impl Gateway {
+    /// Builds every chain, or says all that is wrong with their configs.
+    pub(crate) fn build(config: &Config) -> Result<Self, Vec<ConfigError>> {
+        let (mut handles, mut errors) = (Handles::new(), Vec::new());
+        let mut endpoints = BTreeMap::new();
+        for (name, upstream) in &config.upstream {
+            match chain::endpoint(name, upstream, &mut handles) {
+                Ok(endpoint) => drop(endpoints.insert(name.as_str(), endpoint)),
+                Err(wrong) => errors.extend(wrong),
+            }
+        }
+        let mut routes = Vec::new();
+        for (name, route) in &config.route {
+            // An upstream that could not be built has been reported.
+            let Some(endpoint) = endpoints.get(route.upstream.as_str()).cloned() else { continue };
+            match chain::route(name, route, endpoint, &mut handles) {
+                Ok(chain) => routes.push((config::prefix(&route.prefix).to_owned(), chain)),
+                Err(wrong) => errors.extend(wrong),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        routes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+        Ok(Self { routes, handles })
+    }
+
+    /// The handles of all layers, by name.
+    pub(crate) fn handles(&self) -> &Handles {
+        &self.handles
+    }
+
+    /// Answers a request, whatever happens.
+    pub(crate) async fn serve(&self, req: Request<Incoming>, peer: SocketAddr) -> Response<ResponseBody> {
+        let protocol = HttpGateway::new(NAME);
+        let call = Protocol::start_refusable(&protocol, &req);
+        let reject = |rejection| {
+            let refused: Result<Response<_>, Infallible> =
+                Call::<Response<ResponseBody>, Infallible>::reject::<(), NoCut>(call, rejection);
+            let Ok(refused) = refused;
+            refused.map(|body| body.map_err(Into::into).boxed_unsync())
+        };
+        match unpanicked(self.forward(req, peer)).await {
+            Ok(Ok(res)) => res,
+            Ok(Err(Refused::Plain(status, text))) => plain(status, text),
+            Ok(Err(Refused::By(rejection))) => reject(rejection),
+            Err(Panicked) => reject(Rejection::new(Reason::Panicked, "gateway")),
+        }
+    }
+
+    async fn forward(&self, req: Request<Incoming>, peer: SocketAddr) -> Result<Response<ResponseBody>, Refused> {
+        let host = host(&req)?;
+        let chain = self.route(req.uri().path()).ok_or(Refused::Plain(StatusCode::NOT_FOUND, "no such route"))?;
+        let mut req = req.map(RequestBody::new);
+        clean_request(&mut req, host, peer);
+        let mut res = chain.clone().oneshot(req).await.map_err(|error| match upstream::failed(&error) {
+            Failed::Client => Refused::Plain(StatusCode::BAD_REQUEST, "the request body broke off"),
+            Failed::Refused(rejection) => Refused::By(rejection),
+        })?;
+        clean_response(&mut res);
+        Ok(res)
+    }
+
+    fn route(&self, path: &str) -> Option<&Chain> {
+        let below =
+            |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        self.routes.iter().find(|(prefix, _)| below(prefix)).map(|(_, chain)| chain)
+    }
+}
+
+/// Why a request gets no answer from an upstream.
+enum Refused {
+    /// It never was for one.
+    Plain(StatusCode, &'static str),
+    By(Rejection),
+}
+
+pub(crate) fn plain(status: StatusCode, text: &'static str) -> Response<ResponseBody> {
+    let mut res = Response::new(Full::from(text).map_err(|never| match never {}).boxed_unsync());
+    *res.status_mut() = status;
+    res.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    res
+}
+
+/// The one host a request is for (RFC 9112, 3.2; RFC 9113, 8.3.1). HTTP/1.0 may have none.
+fn host<B>(req: &Request<B>) -> Result<Option<HeaderValue>, Refused> {
+    let wrong = |text| Err(Refused::Plain(StatusCode::BAD_REQUEST, text));
+    if req.method() == Method::CONNECT {
+        return Err(Refused::Plain(StatusCode::NOT_IMPLEMENTED, "CONNECT is for forward proxies"));
+    }
+    let mut named = req.headers().get_all(header::HOST).iter();
+    let (first, second) = (named.next(), named.next());
+    if second.is_some() {
+        return wrong("more than one Host");
+    }
+    if let Some(value) = first
+        && (value.is_empty() || value.to_str().ok().and_then(|v| v.parse::<http::uri::Authority>().ok()).is_none())
+    {
+        return wrong("not a Host");
+    }
+    // The target of an absolute-form request, or `:authority`, wins over the header.
+    match req.uri().authority() {
+        Some(authority) if authority.as_str().contains('@') => wrong("credentials in the target"),
+        Some(authority) => Ok(HeaderValue::from_str(authority.as_str()).ok()),
+        None if first.is_some() => Ok(first.cloned()),
+        None if req.version() <= Version::HTTP_10 => Ok(None),
+        None => wrong("no Host"),
+    }
+}
+
+fn clean_request<B>(req: &mut Request<B>, host: Option<HeaderValue>, peer: SocketAddr) {
+    let version = req.version();
+    let headers = req.headers_mut();
+    let trailers = headers
+        .get_all(header::TE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"));
+    remove_hop_by_hop(headers);
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    // hyper has said 100 to the client by the time the body is read.
+    headers.remove(header::EXPECT);
+    // Nobody in front of us is trusted: what they say of themselves is replaced.
+    let text = |text: String| HeaderValue::try_from(text).expect("an address is a header value");
+    headers.insert("x-forwarded-for", text(peer.ip().to_string()));
+    headers.insert("x-forwarded-proto", HeaderValue::from_static("http"));
+    headers.remove("x-forwarded-host");
+    headers.remove("x-real-ip");
+    let node = match peer {
+        SocketAddr::V4(peer) => peer.ip().to_string(),
+        SocketAddr::V6(peer) => format!("\"[{}]\"", peer.ip()),
+    };
+    let mut forwarded = format!("for={node};proto=http");
+    headers.remove(header::HOST);
+    if let Some(host) = host {
+        if let Ok(name) = host.to_str() {
+            forwarded = format!("{forwarded};host=\"{name}\"");
+        }
+        headers.insert("x-forwarded-host", host.clone());
+        headers.insert(header::HOST, host);
+    }
+    headers.insert(header::FORWARDED, HeaderValue::try_from(forwarded).expect("a host is a header value"));
+    add_via(headers, version);
+}
+
+fn clean_response<B>(res: &mut Response<B>) {
+    let version = res.version();
+    // hyper writes the version of the connection it answers on.
+    *res.version_mut() = Version::HTTP_11;
+    remove_hop_by_hop(res.headers_mut());
+    add_via(res.headers_mut(), version);
+}
+
+/// RFC 9110, 7.6.1: what `Connection` lists, and what is known to be for one connection only.
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let listed: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in listed {
+        headers.remove(name);
+    }
+    for name in [
+        header::CONNECTION,
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        header::TE,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+    ] {
+        headers.remove(name);
+    }
+    for name in ["keep-alive", "proxy-connection", "http2-settings"] {
+        headers.remove(name);
+    }
+}
+
+fn add_via(headers: &mut HeaderMap, version: Version) {
+    let received = match version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        _ => "1.1",
+    };
+    headers.append(header::VIA, HeaderValue::try_from(format!("{received} {NAME}")).expect("ASCII"));
+}
+
+struct Panicked;
+
+/// A panic in the chain is this request's misfortune, and nobody else's.
+async fn unpanicked<F: Future>(future: F) -> Result<F::Output, Panicked> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(poll) => poll.map(Ok),
+        Err(_) => Poll::Ready(Err(Panicked)),
+    })
+    .await
+}
