@@ -8,6 +8,8 @@
 mod body;
 mod outcome;
 mod refuse;
+#[cfg(all(test, not(buttress_loom)))]
+mod tests;
 mod tunnel;
 
 use crate::{Call, Context, Cut, Outcome, Protocol, Pushback, Rejection, Settle, Verdict, protocol::sealed::Sealed};
