@@ -1,0 +1,199 @@
+use crate::{
+    Carry, DeadlineFuture, Deadlines,
+    body::Cutoff,
+    carry::private::WireRef,
+    policy::{Limit, Plan, Shared},
+    wire::Said,
+};
+use buttress_core::{Call, Clock, Deadline, Fresh, Mode, Opaque, Reason, TokioClock, sync::Ordering::Relaxed};
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// Bounds calls by deadlines. Every service, clone, route and connection of one layer shares its [`Deadlines`].
+pub struct DeadlineLayer<P = Opaque> {
+    policy: Arc<Deadlines>,
+    protocol: P,
+}
+
+impl DeadlineLayer {
+    /// A layer of `deadlines`, or of one [`Duration`](std::time::Duration) for the whole call, that speaks [`Opaque`].
+    pub fn new(deadlines: impl Into<Deadlines>) -> Self {
+        Self::shared(Arc::new(deadlines.into()))
+    }
+
+    /// A layer of deadlines that others share.
+    pub fn shared(policy: Arc<Deadlines>) -> Self {
+        Self { policy, protocol: Opaque::new() }
+    }
+}
+
+impl<P> DeadlineLayer<P> {
+    /// What this layer's services share: read it, change it.
+    pub fn handle(&self) -> Arc<Deadlines> {
+        self.policy.clone()
+    }
+
+    /// Speaks `protocol` instead.
+    pub fn protocol<Q>(self, protocol: Q) -> DeadlineLayer<Q> {
+        DeadlineLayer { policy: self.policy, protocol }
+    }
+
+    /// The same config with counts of its own, for another route or service.
+    pub fn fresh(&self) -> Self
+    where
+        P: Clone,
+    {
+        Self { policy: Arc::new(self.policy.fresh()), protocol: self.protocol.clone() }
+    }
+}
+
+impl<P: Clone> Clone for DeadlineLayer<P> {
+    fn clone(&self) -> Self {
+        Self { policy: self.policy.clone(), protocol: self.protocol.clone() }
+    }
+}
+
+impl<P> fmt::Debug for DeadlineLayer<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("DeadlineLayer").field(&self.policy).finish()
+    }
+}
+
+impl<S, P: Clone> Layer<S> for DeadlineLayer<P> {
+    type Service = DeadlineService<S, P>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        DeadlineService { inner, policy: self.policy.clone(), protocol: self.protocol.clone() }
+    }
+}
+
+/// The service of [`DeadlineLayer`].
+pub struct DeadlineService<S, P = Opaque> {
+    inner: S,
+    policy: Arc<Deadlines>,
+    protocol: P,
+}
+
+impl<S, P> DeadlineService<S, P> {
+    /// The service inside.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+}
+
+impl<S: Clone, P: Clone> Clone for DeadlineService<S, P> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), policy: self.policy.clone(), protocol: self.protocol.clone() }
+    }
+}
+
+impl<S: fmt::Debug, P> fmt::Debug for DeadlineService<S, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeadlineService").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl<S, P, Req> Service<Req> for DeadlineService<S, P>
+where
+    S: Service<Req>,
+    P: Carry<Req>,
+    P::Call: Call<S::Response, S::Error>,
+{
+    type Response = <P::Call as Call<S::Response, S::Error>>::Response<(), Cutoff>;
+    type Error = S::Error;
+    type Future = DeadlineFuture<S::Future, P::Call>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    #[inline]
+    fn call(&mut self, mut req: Req) -> Self::Future {
+        let lease = self.policy.lease();
+        let planned = plan(&lease, &self.protocol, &mut req, &TokioClock);
+        let call = self.protocol.start_refusable(&req);
+        match planned {
+            Ok(plan) => DeadlineFuture::running(self.inner.call(req), plan, call, lease),
+            Err(reason) => DeadlineFuture::refused(lease.refuse(reason), call, lease),
+        }
+    }
+}
+
+/// Decides what bounds `req`, and tells those further in. `Err`: its time has passed.
+#[inline]
+fn plan<Req, P: Carry<Req>>(shared: &Shared, protocol: &P, req: &mut Req, clock: &impl Clock) -> Result<Plan, Reason> {
+    let enforce = match shared.mode.get() {
+        Mode::Auto => true,
+        Mode::Disabled => return Ok(Plan::NONE),
+        _ => shared.mode.enforces(),
+    };
+    let is_fixed = P::CONTEXT
+        && (shared.propagate.load(Relaxed)
+            || shared.read.is_some()
+            || shared.emit.is_some()
+            || protocol.context(req).is_some_and(|context| context.deadline.is_some()));
+    if is_fixed {
+        return fixed(shared, protocol, req, clock, enforce);
+    }
+    match shared.relative() {
+        Limit::In(span) if span.is_zero() => refuse(shared, Reason::DeadlinePassed, enforce),
+        limit => Ok(Plan { limit, by_client: false, enforce }),
+    }
+}
+
+/// The same where the start counts: the deadline is a moment.
+fn fixed<Req, P: Carry<Req>>(
+    shared: &Shared,
+    protocol: &P,
+    req: &mut Req,
+    clock: &impl Clock,
+    enforce: bool,
+) -> Result<Plan, Reason> {
+    let said = shared.read.as_ref().map_or(Said::Nothing, |wire| protocol.read(req, WireRef(wire)).0);
+    if said == Said::Garbage {
+        shared.counts.malformed.fetch_add(1, Relaxed);
+    }
+    let (outer, enforced) = protocol.context(req).map_or((None, None), |context| (context.deadline, context.enforced));
+    let now = clock.now();
+    let bounds = shared.bounds(now, said, outer);
+    let Some(Deadline { at, by_client }) = bounds.attempt else { return Ok(Plan { enforce, ..Plan::NONE }) };
+    let plan = Plan { limit: Limit::At(at), by_client, enforce };
+    if at <= now {
+        return refuse(shared, plan.reason(), enforce);
+    }
+    if !enforce {
+        return Ok(plan);
+    }
+    let is_needless = enforced.is_some_and(|outer| outer <= at);
+    let tells_whole = shared.propagate.load(Relaxed) && bounds.whole != outer;
+    // Only a deadline for the whole call is worth making a context for.
+    if (tells_whole || protocol.context(req).is_some())
+        && let Some(context) = protocol.context_mut(req)
+    {
+        if tells_whole {
+            context.deadline = bounds.whole;
+        }
+        if !is_needless {
+            context.enforced = Some(at);
+        }
+    }
+    if let Some(wire) = &shared.emit {
+        protocol.write(req, WireRef(wire), at - now);
+    }
+    Ok(if is_needless { Plan::NONE } else { plan })
+}
+
+#[cold]
+fn refuse(shared: &Shared, reason: Reason, enforce: bool) -> Result<Plan, Reason> {
+    if enforce {
+        return Err(reason);
+    }
+    shared.observe();
+    Ok(Plan::NONE)
+}
