@@ -1,12 +1,14 @@
 //! A row of the table: a service, what it must do, and how to see that nothing of it is left behind.
 
-use crate::traffic::{Caller, Calls, Inner, Nothing, Reads, Script, Switch, Traffic, switch};
+use crate::traffic::{Caller, Calls, Inner, Nothing, Reads, Script, Switch, Traffic, assert_cut_off, switch};
 use std::{
     any::Any,
     future::Future,
     sync::atomic::Ordering::Relaxed,
     task::{Context, Waker},
+    time::Duration,
 };
+use tokio::runtime::Handle;
 use tower::Service;
 
 /// Whose layer it is.
@@ -166,6 +168,17 @@ impl<'a, T: Traffic + Reads<T::Response>> Field<'a, T> {
         assert!(call.as_mut().poll(&mut cx).is_pending(), "{title:?}: the first call is admitted and waits");
         set(switch, Script::Ready);
         self.push(title, Fate::Refused, service, rest, vec![Box::new((call, holder))]);
+    }
+
+    /// A service that ends calls after `Duration`: a short one must end a call that hangs, a long one is measured.
+    pub fn timed<S>(&mut self, title: Title, build: impl Fn(Inner<T>, Duration) -> S)
+    where
+        S: Service<T::Request> + Clone + Send + 'static,
+        T: Reads<S::Response>,
+    {
+        let short = build(Inner::new(switch(Script::Hangs)), Duration::from_millis(1));
+        Handle::current().block_on(assert_cut_off::<T, S>(short));
+        self.admitted(title, |inner| (build(inner, Duration::from_secs(30)), || ()));
     }
 
     fn push<S>(&mut self, title: Title, fate: Fate, service: S, rest: impl Fn() + 'static, held: Vec<Box<dyn Any>>)

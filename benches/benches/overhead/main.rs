@@ -13,6 +13,7 @@
 mod alloc;
 mod contest;
 mod measure;
+mod ours;
 mod peers;
 mod report;
 mod traffic;
@@ -47,10 +48,12 @@ fn contestants() -> Vec<Contestant> {
     for path in Path::ALL {
         let mut plain = Field::<Plain>::new(path, &mut rows);
         plain.bare();
+        ours::opaque(&mut plain);
         peers::tower(&mut plain);
         peers::tower_resilience(&mut plain);
         let mut web = Field::<Web>::new(path, &mut rows);
         web.bare();
+        ours::http(&mut web);
         peers::tower(&mut web);
         peers::tower_resilience(&mut web);
     }

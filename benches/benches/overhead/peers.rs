@@ -27,7 +27,7 @@ pub fn tower<T: Traffic + Reads<T::Response>>(field: &mut Field<'_, T>) {
         let service = LoadShedLayer::new().layer(limit.layer(inner));
         (service, at_rest(move || permits.available_permits(), 1))
     });
-    field.admitted(title("deadline"), |inner| (TimeoutLayer::new(Duration::from_secs(30)).layer(inner), || ()));
+    field.timed(title("deadline"), |inner, after| TimeoutLayer::new(after).layer(inner));
 }
 
 /// tower-resilience 0.13: `light` is what its builders give, `stack` its presets.
@@ -67,11 +67,12 @@ pub fn tower_resilience<T: Traffic + Reads<T::Response>>(field: &mut Field<'_, T
         let (layer, handle) = builder.build_with_handle().expect("a valid bulkhead");
         (layer.layer(inner), at_rest(move || handle.active_calls(), 0))
     });
-    for (config, timeout) in [("light", Duration::from_secs(1)), ("stack", Duration::from_secs(30))] {
-        field.admitted(title("deadline", config), move |inner| {
-            (TimeLimiterLayer::builder().timeout_duration(timeout).build().layer(inner), || ())
-        });
-    }
+    field.timed(title("deadline", "light"), |inner, after| {
+        TimeLimiterLayer::builder().timeout_duration(after).build().layer(inner)
+    });
+    field.timed(title("deadline", "stack"), |inner, after| {
+        TimeLimiterLayer::standard().timeout_duration(after).build().layer(inner)
+    });
 }
 
 const HOUR: Duration = Duration::from_secs(3600);

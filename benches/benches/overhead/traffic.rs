@@ -7,13 +7,14 @@ use http_body::Body;
 use http_body_util::{Empty, Full};
 use std::{
     cell::Cell,
-    future::Future,
+    future::{Future, poll_fn},
     hint::black_box,
     io,
     marker::PhantomData,
     pin::{Pin, pin},
     sync::atomic::{AtomicU8, Ordering::Relaxed},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 use tower::Service;
 
@@ -27,6 +28,8 @@ pub enum Script {
     Suspends,
     /// Fails when it is first polled.
     Fails,
+    /// Never answers.
+    Hangs,
 }
 
 /// The switch of one contestant's inner services; leaked, so that cloning a service costs the same as for any plain value.
@@ -183,15 +186,19 @@ impl<T: Traffic> Service<T::Request> for Inner<T> {
     #[inline]
     fn call(&mut self, request: T::Request) -> Answer<T> {
         let script = self.switch.load(Relaxed);
-        let result = if script == Script::Fails as u8 { Err(Fault::Inner(io::ErrorKind::ConnectionReset.into())) } else { Ok(T::answer(request)) };
-        Answer { result: Some(result), suspends: script == Script::Suspends as u8 }
+        let result = if script == Script::Fails as u8 {
+            Err(Fault::Inner(io::ErrorKind::ConnectionReset.into()))
+        } else {
+            Ok(T::answer(request))
+        };
+        Answer { result: Some(result), script }
     }
 }
 
 /// The future of [`Inner`].
 pub struct Answer<T: Traffic> {
     result: Option<Result<T::Response, Fault>>,
-    suspends: bool,
+    script: u8,
 }
 
 impl<T: Traffic> Unpin for Answer<T> {}
@@ -201,8 +208,12 @@ impl<T: Traffic> Future for Answer<T> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if std::mem::take(&mut self.suspends) {
+        if self.script == Script::Suspends as u8 {
+            self.script = Script::Ready as u8;
             cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if self.script == Script::Hangs as u8 {
             return Poll::Pending;
         }
         Poll::Ready(self.result.take().expect("polled after completion"))
@@ -238,6 +249,19 @@ impl<T: Traffic> Service<T::Request> for Nothing<T> {
     fn call(&mut self, _: T::Request) -> Self::Future {
         std::future::ready(Err(()))
     }
+}
+
+/// Asserts that a call of `service`, whose inner one hangs, ends badly.
+pub async fn assert_cut_off<T, S>(mut service: S)
+where
+    T: Traffic + Reads<S::Response>,
+    S: Service<T::Request>,
+{
+    assert!(poll_fn(|cx| service.poll_ready(cx)).await.is_ok());
+    let call = tokio::time::timeout(Duration::from_secs(5), service.call(T::request()));
+    let result = call.await.expect("a call with a deadline ends");
+    let good = result.is_ok_and(|response| T::read(response, &mut Context::from_waker(Waker::noop())));
+    assert!(!good, "a call past its deadline is refused");
 }
 
 /// A service under test, behind one virtual call per batch.
