@@ -4,44 +4,135 @@ use crate::{
     config,
     upstream::{Pool, PoolError, RequestBody},
 };
-use buttress_core::{BoxError, ConfigError, Error, Handle, Lift};
+use buttress_bulkhead::{Bulkhead, BulkheadLayer, QueuedBulkheadLayer};
+use buttress_core::{BoxError, ConfigError, Error, Handle, Lift, http::HttpClient};
+use buttress_deadline::{DeadlineLayer, Deadlines};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use std::sync::Arc;
-use tower::{ServiceExt, util::BoxCloneSyncService};
+use tower::{Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 
 /// What clients get.
 pub(crate) type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 
-/// A route's whole chain.
+/// A chain, or the inner part of one.
 pub(crate) type Chain = BoxCloneSyncService<Request<RequestBody>, Response<ResponseBody>, Error<PoolError>>;
 
 /// The handles of all layers, by name: `upstream.a.breaker`.
 pub(crate) type Handles = Vec<(String, Arc<dyn Handle>)>;
 
-/// The chain around one endpoint: breaker > bulkhead > per-try deadline > pool.
-pub(crate) fn endpoint(_name: &str, config: &config::Upstream, _: &mut Handles) -> Result<Chain, Vec<ConfigError>> {
-    Ok(boxed(Lift::new(Pool::new(config))))
+/// What stands around one endpoint. Every route to it shares it.
+pub(crate) struct EndpointLayers {
+    bulkhead: Compartment,
+    per_try: Arc<Deadlines>,
 }
 
-/// The chain around a route: deadline(total) > bulkhead > endpoint.
-pub(crate) fn route(
-    _name: &str,
-    _config: &config::Route,
-    endpoint: Chain,
-    _: &mut Handles,
-) -> Result<Chain, Vec<ConfigError>> {
-    Ok(endpoint)
+impl EndpointLayers {
+    /// Judges the config, all of it.
+    pub(crate) fn new(name: &str, config: &config::Upstream, handles: &mut Handles) -> Result<Self, Vec<ConfigError>> {
+        let mut tables = Tables::new(format!("upstream.{name}"));
+        let bulkhead = tables.built("bulkhead", config.bulkhead.clone().build());
+        let per_try = tables.built("deadline", config.deadline.clone().build());
+        let (Some(bulkhead), Some(per_try)) = (bulkhead, per_try) else { return Err(tables.errors) };
+        let bulkhead = Compartment { bulkhead, queued: config.bulkhead.max_queue > 0 };
+        tables.shown("bulkhead", &bulkhead.bulkhead, handles);
+        tables.shown("deadline", &per_try, handles);
+        Ok(Self { bulkhead, per_try })
+    }
+
+    /// breaker > bulkhead > per-try deadline > pool.
+    pub(crate) fn around(&self, pool: Pool) -> Chain {
+        let tried = ServiceBuilder::new()
+            .layer(DeadlineLayer::shared(self.per_try.clone()).protocol(HttpClient::new()))
+            .service(Lift::new(pool));
+        self.bulkhead.around(tried)
+    }
+}
+
+/// What stands around a route, inside of what answers its clients.
+pub(crate) struct RouteLayers {
+    total: Arc<Deadlines>,
+    bulkhead: Compartment,
+}
+
+impl RouteLayers {
+    /// Judges the config, all of it.
+    pub(crate) fn new(name: &str, config: &config::Route, handles: &mut Handles) -> Result<Self, Vec<ConfigError>> {
+        let mut tables = Tables::new(format!("route.{name}"));
+        let total = tables.built("deadline", config.deadline.clone().build());
+        let bulkhead = tables.built("bulkhead", config.bulkhead.clone().build());
+        let (Some(total), Some(bulkhead)) = (total, bulkhead) else { return Err(tables.errors) };
+        let bulkhead = Compartment { bulkhead, queued: config.bulkhead.max_queue > 0 };
+        tables.shown("deadline", &total, handles);
+        tables.shown("bulkhead", &bulkhead.bulkhead, handles);
+        Ok(Self { total, bulkhead })
+    }
+
+    /// deadline(total) > bulkhead > endpoint.
+    pub(crate) fn around(&self, endpoint: Chain) -> Chain {
+        let deadline = DeadlineLayer::shared(self.total.clone()).protocol(HttpClient::new());
+        boxed(ServiceBuilder::new().layer(deadline).service(self.bulkhead.around(endpoint)))
+    }
+}
+
+/// A bulkhead that refuses at once, or one whose callers wait: the config decides, both share one state.
+struct Compartment {
+    bulkhead: Arc<Bulkhead>,
+    queued: bool,
+}
+
+impl Compartment {
+    fn around<S, B>(&self, inner: S) -> Chain
+    where
+        S: Service<Request<RequestBody>, Response = Response<B>, Error = Error<PoolError>>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send,
+        B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        let bulkhead = self.bulkhead.clone();
+        if self.queued {
+            let layer = QueuedBulkheadLayer::<HttpClient>::shared(bulkhead);
+            boxed(ServiceBuilder::new().layer(layer).service(inner))
+        } else {
+            let layer = BulkheadLayer::<HttpClient>::shared(bulkhead);
+            boxed(ServiceBuilder::new().layer(layer).service(inner))
+        }
+    }
+}
+
+/// The tables of one upstream or route while they are built.
+struct Tables {
+    parent: String,
+    errors: Vec<ConfigError>,
+}
+
+impl Tables {
+    fn new(parent: String) -> Self {
+        Self { parent, errors: Vec::new() }
+    }
+
+    fn built<T>(&mut self, table: &str, built: Result<T, ConfigError>) -> Option<Arc<T>> {
+        match built {
+            Ok(policy) => Some(Arc::new(policy)),
+            Err(error) => {
+                self.errors.push(error.within(format_args!("{}.{table}", self.parent)));
+                None
+            }
+        }
+    }
+
+    fn shown<H: Handle>(&self, table: &str, handle: &Arc<H>, handles: &mut Handles) {
+        handles.push((format!("{}.{table}", self.parent), handle.clone()));
+    }
 }
 
 fn boxed<S, B>(service: S) -> Chain
 where
-    S: tower::Service<Request<RequestBody>, Response = Response<B>, Error = Error<PoolError>>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>, Error = Error<PoolError>> + Clone + Send + Sync + 'static,
     S::Future: Send,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {

@@ -1,6 +1,8 @@
 //! The config file: what it may say, and what is wrong with it.
 
+use buttress_bulkhead::BulkheadConfig;
 use buttress_core::{ConfigError, config::duration};
+use buttress_deadline::{DeadlineConfig, Headers};
 use http::uri::Authority;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use std::{
@@ -85,6 +87,21 @@ pub(crate) struct Upstream {
     /// How long an unused connection is kept.
     #[serde(with = "duration", default = "pool_idle")]
     pub(crate) pool_idle: Duration,
+    #[serde(default)]
+    pub(crate) bulkhead: BulkheadConfig,
+    /// `per_try`, above all.
+    #[serde(default = "per_try")]
+    pub(crate) deadline: DeadlineConfig,
+}
+
+/// What remains of a deadline is told to gRPC servers.
+fn per_try() -> DeadlineConfig {
+    DeadlineConfig::default().emit(Headers::new())
+}
+
+/// `grpc-timeout` may make it shorter.
+fn total() -> DeadlineConfig {
+    DeadlineConfig::new(Duration::from_secs(30)).read(Headers::new())
 }
 
 fn second() -> Duration {
@@ -103,6 +120,11 @@ pub(crate) struct Route {
     pub(crate) prefix: String,
     /// The name of an upstream.
     pub(crate) upstream: String,
+    /// `total`, above all.
+    #[serde(default = "total")]
+    pub(crate) deadline: DeadlineConfig,
+    #[serde(default)]
+    pub(crate) bulkhead: BulkheadConfig,
 }
 
 impl Config {

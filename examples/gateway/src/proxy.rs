@@ -1,9 +1,9 @@
 //! What a reverse proxy does to requests and responses (RFC 9110, 7.6), and who answers when nobody else can.
 
 use crate::{
-    chain::{self, Chain, Handles, ResponseBody},
+    chain::{Chain, EndpointLayers, Handles, ResponseBody, RouteLayers},
     config::{self, Config},
-    upstream::{self, Failed, RequestBody},
+    upstream::{self, Failed, Pool, RequestBody},
 };
 use buttress_core::{Call, ConfigError, NoCut, Protocol, Reason, Rejection, http::HttpGateway};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
@@ -36,18 +36,20 @@ impl Gateway {
         let (mut handles, mut errors) = (Handles::new(), Vec::new());
         let mut endpoints = BTreeMap::new();
         for (name, upstream) in &config.upstream {
-            match chain::endpoint(name, upstream, &mut handles) {
-                Ok(endpoint) => drop(endpoints.insert(name.as_str(), endpoint)),
+            match EndpointLayers::new(name, upstream, &mut handles) {
+                Ok(layers) => drop(endpoints.insert(name.as_str(), layers.around(Pool::new(upstream)))),
                 Err(wrong) => errors.extend(wrong),
             }
         }
         let mut routes = Vec::new();
         for (name, route) in &config.route {
-            // An upstream that could not be built has been reported.
-            let Some(endpoint) = endpoints.get(route.upstream.as_str()).cloned() else { continue };
-            match chain::route(name, route, endpoint, &mut handles) {
-                Ok(chain) => routes.push((config::prefix(&route.prefix).to_owned(), chain)),
-                Err(wrong) => errors.extend(wrong),
+            match (RouteLayers::new(name, route, &mut handles), endpoints.get(route.upstream.as_str())) {
+                (Ok(layers), Some(endpoint)) => {
+                    routes.push((config::prefix(&route.prefix).to_owned(), layers.around(endpoint.clone())));
+                }
+                // The error of its upstream is known.
+                (Ok(_), None) => {}
+                (Err(wrong), _) => errors.extend(wrong),
             }
         }
         if !errors.is_empty() {
