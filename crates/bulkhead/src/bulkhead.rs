@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     queued: bool,
     signal: Signal,
     config: Mutex<BulkheadConfig>,
+    /// Whether the config was updated.
+    changed: AtomicBool,
     /// Calls in flight without a permit.
     over_limit: AtomicU32,
     over_limit_total: AtomicU64,
@@ -105,6 +107,7 @@ impl Bulkhead {
             queued: config.max_queue > 0,
             signal: Signal::new(TokioClock.now()),
             config: Mutex::new(config),
+            changed: AtomicBool::new(false),
             over_limit: AtomicU32::new(0),
             over_limit_total: AtomicU64::new(0),
             timed_out_total: AtomicU64::new(0),
@@ -219,6 +222,7 @@ impl Bulkhead {
         }
         let limits = (present.limit, next.limit);
         *present = next;
+        self.shared.changed.store(true, Relaxed);
         self.shared.release_at_head.store(present.release == Release::Head, Relaxed);
         self.shared.permits.set_order(present.order);
         if limits.0 != limits.1 {
@@ -321,6 +325,18 @@ impl From<u32> for Bulkhead {
 impl Fresh for Bulkhead {
     fn fresh(&self) -> Self {
         Self::with(self.config())
+    }
+}
+
+impl Resting for Bulkhead {
+    /// No call is in flight or waits, no operator told it anything, and its config is the one it was made with.
+    fn is_resting(&self) -> bool {
+        let shared = &*self.shared;
+        shared.permits.in_flight() == 0
+            && shared.over_limit.load(Relaxed) == 0
+            && shared.mode.is_auto()
+            && !shared.changed.load(Relaxed)
+            && shared.permits.queued() == 0
     }
 }
 

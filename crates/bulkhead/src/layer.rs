@@ -1,6 +1,6 @@
 use crate::{Bulkhead, BulkheadConfig, BulkheadPermit, Waiting};
 use buttress_core::{
-    Admission, Admit, ConfigError, Enqueue, Gate, GateLayer, Gatekeeper, Opaque, Queue, QueueLayer, Rejection,
+    Admission, Admit, ConfigError, Enqueue, Gate, GateLayer, Gatekeeper, Keyed, Opaque, Queue, QueueLayer, Rejection,
     TokioClock,
 };
 use std::{
@@ -24,6 +24,12 @@ pub type QueuedBulkheadLayer<P = Opaque> = QueueLayer<Bulkhead, P>;
 
 /// The service of [`QueuedBulkheadLayer`].
 pub type QueuedBulkheadService<S, P = Opaque> = Queue<S, Bulkhead, P>;
+
+/// [`BulkheadLayer`] with a bulkhead per key (host, tenant, route): see the example in the [crate docs](crate#compartments-per-key).
+pub type KeyedBulkheadLayer<K, F, P = Opaque> = GateLayer<Keyed<K, Bulkhead, F>, P>;
+
+/// [`QueuedBulkheadLayer`] with a bulkhead, and a queue, per key.
+pub type KeyedQueuedBulkheadLayer<K, F, P = Opaque> = QueueLayer<Keyed<K, Bulkhead, F>, P>;
 
 impl BulkheadConfig {
     /// The layer that refuses at once (or pushes back, as `admission` says).

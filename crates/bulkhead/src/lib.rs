@@ -8,5 +8,8 @@ mod queue;
 
 pub use bulkhead::{Bulkhead, BulkheadPermit, BulkheadSnapshot};
 pub use config::{AdmissionMode, BulkheadConfig, MAX_LIMIT, QueueOrder, Release};
-pub use layer::{BulkheadLayer, BulkheadService, QueuedBulkheadLayer, QueuedBulkheadService, Turn};
+pub use layer::{
+    BulkheadLayer, BulkheadService, KeyedBulkheadLayer, KeyedQueuedBulkheadLayer, QueuedBulkheadLayer,
+    QueuedBulkheadService, Turn,
+};
 pub use queue::Waiting;

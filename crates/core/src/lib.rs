@@ -8,6 +8,7 @@
 //! | a policy whose callers may wait for their turn | [`Enqueue`] as well: [`QueueLayer`] |
 //! | a layer that judges a response (retry, fallback) | [`Protocol`], [`Call::judge`], [`Call::answer`] |
 //! | a layer that ends calls early (deadline) | [`Call::finish`] with a [`Cut`] |
+//! | a policy per host, route or tenant | [`Keyed`] around it |
 //!
 //! The words: a call is admitted with a *permit* ([`Settle`]), ends with an [`Outcome`], or is refused with a [`Rejection`]
 //! whose [`Reason`] decides the HTTP status, the gRPC code and every label. A [`Protocol`] says how a layer speaks:
@@ -16,7 +17,7 @@
 //!
 //! # Features
 //!
-//! None is on by default. `http`: the HTTP and gRPC protocols. `h2`: recognise HTTP/2 stream errors. `tokio`: [`TokioClock`].
+//! None is on by default. `http`: the HTTP and gRPC protocols. `h2`: recognise HTTP/2 stream errors. `tokio`: [`TokioClock`], [`Keyed`].
 //! `serde`: configs and snapshots.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -28,6 +29,8 @@ mod gate;
 mod handle;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "tokio")]
+mod keyed;
 mod mode;
 mod outcome;
 mod protocol;
@@ -49,6 +52,8 @@ pub use context::{Context, Deadline, Priority};
 pub use error::{BoxError, ChainError, Error, Lift, LiftFuture};
 pub use gate::{Admit, Fresh, Gate, GateFuture, GateLayer, Gatekeeper};
 pub use handle::{Handle, Value};
+#[cfg(feature = "tokio")]
+pub use keyed::{Keyed, KeyedConfig, KeyedEntry, KeyedSnapshot, Resting};
 pub use mode::{Mode, ModeCell};
 pub use outcome::{Outcome, Pushback};
 pub use protocol::{ByResult, Call, ClassifyResult, Cut, NoCut, Opaque, OpaqueCall, Protocol, Verdict};
