@@ -5,7 +5,7 @@ use crate::{
 };
 use buttress_core::{
     Admission, Clock, ConfigError, Error, Fresh, Handle, Lease, Mode, ModeCell, Outcome, Pushback, Reason, Rejection,
-    Settle, Signal, Striped, TokioClock, Value,
+    Resting, Settle, Signal, Striped, TokioClock, Value,
     sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering::Relaxed, lock},
 };
 use std::{fmt, future::Future, sync::Arc, time::Duration};

@@ -450,7 +450,7 @@ mod tests {
         assert_eq!(keyed.get(&7).unwrap().in_flight.load(Relaxed), 1);
         assert!(Arc::ptr_eq(&held, &keyed.get(&8).unwrap()));
         drop((permit, held));
-        let later = |hours| TokioClock.now() + Duration::from_secs(3_600 * hours);
+        let later = |hours: u64| TokioClock.now() + Duration::from_secs(3_600 * hours);
         keyed.sweep(later(1));
         keyed.sweep(later(2));
         assert!(keyed.get(&7).is_none() && keyed.get(&8).is_none(), "nothing holds them any more");
