@@ -1,6 +1,7 @@
 use crate::{
     future::has_fired,
-    policy::{Limit, Plan, SharedLease},
+    policy::{Force, Limit, Plan, SharedLease},
+    watch::{Reader, Watch},
 };
 use buttress_core::{
     BoxError, Clock, Cut, Rejection, TokioClock,
@@ -11,10 +12,17 @@ use pin_project_lite::pin_project;
 use std::{
     fmt,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
-use tokio::time::Sleep;
+use tokio::{
+    runtime::Handle,
+    time::{Instant as TokioInstant, Sleep, sleep_until},
+};
+
+/// A body that declares at most so many bytes fits into the buffers between us and the socket, so somebody polls it to its
+/// end; it needs no task of its own.
+const SMALL: u64 = 64 * 1024;
 
 /// Ends a response body at its deadline, or when it makes no progress.
 pub struct Cutoff {
@@ -41,35 +49,161 @@ impl Cut for Cutoff {
     where
         B: ResponseBody;
 
+    #[inline]
     fn cover<B: ResponseBody>(self, body: B) -> Covered<B> {
-        Covered { body }
+        let Self { plan, lease } = self;
+        let (idle, absolute) = (lease.idle.get(), lease.absolute.get());
+        let is_unbound = plan.limit == Limit::Never && idle.is_none() && absolute.is_none();
+        if is_unbound || plan.force == Force::Off || body.is_end_stream() {
+            return Covered { kind: Kind::Plain { body } };
+        }
+        if body.size_hint().exact().is_none_or(|bytes| bytes > SMALL)
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let now = TokioClock.now();
+            let watch = Watch { at: end_of(plan.limit, absolute, now), idle, plan, lease };
+            return Covered { kind: Kind::Watched { reader: Reader::spawn(body, watch, now, &runtime) } };
+        }
+        let bounds = Inline { plan, idle, absolute, is_idle_next: false, is_stale: true, lease };
+        Covered { kind: Kind::Inline { body, timer: None, bounds } }
+    }
+}
+
+/// When a body must be over that may take `absolute` from `now` on.
+fn end_of(limit: Limit, absolute: Option<Duration>, now: Instant) -> Option<Instant> {
+    let limit = match limit {
+        Limit::Never => None,
+        Limit::In(span) => now.checked_add(span),
+        Limit::At(at) => Some(at),
+    };
+    let absolute = absolute.and_then(|span| now.checked_add(span));
+    limit.into_iter().chain(absolute).min()
+}
+
+pin_project! {
+    /// A response body under a deadline. A body of more than 64 KiB, or of unknown length, is watched by a task, so it ends
+    /// even if nobody polls it; a smaller one is watched while it is polled.
+    pub struct Covered<B> {
+        #[pin]
+        kind: Kind<B>,
     }
 }
 
 pin_project! {
-    /// A response body under a deadline.
-    pub struct Covered<B> {
-        #[pin]
-        body: B,
+    #[project = KindProj]
+    enum Kind<B> {
+        Plain { #[pin] body: B },
+        Inline { #[pin] body: B, #[pin] timer: Option<Sleep>, bounds: Inline },
+        Watched { reader: Reader<B> },
+        Gone,
+    }
+}
+
+/// The bounds of a body that is watched while it is polled.
+struct Inline {
+    plan: Plan,
+    idle: Option<Duration>,
+    absolute: Option<Duration>,
+    /// The timer fires for want of progress.
+    is_idle_next: bool,
+    /// There was progress since the timer was set.
+    is_stale: bool,
+    lease: SharedLease,
+}
+
+impl Inline {
+    /// When it ends if no frame comes.
+    fn next_end(&mut self, now: Instant) -> Option<Instant> {
+        let end = end_of(self.plan.limit, self.absolute.take(), now);
+        self.plan.limit = end.map_or(Limit::Never, Limit::At);
+        let idle = self.idle.and_then(|span| now.checked_add(span));
+        self.is_idle_next = idle.is_some_and(|idle| end.is_none_or(|end| idle < end));
+        if self.is_idle_next { idle } else { end }
+    }
+
+    /// Pending: whether that was too long.
+    fn poll_end(&mut self, mut timer: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> Poll<Rejection> {
+        // A deadline stays where it is; idleness begins anew with every frame.
+        if self.is_stale && (timer.is_none() || self.idle.is_some()) {
+            let end = self.next_end(TokioClock.now()).map(TokioInstant::from_std);
+            match (timer.as_mut().as_pin_mut(), end) {
+                (Some(timer), Some(end)) => timer.reset(end),
+                (_, end) => timer.set(end.map(sleep_until)),
+            }
+        }
+        self.is_stale = false;
+        if !timer.as_mut().as_pin_mut().is_some_and(|timer| has_fired(timer, cx)) {
+            return Poll::Pending;
+        }
+        if self.plan.force == Force::End {
+            let reason = if self.is_idle_next { Plan::never(Force::End).reason() } else { self.plan.reason() };
+            return Poll::Ready(self.lease.cut(reason, self.is_idle_next));
+        }
+        self.lease.observe();
+        (self.plan.limit, self.idle) = (Limit::Never, None);
+        timer.set(None);
+        Poll::Pending
+    }
+}
+
+impl<B> fmt::Debug for Covered<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            Kind::Plain { .. } => "plain",
+            Kind::Inline { .. } => "inline",
+            Kind::Watched { .. } => "watched",
+            Kind::Gone => "gone",
+        };
+        f.debug_tuple("Covered").field(&kind).finish()
     }
 }
 
 impl<B: ResponseBody> CutBody<B> for Covered<B> {
     type Error = BoxError;
 
+    #[inline]
     fn poll_piece(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Piece<B::Error>> {
-        self.project().body.poll_frame(cx).map(Piece::Frame)
+        let mut kind = self.project().kind;
+        let rejection = match kind.as_mut().project() {
+            KindProj::Plain { body } => return body.poll_frame(cx).map(Piece::Frame),
+            KindProj::Inline { body, timer, bounds } => {
+                if let Poll::Ready(frame) = body.poll_frame(cx) {
+                    bounds.is_stale = true;
+                    return Poll::Ready(Piece::Frame(frame));
+                }
+                ready!(bounds.poll_end(timer, cx))
+            }
+            KindProj::Watched { reader } => match ready!(reader.poll_piece(cx)) {
+                Piece::Cut(rejection) => rejection,
+                frame => return Poll::Ready(frame),
+            },
+            KindProj::Gone => return Poll::Ready(Piece::Frame(None)),
+        };
+        kind.set(Kind::Gone);
+        Poll::Ready(Piece::Cut(rejection))
     }
+
     fn cut_error(rejection: Rejection) -> BoxError {
         rejection.into()
     }
+
     fn inner_error(error: B::Error) -> BoxError {
         error.into()
     }
+
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        match &self.kind {
+            Kind::Plain { body } | Kind::Inline { body, .. } => body.is_end_stream(),
+            Kind::Watched { reader } => reader.is_end_stream(),
+            Kind::Gone => true,
+        }
     }
+
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.kind {
+            Kind::Plain { body } | Kind::Inline { body, .. } => body.size_hint(),
+            Kind::Watched { reader } => reader.size_hint(),
+            Kind::Gone => SizeHint::with_exact(0),
+        }
     }
 }

@@ -1,6 +1,6 @@
 use crate::{
     body::Cutoff,
-    policy::{Limit, Plan, SharedLease},
+    policy::{Force, Limit, Plan, SharedLease},
 };
 use buttress_core::{Call, Rejection};
 use pin_project_lite::pin_project;
@@ -42,7 +42,13 @@ impl<F, K> DeadlineFuture<F, K> {
 
     #[cold]
     pub(crate) fn refused(rejection: Rejection, call: K, lease: SharedLease) -> Self {
-        Self { state: State::Refused { rejection }, timer: None, plan: Plan::NONE, call: Some(call), lease }
+        Self {
+            state: State::Refused { rejection },
+            timer: None,
+            plan: Plan::never(Force::Off),
+            call: Some(call),
+            lease,
+        }
     }
 }
 
@@ -81,13 +87,13 @@ where
                     this.plan.limit = Limit::At(timer.deadline().into_std());
                     this.timer.set(Some(timer));
                 }
-                let Some(timer) = this.timer.as_mut().as_pin_mut() else { return Poll::Pending };
-                if !has_fired(timer, cx) {
+                if !this.timer.as_mut().as_pin_mut().is_some_and(|timer| has_fired(timer, cx)) {
                     return Poll::Pending;
                 }
-                if !this.plan.enforce {
+                if this.plan.force != Force::End {
                     this.lease.observe();
-                    *this.plan = Plan::NONE;
+                    *this.plan = Plan::never(this.plan.force);
+                    this.timer.set(None);
                     return Poll::Pending;
                 }
                 this.lease.pass(this.plan.reason())

@@ -2,7 +2,7 @@ use crate::{
     Carry, DeadlineFuture, Deadlines,
     body::Cutoff,
     carry::private::WireRef,
-    policy::{Limit, Plan, Shared},
+    policy::{Force, Limit, Plan, Shared},
     wire::Said,
 };
 use buttress_core::{Call, Clock, Deadline, Fresh, Mode, Opaque, Reason, TokioClock, sync::Ordering::Relaxed};
@@ -14,33 +14,38 @@ use std::{
 use tower_layer::Layer;
 use tower_service::Service;
 
+/// [`CutLayer`] for any request: a refusal is an error.
+pub type DeadlineLayer = CutLayer<Opaque>;
+
 /// Bounds calls by deadlines. Every service, clone, route and connection of one layer shares its [`Deadlines`].
-pub struct DeadlineLayer<P = Opaque> {
+///
+/// `CutLayer<P>` is the layer for the protocol `P`; [`DeadlineLayer`] is the one to begin with.
+pub struct CutLayer<P = Opaque> {
     policy: Arc<Deadlines>,
     protocol: P,
 }
 
-impl DeadlineLayer {
-    /// A layer of `deadlines`, or of one [`Duration`](std::time::Duration) for the whole call, that speaks [`Opaque`].
+impl<P: Default> CutLayer<P> {
+    /// A layer of `deadlines`, or of one [`Duration`](std::time::Duration) for the whole call.
     pub fn new(deadlines: impl Into<Deadlines>) -> Self {
         Self::shared(Arc::new(deadlines.into()))
     }
 
     /// A layer of deadlines that others share.
     pub fn shared(policy: Arc<Deadlines>) -> Self {
-        Self { policy, protocol: Opaque::new() }
+        Self { policy, protocol: P::default() }
     }
 }
 
-impl<P> DeadlineLayer<P> {
+impl<P> CutLayer<P> {
     /// What this layer's services share: read it, change it.
     pub fn handle(&self) -> Arc<Deadlines> {
         self.policy.clone()
     }
 
     /// Speaks `protocol` instead.
-    pub fn protocol<Q>(self, protocol: Q) -> DeadlineLayer<Q> {
-        DeadlineLayer { policy: self.policy, protocol }
+    pub fn protocol<Q>(self, protocol: Q) -> CutLayer<Q> {
+        CutLayer { policy: self.policy, protocol }
     }
 
     /// The same config with counts of its own, for another route or service.
@@ -52,19 +57,19 @@ impl<P> DeadlineLayer<P> {
     }
 }
 
-impl<P: Clone> Clone for DeadlineLayer<P> {
+impl<P: Clone> Clone for CutLayer<P> {
     fn clone(&self) -> Self {
         Self { policy: self.policy.clone(), protocol: self.protocol.clone() }
     }
 }
 
-impl<P> fmt::Debug for DeadlineLayer<P> {
+impl<P> fmt::Debug for CutLayer<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("DeadlineLayer").field(&self.policy).finish()
     }
 }
 
-impl<S, P: Clone> Layer<S> for DeadlineLayer<P> {
+impl<S, P: Clone> Layer<S> for CutLayer<P> {
     type Service = DeadlineService<S, P>;
 
     fn layer(&self, inner: S) -> Self::Service {
@@ -128,22 +133,23 @@ where
 /// Decides what bounds `req`, and tells those further in. `Err`: its time has passed.
 #[inline]
 fn plan<Req, P: Carry<Req>>(shared: &Shared, protocol: &P, req: &mut Req, clock: &impl Clock) -> Result<Plan, Reason> {
-    let enforce = match shared.mode.get() {
-        Mode::Auto => true,
-        Mode::Disabled => return Ok(Plan::NONE),
-        _ => shared.mode.enforces(),
+    let force = match shared.mode.get() {
+        Mode::Auto => Force::End,
+        Mode::Disabled => return Ok(Plan::never(Force::Off)),
+        _ if shared.mode.enforces() => Force::End,
+        _ => Force::Observe,
     };
     let is_fixed = P::CONTEXT
-        && (shared.propagate.load(Relaxed)
+        && (shared.tells()
             || shared.read.is_some()
             || shared.emit.is_some()
             || protocol.context(req).is_some_and(|context| context.deadline.is_some()));
     if is_fixed {
-        return fixed(shared, protocol, req, clock, enforce);
+        return fixed(shared, protocol, req, clock, force);
     }
     match shared.relative() {
-        Limit::In(span) if span.is_zero() => refuse(shared, Reason::DeadlinePassed, enforce),
-        limit => Ok(Plan { limit, by_client: false, enforce }),
+        Limit::In(span) if span.is_zero() => refuse(shared, Reason::DeadlinePassed, force),
+        limit => Ok(Plan { limit, by_client: false, force }),
     }
 }
 
@@ -153,7 +159,7 @@ fn fixed<Req, P: Carry<Req>>(
     protocol: &P,
     req: &mut Req,
     clock: &impl Clock,
-    enforce: bool,
+    force: Force,
 ) -> Result<Plan, Reason> {
     let said = shared.read.as_ref().map_or(Said::Nothing, |wire| protocol.read(req, WireRef(wire)).0);
     if said == Said::Garbage {
@@ -162,12 +168,12 @@ fn fixed<Req, P: Carry<Req>>(
     let (outer, enforced) = protocol.context(req).map_or((None, None), |context| (context.deadline, context.enforced));
     let now = clock.now();
     let bounds = shared.bounds(now, said, outer);
-    let Some(Deadline { at, by_client }) = bounds.attempt else { return Ok(Plan { enforce, ..Plan::NONE }) };
-    let plan = Plan { limit: Limit::At(at), by_client, enforce };
+    let Some(Deadline { at, by_client }) = bounds.attempt else { return Ok(Plan::never(force)) };
+    let plan = Plan { limit: Limit::At(at), by_client, force };
     if at <= now {
-        return refuse(shared, plan.reason(), enforce);
+        return refuse(shared, plan.reason(), force);
     }
-    if !enforce {
+    if force != Force::End {
         return Ok(plan);
     }
     let is_needless = enforced.is_some_and(|outer| outer <= at);
@@ -186,14 +192,14 @@ fn fixed<Req, P: Carry<Req>>(
     if let Some(wire) = &shared.emit {
         protocol.write(req, WireRef(wire), at - now);
     }
-    Ok(if is_needless { Plan::NONE } else { plan })
+    Ok(if is_needless { Plan::never(force) } else { plan })
 }
 
 #[cold]
-fn refuse(shared: &Shared, reason: Reason, enforce: bool) -> Result<Plan, Reason> {
-    if enforce {
+fn refuse(shared: &Shared, reason: Reason, force: Force) -> Result<Plan, Reason> {
+    if force == Force::End {
         return Err(reason);
     }
     shared.observe();
-    Ok(Plan::NONE)
+    Ok(Plan::never(force))
 }

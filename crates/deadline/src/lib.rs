@@ -7,11 +7,12 @@ mod config;
 mod future;
 mod layer;
 mod policy;
+mod watch;
 pub mod wire;
 
 pub use body::{Covered, Cutoff};
 pub use carry::Carry;
 pub use config::{DeadlineConfig, Headers};
 pub use future::DeadlineFuture;
-pub use layer::{DeadlineLayer, DeadlineService};
+pub use layer::{CutLayer, DeadlineLayer, DeadlineService};
 pub use policy::{DeadlineSnapshot, Deadlines};

@@ -89,12 +89,24 @@ pub(crate) enum Limit {
 pub(crate) struct Plan {
     pub(crate) limit: Limit,
     pub(crate) by_client: bool,
-    /// `false`: what would be ended is only counted.
-    pub(crate) enforce: bool,
+    pub(crate) force: Force,
+}
+
+/// What happens at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Force {
+    /// Nothing, bodies included.
+    Off,
+    /// It is counted.
+    Observe,
+    End,
 }
 
 impl Plan {
-    pub(crate) const NONE: Self = Self { limit: Limit::Never, by_client: false, enforce: true };
+    /// No deadline; a body may still be idle.
+    pub(crate) fn never(force: Force) -> Self {
+        Self { limit: Limit::Never, by_client: false, force }
+    }
 
     pub(crate) fn reason(&self) -> Reason {
         if self.by_client { Reason::ClientDeadlinePassed } else { Reason::DeadlinePassed }
@@ -122,7 +134,13 @@ impl Shared {
         Bounds { whole, attempt: earliest([ours(&self.per_try), whole, None]) }
     }
 
-    /// The same for a call whose start nobody needs to know.
+    /// Whether it has a deadline of its own to write into the context.
+    #[inline]
+    pub(crate) fn tells(&self) -> bool {
+        self.propagate.load(Relaxed) && self.total.0.load(Relaxed) != Span::NONE
+    }
+
+    /// What bounds a call whose start nobody needs to know.
     #[inline]
     pub(crate) fn relative(&self) -> Limit {
         let nanos = self.total.0.load(Relaxed).min(self.per_try.0.load(Relaxed));
