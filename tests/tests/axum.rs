@@ -55,7 +55,7 @@ async fn peer_02_a_limit_on_a_router_holds_across_ten_connections() {
     let asked: Vec<_> = (0..10)
         .map(|n| tokio::spawn(client.request(get_request(server, if n % 2 == 0 { "/" } else { "/other" }))))
         .collect();
-    eventually("nine are refused and one is inside", || handle.snapshot().refused == 9).await;
+    eventually("nine are refused and one is inside", || handle.snapshot().refused_total == 9).await;
     gate.open.add_permits(10);
     let statuses: Vec<u16> = join_all(asked).await.into_iter().map(|res| res.unwrap().unwrap().status().as_u16()).collect();
 

@@ -1,7 +1,7 @@
 //! Clients cannot open a breaker for others, whatever they send: short deadlines, aborted uploads, slow reading.
 
 use axum::{Router, body::Bytes as AxumBytes, extract::Request, response::IntoResponse, routing::post};
-use buttress::prelude::*;
+use buttress::{deadline::Headers, prelude::*};
 use buttress_tests::serve;
 use std::{net::SocketAddr, time::Duration};
 use tokio::{
@@ -31,7 +31,7 @@ fn touchy() -> BreakerLayer {
 async fn a_thousand_short_deadlines_and_a_thousand_aborted_uploads_leave_the_breaker_closed() {
     let (outer, inner) = (touchy(), touchy());
     let breakers = [outer.handle(), inner.handle()];
-    let deadline = DeadlineConfig::total_of(Duration::from_secs(5)).build().unwrap();
+    let deadline = DeadlineConfig::new(Duration::from_secs(5)).read(Headers::new()).build().unwrap();
     let app = Router::new()
         .route("/upload", post(async |body: AxumBytes| body.len().to_string()))
         .route("/slow", post(async |_: Request| tokio::time::sleep(Duration::from_millis(50)).await.into_response()))

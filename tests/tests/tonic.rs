@@ -1,6 +1,6 @@
 //! tonic over real sockets: a server layer, a per-service layer, generated clients with a chain of ours.
 
-use buttress::{http::HttpServer, prelude::*};
+use buttress::{deadline::Headers, http::HttpServer, prelude::*};
 use buttress_sim::eventually;
 use std::{net::SocketAddr, time::Duration};
 use tokio::net::TcpListener;
@@ -135,7 +135,7 @@ async fn a_lifted_client_chain_refuses_with_an_error() {
 #[tokio::test]
 async fn a_client_deadline_travels_and_the_server_obeys_it() {
     let (address, incoming) = listen().await;
-    let reading = DeadlineConfig::total_of(Duration::from_secs(30)).build().unwrap();
+    let reading = DeadlineConfig::new(Duration::from_secs(30)).read(Headers::new()).build().unwrap();
     let chain = ServiceBuilder::new().http_server().deadline(reading);
     tokio::spawn(Server::builder().layer(chain).add_service(HealthServer::new(Scripted)).serve_with_incoming(incoming));
     // The client itself would wait for a minute; what it sends is shorter.

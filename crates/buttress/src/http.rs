@@ -19,4 +19,4 @@ pub type BulkheadLayer = crate::GateLayer<crate::Bulkhead, HttpServer>;
 pub type QueuedBulkheadLayer = crate::QueueLayer<crate::Bulkhead, HttpServer>;
 /// [`DeadlineLayer`](crate::DeadlineLayer) that speaks HTTP as a server.
 #[cfg(feature = "deadline")]
-pub type DeadlineLayer = buttress_deadline::Deadlined<HttpServer>;
+pub type DeadlineLayer = buttress_deadline::CutLayer<HttpServer>;

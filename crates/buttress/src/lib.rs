@@ -97,7 +97,7 @@ pub use buttress_breaker::{self as breaker, Breaker, BreakerConfig, BreakerLayer
 #[cfg(feature = "bulkhead")]
 pub use buttress_bulkhead::{self as bulkhead, Bulkhead, BulkheadConfig, BulkheadLayer, QueuedBulkheadLayer};
 #[cfg(feature = "deadline")]
-pub use buttress_deadline::{self as deadline, Deadline, DeadlineConfig, DeadlineLayer};
+pub use buttress_deadline::{self as deadline, DeadlineConfig, DeadlineLayer, Deadlines};
 pub use registry::{Entry, Registry};
 #[cfg(feature = "reqwest")]
 pub use crate::reqwest::Reqwest;

@@ -48,7 +48,7 @@ impl<A: Handle, P> Speak<P> for QueueLayer<A> {
 
 #[cfg(feature = "deadline")]
 impl<P> Speak<P> for crate::DeadlineLayer {
-    type Layer = buttress_deadline::DeadlineLayer<P>;
+    type Layer = buttress_deadline::CutLayer<P>;
 
     fn speak(self, protocol: P) -> Self::Layer {
         self.protocol(protocol)
@@ -102,7 +102,7 @@ pub trait ServiceBuilderExt<L>: Sized {
 
     /// A deadline around any service whose error can carry a refusal.
     #[cfg(feature = "deadline")]
-    fn deadline(self, deadline: impl Into<crate::Deadline>) -> Scope<Stack<crate::DeadlineLayer, L>, Opaque> {
+    fn deadline(self, deadline: impl Into<crate::Deadlines>) -> Scope<Stack<buttress_deadline::CutLayer<Opaque>, L>, Opaque> {
         self.opaque().deadline(deadline)
     }
 }
@@ -185,8 +185,8 @@ impl<L, P: Clone> Scope<L, P> {
     #[cfg(feature = "deadline")]
     pub fn deadline(
         self,
-        deadline: impl Into<crate::Deadline>,
-    ) -> Scope<Stack<buttress_deadline::DeadlineLayer<P>, L>, P> {
+        deadline: impl Into<crate::Deadlines>,
+    ) -> Scope<Stack<buttress_deadline::CutLayer<P>, L>, P> {
         self.with(crate::DeadlineLayer::new(deadline))
     }
 

@@ -3,7 +3,7 @@
 //!
 //! `cargo run -p buttress-example-tonic`
 
-use buttress::{http::HttpServer, prelude::*};
+use buttress::{deadline::Headers, http::HttpServer, prelude::*};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let channel = Channel::from_shared(format!("http://{address}"))?.connect_lazy();
     let chain = ServiceBuilder::new()
         .protocol(HttpServer::new())
-        .deadline(DeadlineConfig::total_of(Duration::from_secs(2)).emit(true).build()?)
+        .deadline(DeadlineConfig::new(Duration::from_secs(2)).emit(Headers::new()).build()?)
         .with(breaker)
         .service(channel);
     let mut client = HealthClient::new(chain);

@@ -1,0 +1,200 @@
+use super::{Description, build, describe, shorter};
+use crate::{
+    Breaker, BreakerConfig, Bulkhead, BulkheadConfig, ConfigError, DeadlineConfig, Registry, deadline::Headers,
+    http::HttpClient,
+};
+use buttress_breaker::BreakerLayer;
+use buttress_bulkhead::BulkheadLayer;
+use buttress_core::{Gate, GateLayer};
+use buttress_deadline::{CutLayer, DeadlineLayer, DeadlineService, Deadlines};
+use std::{sync::Arc, time::Duration};
+use tower_layer::Layer;
+
+/// The config of a standard client chain: deadline > breaker > bulkhead > per-try deadline > your transport.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
+#[non_exhaustive]
+pub struct ClientConfig {
+    /// How long a call may take, its body included; what is left of it travels on. Default: 30 s. `None`: switched off.
+    pub deadline: Option<DeadlineConfig>,
+    /// The circuit breaker. Default: opens when half of the calls of 10 s failed, with 90 % confidence. `None`: switched off.
+    pub breaker: Option<BreakerConfig>,
+    /// How many calls may be under way. Default: 128. `None`: switched off.
+    pub bulkhead: Option<BulkheadConfig>,
+    /// How long one attempt may take. Default: 10 s. `None`: switched off.
+    pub per_try: Option<DeadlineConfig>,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            deadline: Some(DeadlineConfig::new(Duration::from_secs(30)).idle(Duration::from_secs(30))),
+            breaker: Some(BreakerConfig::default().confidence(0.9)),
+            bulkhead: Some(BulkheadConfig::new(128)),
+            per_try: Some(DeadlineConfig::default().per_try(Duration::from_secs(10)).emit(Headers::new())),
+        }
+    }
+}
+
+/// A standard client chain, to be configured and built.
+pub fn client() -> ClientConfig {
+    ClientConfig::default()
+}
+
+impl ClientConfig {
+    /// Sets the total time of a call, and leaves the rest of the deadline's config as it is.
+    #[must_use]
+    pub fn deadline(mut self, total: Duration) -> Self {
+        self.deadline = Some(self.deadline.unwrap_or_default().total(total));
+        self
+    }
+
+    /// Replaces the deadline's config.
+    #[must_use]
+    pub fn deadline_config(mut self, config: DeadlineConfig) -> Self {
+        self.deadline = Some(config);
+        self
+    }
+
+    /// Switches the deadline off.
+    #[must_use]
+    pub fn without_deadline(mut self) -> Self {
+        self.deadline = None;
+        self
+    }
+
+    /// Replaces the breaker's config.
+    #[must_use]
+    pub fn breaker(mut self, config: BreakerConfig) -> Self {
+        self.breaker = Some(config);
+        self
+    }
+
+    /// Switches the breaker off.
+    #[must_use]
+    pub fn without_breaker(mut self) -> Self {
+        self.breaker = None;
+        self
+    }
+
+    /// Replaces the bulkhead's config.
+    #[must_use]
+    pub fn bulkhead(mut self, config: BulkheadConfig) -> Self {
+        self.bulkhead = Some(config);
+        self
+    }
+
+    /// Switches the bulkhead off.
+    #[must_use]
+    pub fn without_bulkhead(mut self) -> Self {
+        self.bulkhead = None;
+        self
+    }
+
+    /// Sets the time of one attempt, and leaves the rest of its config as it is.
+    #[must_use]
+    pub fn per_try(mut self, per_try: Duration) -> Self {
+        self.per_try = Some(self.per_try.unwrap_or_default().per_try(per_try));
+        self
+    }
+
+    /// Switches the per-try deadline off.
+    #[must_use]
+    pub fn without_per_try(mut self) -> Self {
+        self.per_try = None;
+        self
+    }
+
+    /// The chain, which speaks [`HttpClient`] until told otherwise.
+    ///
+    /// # Errors
+    ///
+    /// The first field that cannot be, or that does not fit another layer's: `per_try.per_try` below `deadline.total`,
+    /// `breaker.slow_after` below the time of an attempt.
+    pub fn build(self) -> Result<ClientStack, ConfigError> {
+        let total = self.deadline.as_ref().and_then(|deadline| deadline.total);
+        let attempt = self.per_try.as_ref().and_then(|deadline| deadline.per_try);
+        shorter("per_try.per_try", attempt, "deadline.total", total)?;
+        let slow_after = self.breaker.as_ref().and_then(|breaker| breaker.slow_after);
+        shorter("breaker.slow_after", slow_after, "per_try.per_try", attempt)?;
+        shorter("breaker.slow_after", slow_after, "deadline.total", total)?;
+        let deadline = build(&self.deadline, "deadline", DeadlineConfig::build)?;
+        let breaker = build(&self.breaker, "breaker", BreakerConfig::build)?;
+        let bulkhead = build(&self.bulkhead, "bulkhead", BulkheadConfig::build)?;
+        let per_try = build(&self.per_try, "per_try", DeadlineConfig::build)?;
+        Ok(ClientStack {
+            deadline: DeadlineLayer::new(deadline).protocol(HttpClient::new()),
+            breaker: BreakerLayer::new(breaker).protocol(HttpClient::new()),
+            bulkhead: BulkheadLayer::new(bulkhead).protocol(HttpClient::new()),
+            per_try: DeadlineLayer::new(per_try).protocol(HttpClient::new()),
+        })
+    }
+}
+
+/// The layers of a standard client chain, which is a [`Layer`] itself.
+#[derive(Clone, Debug)]
+pub struct ClientStack<P = HttpClient> {
+    deadline: CutLayer<P>,
+    breaker: GateLayer<Breaker, P>,
+    bulkhead: GateLayer<Bulkhead, P>,
+    per_try: CutLayer<P>,
+}
+
+impl<P> ClientStack<P> {
+    /// Speaks another protocol: `Opaque` for services that are no HTTP, `HttpServer` under a generated tonic client.
+    pub fn protocol<Q: Clone>(self, protocol: Q) -> ClientStack<Q> {
+        ClientStack {
+            deadline: self.deadline.protocol(protocol.clone()),
+            breaker: self.breaker.protocol(protocol.clone()),
+            bulkhead: self.bulkhead.protocol(protocol.clone()),
+            per_try: self.per_try.protocol(protocol),
+        }
+    }
+
+    /// The handle of the deadline for the whole call.
+    pub fn deadline(&self) -> Arc<Deadlines> {
+        self.deadline.handle()
+    }
+
+    /// The breaker's handle.
+    pub fn breaker(&self) -> Arc<Breaker> {
+        self.breaker.handle()
+    }
+
+    /// The bulkhead's handle.
+    pub fn bulkhead(&self) -> Arc<Bulkhead> {
+        self.bulkhead.handle()
+    }
+
+    /// The handle of the deadline for one attempt.
+    pub fn per_try(&self) -> Arc<Deadlines> {
+        self.per_try.handle()
+    }
+
+    /// Adds the handles of all layers to `registry`, as `<name>.deadline` and so on.
+    pub fn register(&self, registry: &Registry, name: &str) {
+        registry.add(format!("{name}.deadline"), self.deadline());
+        registry.add(format!("{name}.breaker"), self.breaker());
+        registry.add(format!("{name}.bulkhead"), self.bulkhead());
+        registry.add(format!("{name}.per_try"), self.per_try());
+    }
+
+    /// The chain as it is now, outside in, with effective values.
+    pub fn describe(&self) -> Description {
+        Description::new([
+            describe::deadline("deadline", &self.deadline.handle()),
+            describe::breaker("breaker", &self.breaker.handle()),
+            describe::bulkhead("bulkhead", &self.bulkhead.handle()),
+            describe::deadline("per_try", &self.per_try.handle()),
+        ])
+    }
+}
+
+impl<S, P: Clone> Layer<S> for ClientStack<P> {
+    type Service = DeadlineService<Gate<Gate<DeadlineService<S, P>, Bulkhead, P>, Breaker, P>, P>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        self.deadline.layer(self.breaker.layer(self.bulkhead.layer(self.per_try.layer(inner))))
+    }
+}

@@ -1,0 +1,140 @@
+use crate::{Breaker, Bulkhead, Handle, Mode, breaker::Window};
+use buttress_core::config::format_duration;
+use buttress_deadline::{Deadlines, Headers};
+use std::{fmt, time::Duration};
+
+/// A chain as it is at one moment: its layers outside in, with their effective values. Shown, it is a line per layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    layers: Vec<Part>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    name: &'static str,
+    values: Vec<(&'static str, String)>,
+}
+
+/// One difference between two descriptions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Change {
+    /// `layer.value`.
+    pub path: String,
+    /// What it was; `None`: it was not there.
+    pub before: Option<String>,
+    /// What it is; `None`: it is gone.
+    pub after: Option<String>,
+}
+
+impl Description {
+    pub(super) fn new(layers: impl IntoIterator<Item = Part>) -> Self {
+        Self { layers: layers.into_iter().collect() }
+    }
+
+    /// The names of the layers, outside in.
+    pub fn layers(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.layers.iter().map(|part| part.name)
+    }
+
+    /// The effective value at `layer.value`.
+    pub fn get(&self, path: &str) -> Option<&str> {
+        self.values().find(|(other, _)| other == path).map(|(_, value)| value)
+    }
+
+    /// What has changed since `before`.
+    pub fn diff(&self, before: &Self) -> Vec<Change> {
+        let changed = self.values().filter(|(path, value)| before.get(path) != Some(value)).map(|(path, value)| {
+            let was = before.get(&path).map(str::to_owned);
+            Change { before: was, after: Some(value.to_owned()), path }
+        });
+        let gone = before.values().filter(|(path, _)| self.get(path).is_none());
+        changed.chain(gone.map(|(path, value)| Change { path, before: Some(value.to_owned()), after: None })).collect()
+    }
+
+    fn values(&self) -> impl Iterator<Item = (String, &str)> {
+        self.layers
+            .iter()
+            .flat_map(|part| part.values.iter().map(|(name, value)| (format!("{}.{name}", part.name), value.as_str())))
+    }
+}
+
+impl fmt::Display for Description {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, part) in self.layers.iter().enumerate() {
+            if n > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{:10}", part.name)?;
+            for (name, value) in &part.values {
+                write!(f, " {name}={value}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let show = |value: &Option<String>| value.clone().unwrap_or_else(|| "(none)".to_owned());
+        write!(f, "{}: {} -> {}", self.path, show(&self.before), show(&self.after))
+    }
+}
+
+fn part(name: &'static str, mode: Mode, values: impl IntoIterator<Item = (&'static str, Option<String>)>) -> Part {
+    let switched = (mode != Mode::Auto).then(|| mode.as_str().to_owned());
+    let values = [("mode", switched)].into_iter().chain(values);
+    Part { name, values: values.filter_map(|(name, value)| Some((name, value?))).collect() }
+}
+
+fn span(duration: Option<Duration>) -> Option<String> {
+    duration.map(format_duration)
+}
+
+fn headers(headers: &Headers) -> String {
+    let grpc = headers.grpc_timeout.then_some("grpc-timeout");
+    grpc.into_iter().chain(headers.header.as_deref()).collect::<Vec<_>>().join(",")
+}
+
+pub(super) fn deadline(name: &'static str, deadlines: &Deadlines) -> Part {
+    let config = deadlines.config();
+    part(name, Handle::mode(deadlines), [
+        ("total", span(config.total)),
+        ("per_try", span(config.per_try)),
+        ("idle", span(config.idle)),
+        ("absolute", span(config.absolute)),
+        ("read", config.read.as_ref().map(headers)),
+        ("emit", config.emit.as_ref().map(headers)),
+    ])
+}
+
+pub(super) fn breaker(name: &'static str, breaker: &Breaker) -> Part {
+    let config = breaker.config();
+    let window = match config.window {
+        Window::Time(length) => format_duration(length),
+        Window::Count(calls) => format!("{calls} calls"),
+    };
+    part(name, Handle::mode(breaker), [
+        ("failure_rate", config.failure_rate.map(|rate| rate.to_string())),
+        ("consecutive", config.consecutive.map(|failures| failures.to_string())),
+        ("slow_rate", config.slow_rate.map(|rate| rate.to_string())),
+        ("slow_after", span(config.slow_after)),
+        ("hang_after", span(Some(config.effective_hang_after()))),
+        ("window", Some(window)),
+        ("min_calls", Some(config.min_calls.to_string())),
+        ("confidence", config.confidence.map(|confidence| confidence.to_string())),
+        ("open_for", span(Some(config.open_for))),
+        ("max_open", span(Some(config.max_open))),
+        ("probes", Some(config.probes.to_string())),
+    ])
+}
+
+pub(super) fn bulkhead(name: &'static str, bulkhead: &Bulkhead) -> Part {
+    let config = bulkhead.config();
+    let queue = (config.max_queue > 0).then_some(config.max_queue);
+    part(name, Handle::mode(bulkhead), [
+        ("limit", Some(config.limit.to_string())),
+        ("max_queue", queue.map(|length| length.to_string())),
+        ("max_wait", queue.and(span(Some(config.max_wait)))),
+    ])
+}

@@ -1,0 +1,55 @@
+//! Standard chains: the layers of this crate in the order that works, with defaults that fit together, checked across layers.
+//!
+//! ```
+//! use buttress::prelude::*;
+//! use std::time::Duration;
+//!
+//! // deadline > breaker > bulkhead > per-try deadline > your transport
+//! let stack = buttress::stack::client()
+//!     .deadline(Duration::from_secs(5))
+//!     .per_try(Duration::from_secs(1))
+//!     .bulkhead(BulkheadConfig::new(32))
+//!     .build()?;
+//! println!("{}", stack.describe());
+//! # Ok::<(), buttress::ConfigError>(())
+//! ```
+//!
+//! Each part can be switched off (`without_breaker()`), and switched on again while it runs: it is there, disabled.
+
+mod client;
+mod describe;
+mod server;
+
+pub use client::{ClientConfig, ClientStack, client};
+pub use describe::{Change, Description};
+pub use server::{ServerConfig, ServerStack, server};
+
+use crate::{ConfigError, Handle, Mode};
+use std::time::Duration;
+
+/// A part that was switched off is built from its default and disabled.
+fn build<C: Clone + Default, T>(
+    part: &Option<C>,
+    name: &'static str,
+    build: impl FnOnce(C) -> Result<T, ConfigError>,
+) -> Result<T, ConfigError>
+where
+    T: Handle,
+{
+    let built = build(part.clone().unwrap_or_default()).map_err(|error| error.within(name))?;
+    if part.is_none() {
+        built.set_mode(Mode::Disabled)?;
+    }
+    Ok(built)
+}
+
+/// `inner` must end before `outer` does, or `outer` always comes first.
+fn shorter(field: &'static str, inner: Option<Duration>, outer_field: &str, outer: Option<Duration>) -> Result<(), ConfigError> {
+    match (inner, outer) {
+        (Some(inner), Some(outer)) if inner >= outer => {
+            let outer = buttress_core::config::format_duration(outer);
+            Err(ConfigError::duration(field, inner, format!("less than `{outer_field}`, which is {outer}")))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,138 @@
+use super::{Description, build, describe, shorter};
+use crate::{Bulkhead, BulkheadConfig, ConfigError, DeadlineConfig, Registry, deadline::Headers, http::HttpServer};
+use buttress_bulkhead::BulkheadLayer;
+use buttress_core::{Gate, GateLayer};
+use buttress_deadline::{CutLayer, DeadlineLayer, DeadlineService, Deadlines};
+use std::{sync::Arc, time::Duration};
+use tower_layer::Layer;
+
+/// The config of a standard server chain: deadline > bulkhead > your service.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
+#[non_exhaustive]
+pub struct ServerConfig {
+    /// How long a request may take, its body included. Default: 30 s, less where the client says so in `grpc-timeout`; a body
+    /// without progress is dropped after 30 s. `None`: switched off.
+    pub deadline: Option<DeadlineConfig>,
+    /// How many requests may be under way. Default: 1024. `None`: switched off.
+    pub bulkhead: Option<BulkheadConfig>,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        let deadline = DeadlineConfig::new(Duration::from_secs(30)).idle(Duration::from_secs(30)).read(Headers::new());
+        Self { deadline: Some(deadline), bulkhead: Some(BulkheadConfig::new(1024)) }
+    }
+}
+
+/// A standard server chain, to be configured and built.
+pub fn server() -> ServerConfig {
+    ServerConfig::default()
+}
+
+impl ServerConfig {
+    /// Sets the total time of a request, and leaves the rest of the deadline's config as it is.
+    #[must_use]
+    pub fn deadline(mut self, total: Duration) -> Self {
+        self.deadline = Some(self.deadline.unwrap_or_default().total(total));
+        self
+    }
+
+    /// Replaces the deadline's config.
+    #[must_use]
+    pub fn deadline_config(mut self, config: DeadlineConfig) -> Self {
+        self.deadline = Some(config);
+        self
+    }
+
+    /// Switches the deadline off.
+    #[must_use]
+    pub fn without_deadline(mut self) -> Self {
+        self.deadline = None;
+        self
+    }
+
+    /// Replaces the bulkhead's config.
+    #[must_use]
+    pub fn bulkhead(mut self, config: BulkheadConfig) -> Self {
+        self.bulkhead = Some(config);
+        self
+    }
+
+    /// Switches the bulkhead off.
+    #[must_use]
+    pub fn without_bulkhead(mut self) -> Self {
+        self.bulkhead = None;
+        self
+    }
+
+    /// The chain, which speaks [`HttpServer`] until told otherwise.
+    ///
+    /// # Errors
+    ///
+    /// The first field that cannot be, or that does not fit another layer's: `bulkhead.max_wait` below `deadline.total`.
+    pub fn build(self) -> Result<ServerStack, ConfigError> {
+        let total = self.deadline.as_ref().and_then(|deadline| deadline.total);
+        if let Some(bulkhead) = &self.bulkhead
+            && bulkhead.max_queue > 0
+        {
+            shorter("bulkhead.max_wait", Some(bulkhead.max_wait), "deadline.total", total)?;
+        }
+        let deadline = build(&self.deadline, "deadline", DeadlineConfig::build)?;
+        let bulkhead = build(&self.bulkhead, "bulkhead", BulkheadConfig::build)?;
+        Ok(ServerStack {
+            deadline: DeadlineLayer::new(deadline).protocol(HttpServer::new()),
+            bulkhead: BulkheadLayer::new(bulkhead).protocol(HttpServer::new()),
+        })
+    }
+}
+
+/// The layers of a standard server chain, which is a [`Layer`] itself.
+#[derive(Clone, Debug)]
+pub struct ServerStack<P = HttpServer> {
+    deadline: CutLayer<P>,
+    bulkhead: GateLayer<Bulkhead, P>,
+}
+
+impl<P> ServerStack<P> {
+    /// Speaks another protocol.
+    pub fn protocol<Q: Clone>(self, protocol: Q) -> ServerStack<Q> {
+        ServerStack {
+            deadline: self.deadline.protocol(protocol.clone()),
+            bulkhead: self.bulkhead.protocol(protocol),
+        }
+    }
+
+    /// The deadline's handle.
+    pub fn deadline(&self) -> Arc<Deadlines> {
+        self.deadline.handle()
+    }
+
+    /// The bulkhead's handle.
+    pub fn bulkhead(&self) -> Arc<Bulkhead> {
+        self.bulkhead.handle()
+    }
+
+    /// Adds the handles of all layers to `registry`, as `<name>.deadline` and so on.
+    pub fn register(&self, registry: &Registry, name: &str) {
+        registry.add(format!("{name}.deadline"), self.deadline());
+        registry.add(format!("{name}.bulkhead"), self.bulkhead());
+    }
+
+    /// The chain as it is now, outside in, with effective values.
+    pub fn describe(&self) -> Description {
+        Description::new([
+            describe::deadline("deadline", &self.deadline.handle()),
+            describe::bulkhead("bulkhead", &self.bulkhead.handle()),
+        ])
+    }
+}
+
+impl<S, P: Clone> Layer<S> for ServerStack<P> {
+    type Service = DeadlineService<Gate<S, Bulkhead, P>, P>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        self.deadline.layer(self.bulkhead.layer(inner))
+    }
+}

@@ -1,0 +1,106 @@
+//! The standard stacks: what they build, what they say of themselves, what they refuse to build.
+
+use buttress::{prelude::*, stack};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty, Full};
+use std::{convert::Infallible, time::Duration};
+use tower::{Layer, ServiceExt as _, service_fn};
+
+fn get() -> Request<Empty<Bytes>> {
+    Request::new(Empty::new())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_stack_cuts_attempts_opens_and_refuses() {
+    let stack = stack::client()
+        .deadline(Duration::from_secs(5))
+        .per_try(Duration::from_secs(1))
+        .breaker(BreakerConfig::default().consecutive(3).open_for(Duration::from_secs(4)))
+        .build()
+        .unwrap();
+    let registry = Registry::new();
+    stack.register(&registry, "users");
+    let hung = service_fn(|_: Request<Empty<Bytes>>| std::future::pending::<Result<Response<Full<Bytes>>, std::io::Error>>());
+    let client = stack.layer(hung.lift_errors());
+    for _ in 0..3 {
+        let started = tokio::time::Instant::now();
+        let late = client.clone().oneshot(get()).await.unwrap_err();
+        assert_eq!(late.rejection().unwrap().reason, Reason::DeadlinePassed);
+        assert_eq!(started.elapsed().as_millis().div_ceil(10), 100, "the time of one attempt");
+    }
+    let open = client.oneshot(get()).await.unwrap_err();
+    assert_eq!(open.rejection().unwrap().reason, Reason::BreakerOpen);
+    assert!(stack.breaker().snapshot().is_open());
+    let names: Vec<_> = registry.snapshot().into_iter().map(|entry| entry.name).collect();
+    assert_eq!(names, ["users.deadline", "users.breaker", "users.bulkhead", "users.per_try"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_stack_answers_by_itself() {
+    let stack = stack::server().deadline(Duration::from_secs(1)).bulkhead(BulkheadConfig::new(1)).build().unwrap();
+    let slow = service_fn(|_: Request<Empty<Bytes>>| async {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("late")))
+    });
+    let server = stack.layer(slow);
+    let first = tokio::spawn(server.clone().oneshot(get()));
+    tokio::task::yield_now().await;
+    let full = server.oneshot(get()).await.unwrap();
+    assert_eq!(full.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(full.into_body().collect().await.unwrap().to_bytes(), "at capacity");
+    let late = first.await.unwrap().unwrap();
+    assert_eq!(late.into_body().collect().await.unwrap().to_bytes(), "deadline passed");
+    assert_eq!(stack.bulkhead().snapshot().in_flight, 0);
+}
+
+#[test]
+fn parts_that_are_switched_off_are_there_and_disabled() {
+    let stack = stack::client().without_breaker().without_bulkhead().build().unwrap();
+    assert_eq!((stack.breaker().mode(), stack.bulkhead().mode()), (Mode::Disabled, Mode::Disabled));
+    assert_eq!(stack.describe().get("breaker.mode"), Some("disabled"));
+    assert_eq!(stack.describe().get("deadline.mode"), None);
+}
+
+#[test]
+fn a_description_is_a_line_per_layer_and_two_can_be_compared() {
+    let stack = stack::client().build().unwrap();
+    let before = stack.describe();
+    assert_eq!(before.layers().collect::<Vec<_>>(), ["deadline", "breaker", "bulkhead", "per_try"]);
+    let text = before.to_string();
+    assert!(text.lines().next().unwrap().starts_with("deadline   total=30s idle=30s"), "{text}");
+    stack.bulkhead().set_limit(7);
+    stack.breaker().set_mode(Mode::ForcedOpen).unwrap();
+    let changes: Vec<_> = stack.describe().diff(&before).iter().map(ToString::to_string).collect();
+    assert_eq!(changes, ["breaker.mode: (none) -> forced_open", "bulkhead.limit: 128 -> 7"]);
+}
+
+#[test]
+fn layers_that_do_not_fit_together_are_named() {
+    let client = |change: fn(stack::ClientConfig) -> stack::ClientConfig| change(stack::client()).build().unwrap_err().to_string();
+    assert_eq!(
+        client(|c| c.per_try(Duration::from_secs(30))),
+        "`per_try.per_try` is 30s, allowed: less than `deadline.total`, which is 30s"
+    );
+    assert_eq!(
+        client(|c| c.breaker(BreakerConfig::default().slow_after(Duration::from_secs(20)).slow_rate(0.5))),
+        "`breaker.slow_after` is 20s, allowed: less than `per_try.per_try`, which is 10s"
+    );
+    assert_eq!(
+        client(|c| c.breaker(BreakerConfig::default().failure_rate(1.5))),
+        "`breaker.failure_rate` is 1.5, allowed: more than 0 and at most 1"
+    );
+    assert_eq!(
+        client(|c| c.deadline(Duration::ZERO)),
+        "`per_try.per_try` is 10s, allowed: less than `deadline.total`, which is 0s"
+    );
+}
+
+#[test]
+fn a_stack_is_read_from_a_file_and_a_typo_is_named() {
+    let config: stack::ClientConfig = serde_json::from_str(r#"{"bulkhead": {"limit": 5}, "breaker": null}"#).unwrap();
+    let stack = config.build().unwrap();
+    assert_eq!((stack.bulkhead().config().limit, stack.breaker().mode()), (5, Mode::Disabled));
+    let error = serde_json::from_str::<stack::ClientConfig>(r#"{"bulkhead": {"limmit": 5}}"#).unwrap_err().to_string();
+    assert!(error.contains("limmit") && error.contains("limit"), "{error}");
+}
