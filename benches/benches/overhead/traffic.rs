@@ -51,10 +51,16 @@ pub trait Traffic: Send + Sync + 'static {
     type Request: Send + 'static;
     /// What the inner service answers.
     type Response: Send + 'static;
+    /// What the inner service keeps of a request until it is polled. As small as what a real transport keeps, which boxes the
+    /// rest: otherwise the table would show how long that takes to move.
+    type Kept: Copy + Send + 'static;
+
     /// The next request.
     fn request() -> Self::Request;
-    /// A good answer.
-    fn answer(request: Self::Request) -> Self::Response;
+    /// Takes a request.
+    fn take(request: Self::Request) -> Self::Kept;
+    /// A good answer to it.
+    fn answer(kept: Self::Kept) -> Self::Response;
 }
 
 /// Reads a response of a layered service to its end.
@@ -70,10 +76,15 @@ impl Traffic for Plain {
     const PROTOCOL: &'static str = "opaque";
     type Request = u64;
     type Response = u64;
+    type Kept = u64;
 
     #[inline]
     fn request() -> u64 {
         black_box(7)
+    }
+    #[inline]
+    fn take(request: u64) -> u64 {
+        request
     }
     #[inline]
     fn answer(request: u64) -> u64 {
@@ -119,13 +130,14 @@ impl Traffic for Web {
     const PROTOCOL: &'static str = "http";
     type Request = Request<Empty<Bytes>>;
     type Response = Response<Full<Bytes>>;
+    type Kept = ();
 
     #[inline]
     fn request() -> Self::Request {
         SPARE.take().unwrap_or_else(build_request)
     }
     #[inline]
-    fn answer(mut request: Self::Request) -> Self::Response {
+    fn take(mut request: Self::Request) {
         // What a layer has added must be paid for by every call, so it goes.
         if !request.extensions().is_empty() {
             *request.extensions_mut() = Extensions::new();
@@ -133,6 +145,9 @@ impl Traffic for Web {
         if request.headers().len() == HEADERS.len() {
             SPARE.set(Some(request));
         }
+    }
+    #[inline]
+    fn answer((): ()) -> Self::Response {
         Response::new(Full::new(Bytes::from_static(b"hello, world")))
     }
 }
@@ -185,19 +200,13 @@ impl<T: Traffic> Service<T::Request> for Inner<T> {
 
     #[inline]
     fn call(&mut self, request: T::Request) -> Answer<T> {
-        let script = self.switch.load(Relaxed);
-        let result = if script == Script::Fails as u8 {
-            Err(Fault::Inner(io::ErrorKind::ConnectionReset.into()))
-        } else {
-            Ok(T::answer(request))
-        };
-        Answer { result: Some(result), script }
+        Answer { kept: T::take(request), script: self.switch.load(Relaxed) }
     }
 }
 
 /// The future of [`Inner`].
 pub struct Answer<T: Traffic> {
-    result: Option<Result<T::Response, Fault>>,
+    kept: T::Kept,
     script: u8,
 }
 
@@ -208,15 +217,19 @@ impl<T: Traffic> Future for Answer<T> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.script == Script::Suspends as u8 {
-            self.script = Script::Ready as u8;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+        const SUSPENDS: u8 = Script::Suspends as u8;
+        const FAILS: u8 = Script::Fails as u8;
+        const HANGS: u8 = Script::Hangs as u8;
+        match self.script {
+            SUSPENDS => {
+                self.script = Script::Ready as u8;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            HANGS => Poll::Pending,
+            FAILS => Poll::Ready(Err(Fault::Inner(io::ErrorKind::ConnectionReset.into()))),
+            _ => Poll::Ready(Ok(T::answer(self.kept))),
         }
-        if self.script == Script::Hangs as u8 {
-            return Poll::Pending;
-        }
-        Poll::Ready(self.result.take().expect("polled after completion"))
     }
 }
 
