@@ -1,0 +1,104 @@
+//! The state of a breaker in one word: `[ payload 38 | generation 24 | kind 2 ]`. Every transition is one CAS of it, and it carries
+//! all it means, so readers need no fence and nothing has to be published beside it.
+
+const KIND_MASK: u64 = 3;
+const GENERATION_MASK: u64 = (1 << 24) - 1;
+const PAYLOAD_SHIFT: u32 = 26;
+const PAYLOAD_MASK: u64 = (1 << 38) - 1;
+const SIX: u64 = 63;
+
+pub(crate) const CLOSED: u64 = 0;
+pub(crate) const OPEN: u64 = 1;
+pub(crate) const HALF_OPEN: u64 = 2;
+// 3 is reserved for a ramp.
+
+/// The state's word.
+///
+/// Payload: closed: the first epoch of the time window that counts; open: until when, in milliseconds since the origin;
+/// half-open: `[ failures 6 | successes 6 | in flight 6 ]`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Word(pub(crate) u64);
+
+impl Word {
+    pub(crate) fn new(kind: u64, generation: u32, payload: u64) -> Self {
+        let generation = u64::from(generation) & GENERATION_MASK;
+        Self(payload.min(PAYLOAD_MASK) << PAYLOAD_SHIFT | generation << 2 | kind)
+    }
+
+    #[inline]
+    pub(crate) fn kind(self) -> u64 {
+        self.0 & KIND_MASK
+    }
+
+    #[inline]
+    pub(crate) fn generation(self) -> u32 {
+        (self.0 >> 2 & GENERATION_MASK) as u32
+    }
+
+    #[inline]
+    pub(crate) fn payload(self) -> u64 {
+        self.0 >> PAYLOAD_SHIFT
+    }
+
+    /// The next generation, in another state.
+    pub(crate) fn then(self, kind: u64, payload: u64) -> Self {
+        Self::new(kind, self.generation().wrapping_add(1), payload)
+    }
+
+    /// The same generation of half-open with other counts.
+    fn with(self, tally: Tally) -> Self {
+        Self::new(HALF_OPEN, self.generation(), tally.failures << 12 | tally.successes << 6 | tally.in_flight)
+    }
+
+    pub(crate) fn tally(self) -> Tally {
+        let payload = self.payload();
+        Tally { in_flight: payload & SIX, successes: payload >> 6 & SIX, failures: payload >> 12 & SIX }
+    }
+
+    /// One more probe, if there is a place for it.
+    pub(crate) fn with_probe(self, rules: ProbeRules) -> Option<Self> {
+        let mut tally = self.tally();
+        let free = tally.in_flight < rules.concurrent && tally.in_flight + tally.successes + tally.failures < rules.of;
+        tally.in_flight += 1;
+        free.then(|| self.with(tally))
+    }
+
+    /// A probe is over; `good`: `None` if it said nothing.
+    pub(crate) fn without_probe(self, good: Option<bool>) -> Self {
+        let mut tally = self.tally();
+        tally.in_flight = tally.in_flight.saturating_sub(1);
+        match good {
+            Some(true) => tally.successes = (tally.successes + 1).min(SIX),
+            Some(false) => tally.failures = (tally.failures + 1).min(SIX),
+            None => {}
+        }
+        self.with(tally)
+    }
+}
+
+/// The probes of a half-open circuit.
+#[derive(Clone, Copy)]
+pub(crate) struct Tally {
+    pub(crate) in_flight: u64,
+    pub(crate) successes: u64,
+    pub(crate) failures: u64,
+}
+
+/// When probes close the circuit, and when they open it again.
+#[derive(Clone, Copy)]
+pub(crate) struct ProbeRules {
+    pub(crate) concurrent: u64,
+    pub(crate) enough: u64,
+    pub(crate) of: u64,
+}
+
+impl ProbeRules {
+    pub(crate) fn closes(self, tally: Tally) -> bool {
+        tally.successes >= self.enough
+    }
+
+    /// `enough` is out of reach.
+    pub(crate) fn opens(self, tally: Tally) -> bool {
+        tally.failures > self.of - self.enough.min(self.of)
+    }
+}
