@@ -4,8 +4,9 @@ use crate::{
     config,
     upstream::{Pool, PoolError, RequestBody},
 };
-use buttress_bulkhead::{Bulkhead, BulkheadLayer, QueuedBulkheadLayer};
-use buttress_core::{BoxError, ConfigError, Error, Handle, Lift, http::HttpClient};
+use buttress_breaker::Breaker;
+use buttress_bulkhead::Bulkhead;
+use buttress_core::{BoxError, ConfigError, Error, GateLayer, Handle, Lift, QueueLayer, http::HttpClient};
 use buttress_deadline::{DeadlineLayer, Deadlines};
 use bytes::Bytes;
 use http::{Request, Response};
@@ -24,6 +25,7 @@ pub(crate) type Handles = Vec<(String, Arc<dyn Handle>)>;
 
 /// What stands around one endpoint. Every route to it shares it.
 pub(crate) struct EndpointLayers {
+    breaker: Arc<Breaker>,
     bulkhead: Compartment,
     per_try: Arc<Deadlines>,
 }
@@ -32,13 +34,17 @@ impl EndpointLayers {
     /// Judges the config, all of it.
     pub(crate) fn new(name: &str, config: &config::Upstream, handles: &mut Handles) -> Result<Self, Vec<ConfigError>> {
         let mut tables = Tables::new(format!("upstream.{name}"));
+        let breaker = tables.built("breaker", config.breaker.clone().build());
         let bulkhead = tables.built("bulkhead", config.bulkhead.clone().build());
         let per_try = tables.built("deadline", config.deadline.clone().build());
-        let (Some(bulkhead), Some(per_try)) = (bulkhead, per_try) else { return Err(tables.errors) };
+        let (Some(breaker), Some(bulkhead), Some(per_try)) = (breaker, bulkhead, per_try) else {
+            return Err(tables.errors);
+        };
         let bulkhead = Compartment { bulkhead, queued: config.bulkhead.max_queue > 0 };
+        tables.shown("breaker", &breaker, handles);
         tables.shown("bulkhead", &bulkhead.bulkhead, handles);
         tables.shown("deadline", &per_try, handles);
-        Ok(Self { bulkhead, per_try })
+        Ok(Self { breaker, bulkhead, per_try })
     }
 
     /// breaker > bulkhead > per-try deadline > pool.
@@ -46,7 +52,8 @@ impl EndpointLayers {
         let tried = ServiceBuilder::new()
             .layer(DeadlineLayer::shared(self.per_try.clone()).protocol(HttpClient::new()))
             .service(Lift::new(pool));
-        self.bulkhead.around(tried)
+        let breaker = GateLayer::<_, HttpClient>::shared(self.breaker.clone());
+        boxed(ServiceBuilder::new().layer(breaker).service(self.bulkhead.around(tried)))
     }
 }
 
@@ -95,10 +102,10 @@ impl Compartment {
     {
         let bulkhead = self.bulkhead.clone();
         if self.queued {
-            let layer = QueuedBulkheadLayer::<HttpClient>::shared(bulkhead);
+            let layer = QueueLayer::<_, HttpClient>::shared(bulkhead);
             boxed(ServiceBuilder::new().layer(layer).service(inner))
         } else {
-            let layer = BulkheadLayer::<HttpClient>::shared(bulkhead);
+            let layer = GateLayer::<_, HttpClient>::shared(bulkhead);
             boxed(ServiceBuilder::new().layer(layer).service(inner))
         }
     }

@@ -1,7 +1,11 @@
 //! The config file: what it may say, and what is wrong with it.
 
+use buttress_breaker::BreakerConfig;
 use buttress_bulkhead::BulkheadConfig;
-use buttress_core::{ConfigError, config::duration};
+use buttress_core::{
+    ConfigError,
+    config::{duration, format_duration},
+};
 use buttress_deadline::{DeadlineConfig, Headers};
 use http::uri::Authority;
 use serde::{Deserialize, Deserializer, de::Error as _};
@@ -88,6 +92,8 @@ pub(crate) struct Upstream {
     #[serde(with = "duration", default = "pool_idle")]
     pub(crate) pool_idle: Duration,
     #[serde(default)]
+    pub(crate) breaker: BreakerConfig,
+    #[serde(default)]
     pub(crate) bulkhead: BulkheadConfig,
     /// `per_try`, above all.
     #[serde(default = "per_try")]
@@ -131,9 +137,14 @@ impl Config {
     /// Reads a file.
     pub(crate) fn read(path: &Path) -> Result<Self, Problems> {
         let text = std::fs::read_to_string(path).map_err(|error| Problems::one(path, error))?;
-        let config: Self = toml::from_str(&text).map_err(|error| Problems::one(path, error))?;
+        let config = Self::parse(&text).map_err(|error| Problems::one(path, error))?;
         let errors = config.errors();
         if errors.is_empty() { Ok(config) } else { Err(Problems::new(path, errors)) }
+    }
+
+    /// Reads a text; whether its values make sense is not asked.
+    pub(crate) fn parse(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
     }
 
     /// Everything that is wrong, but in the layers: they judge their own tables when they are built.
@@ -152,10 +163,7 @@ impl Config {
             errors.push(ConfigError::duration(
                 "server.drain_min",
                 self.server.drain_min,
-                format!(
-                    "at most `server.drain_max`, {}",
-                    buttress_core::config::format_duration(self.server.drain_max)
-                ),
+                format!("at most `server.drain_max`, {}", format_duration(self.server.drain_max)),
             ));
         }
         if !self.admin.listen.ip().is_loopback() {
@@ -184,10 +192,18 @@ impl Config {
                 let allowed = format!("a prefix of its own; `route.{other}` has this one");
                 errors.push(ConfigError::new(format!("route.{name}.prefix"), quoted(&route.prefix), allowed));
             }
-            if !self.upstream.contains_key(&route.upstream) {
+            let Some(upstream) = self.upstream.get(&route.upstream) else {
                 let names: Vec<_> = self.upstream.keys().map(|name| quoted(name)).collect();
                 let allowed = format!("the name of an upstream: {}", names.join(", "));
                 errors.push(ConfigError::new(format!("route.{name}.upstream"), quoted(&route.upstream), allowed));
+                continue;
+            };
+            if let (Some(per_try), Some(total)) = (upstream.deadline.per_try, route.deadline.total)
+                && per_try >= total
+            {
+                let field = format!("upstream.{}.deadline.per_try", route.upstream);
+                let allowed = format!("less than `route.{name}.deadline.total`, {}", format_duration(total));
+                errors.push(ConfigError::duration(field, per_try, allowed));
             }
         }
         errors

@@ -6,6 +6,7 @@
 mod admin;
 mod chain;
 mod config;
+mod demo;
 mod proxy;
 mod server;
 mod upstream;
@@ -13,13 +14,22 @@ mod upstream;
 use clap::{Parser, Subcommand};
 use config::{Config, Problems};
 use proxy::Gateway;
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, signal::unix, sync::watch};
 
 /// A reverse proxy that stays useful while its upstreams fail.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(version, arg_required_else_help = true, args_conflicts_with_subcommands = true)]
 struct Cli {
+    /// Shows the gateway at work between clients and two upstreams that fail on a script.
+    #[arg(long)]
+    demo: bool,
+    /// How long the demo goes on.
+    #[arg(long, default_value = "20s", value_parser = demo_length, requires = "demo")]
+    duration: Duration,
+    /// Decides when the demo's calls are made and how long answers take.
+    #[arg(long, default_value_t = 1, requires = "demo")]
+    seed: u64,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -45,12 +55,19 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Some(Command::Run { config }) => run(&config),
         Some(Command::Check { config }) => check(&config),
+        None if cli.demo => demo::run(cli.duration, cli.seed).map_err(|error| Problems::one("--demo".as_ref(), error)),
         None => Ok(ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         eprintln!("{error}");
         ExitCode::FAILURE
     })
+}
+
+fn demo_length(text: &str) -> Result<Duration, String> {
+    let length = buttress_core::config::parse_duration(text)?;
+    let allowed = Duration::from_secs(5)..=Duration::from_secs(3600);
+    if allowed.contains(&length) { Ok(length) } else { Err("allowed: 5s to 1h".to_owned()) }
 }
 
 fn load(path: &std::path::Path) -> Result<(Config, Gateway), Problems> {

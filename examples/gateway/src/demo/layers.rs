@@ -1,0 +1,144 @@
+//! What the layers did, read from their handles as any status page reads them.
+
+use crate::proxy::Gateway;
+use buttress_core::{Handle, Value};
+use std::{fmt, sync::Arc};
+
+/// An upstream and its route.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Side {
+    A,
+    B,
+}
+
+impl Side {
+    fn name(self) -> &'static str {
+        match self {
+            Self::A => "a",
+            Self::B => "b",
+        }
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// What the layers around one upstream did in some time.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Acts {
+    /// The states of the breaker, in order, from the one at the start.
+    pub(crate) states: Vec<&'static str>,
+    /// Calls that the open breaker refused.
+    pub(crate) refused: u64,
+    /// Calls that a full bulkhead refused.
+    pub(crate) full: u64,
+    /// Calls that the deadline cut off.
+    pub(crate) cut: u64,
+}
+
+impl Acts {
+    /// Whether the breaker came into `state` from another one.
+    pub(crate) fn became(&self, state: &str) -> bool {
+        self.states.iter().skip(1).any(|s| *s == state)
+    }
+
+    /// What followed.
+    pub(crate) fn add(&mut self, later: &Self) {
+        let fresh = later.states.iter().skip(usize::from(!self.states.is_empty()));
+        self.states.extend(fresh);
+        self.refused += later.refused;
+        self.full += later.full;
+        self.cut += later.cut;
+    }
+}
+
+impl fmt::Display for Acts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        let names = |states: &[&str]| states.join(" > ").replace('_', "-");
+        match self.states.as_slice() {
+            ["closed"] | [] => {}
+            [first, .., last] if self.states.len() > 4 => parts.push(format!("breaker {first} > .. > {last}")),
+            states => parts.push(format!("breaker {}", names(states))),
+        }
+        for (count, what) in
+            [(self.refused, "breaker refused"), (self.full, "bulkhead refused"), (self.cut, "deadline cut")]
+        {
+            if count > 0 {
+                parts.push(format!("{what} {count}"));
+            }
+        }
+        f.write_str(&parts.join(", "))
+    }
+}
+
+/// Watches the layers around one upstream.
+pub(crate) struct Watch {
+    breaker: Arc<dyn Handle>,
+    bulkhead: Arc<dyn Handle>,
+    deadline: Arc<dyn Handle>,
+    states: Vec<&'static str>,
+    /// The counts when they were last asked: refused, full, cut.
+    last: [u64; 3],
+}
+
+impl Watch {
+    pub(crate) fn new(gateway: &Gateway, side: Side) -> Self {
+        let handle = |layer| {
+            let name = format!("upstream.{}.{layer}", side.name());
+            let found = gateway.handles().iter().find(|(other, _)| *other == name);
+            found.expect("every upstream has these layers").1.clone()
+        };
+        Self {
+            breaker: handle("breaker"),
+            bulkhead: handle("bulkhead"),
+            deadline: handle("deadline"),
+            states: Vec::new(),
+            last: [0; 3],
+        }
+    }
+
+    /// Looks at the breaker; often, so that a short visit to a state is not missed.
+    pub(crate) fn sample(&mut self) {
+        if let Some(Value::State(state, _)) = reading(&*self.breaker, "state")
+            && self.states.last() != Some(&state)
+        {
+            self.states.push(state);
+        }
+    }
+
+    /// What happened since this was last asked.
+    pub(crate) fn take(&mut self) -> Acts {
+        self.sample();
+        let now = [
+            count(&*self.breaker, "refused_total"),
+            count(&*self.bulkhead, "refused_total"),
+            count(&*self.deadline, "passed_total"),
+        ];
+        let [refused, full, cut] = std::array::from_fn(|i| now[i] - self.last[i]);
+        self.last = now;
+        let last = self.states.last().copied();
+        let states = std::mem::replace(&mut self.states, last.into_iter().collect());
+        Acts { states, refused, full, cut }
+    }
+}
+
+fn reading(handle: &dyn Handle, wanted: &str) -> Option<Value> {
+    let mut found = None;
+    handle.visit(&mut |name, value| {
+        if name == wanted {
+            found = Some(value);
+        }
+    });
+    found
+}
+
+fn count(handle: &dyn Handle, wanted: &str) -> u64 {
+    match reading(handle, wanted) {
+        Some(Value::Count(n)) => n,
+        _ => 0,
+    }
+}

@@ -1,0 +1,137 @@
+//! What the demo prints.
+
+use super::{
+    layers::{Acts, Side},
+    traffic::{Call, End},
+};
+use std::{fmt::Write as _, io::IsTerminal, time::Duration};
+
+/// Lines on standard output, coloured where somebody looks at a terminal.
+pub(crate) struct View {
+    colours: bool,
+}
+
+const GREEN: &str = "32";
+const YELLOW: &str = "33";
+const RED: &str = "31";
+const BOLD: &str = "1";
+const DIM: &str = "2";
+
+impl View {
+    pub(crate) fn new() -> Self {
+        Self { colours: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() }
+    }
+
+    fn paint(&self, text: impl Into<String>, colour: &str) -> String {
+        let text = text.into();
+        if self.colours { format!("\x1b[{colour}m{text}\x1b[0m") } else { text }
+    }
+
+    pub(crate) fn intro(&self, length: Duration, seed: u64, rate: f64, limit: u32, per_try: Duration) {
+        println!("{}", self.paint(format!("Buttress gateway, a demo of {length:?} (seed {seed})"), BOLD));
+        println!();
+        println!("   clients --> gateway --+--> breaker > bulkhead > deadline --> upstream A");
+        println!("                         +--> breaker > bulkhead > deadline --> upstream B");
+        println!();
+        println!(
+            "All of it over real sockets on this machine: {rate} calls a second to each upstream. A bulkhead admits {limit}"
+        );
+        println!(
+            "calls at a time, a deadline gives each {per_try:?}. Both upstreams misbehave on a script. Each line is a second:"
+        );
+        println!();
+        let head = format!(
+            "{:>5} | {:^37} | {:^23} | what the layers around A and B did",
+            "", "what clients get", "what upstreams give"
+        );
+        println!("{}", self.paint(head, BOLD));
+        let names = format!(
+            "{:>5} | {:>5} {:>8} {:>7} {:>7} {:>6} | {:<11} {:<11} |",
+            "time", "ok", "refused", "failed", "p50", "p99", "A", "B"
+        );
+        println!("{}", self.paint(names, BOLD));
+    }
+
+    pub(crate) fn caption(&self, at: Duration, text: &str) {
+        println!("{}", self.paint(format!("{:>4.1}s | {text}", at.as_secs_f64()), BOLD));
+    }
+
+    /// One second.
+    pub(crate) fn second(&self, at: Duration, clients: &[Call], given: [&[Call]; 2], acts: [&Acts; 2]) {
+        let count = |end| clients.iter().filter(|call| call.end == end).count();
+        let (ok, refused) = (count(End::Ok), count(End::Refused));
+        let failed = clients.len() - ok - refused;
+        let (p50, p99) = (quantile(clients, 0.5), quantile(clients, 0.99));
+        let tint = |n: usize, text: String, colour| if n > 0 { self.paint(text, colour) } else { text };
+        let mut line = format!(
+            "{:>4.0}s | {} {} {} {:>7} {:>6} |",
+            at.as_secs_f64(),
+            tint(ok, format!("{ok:>5}"), GREEN),
+            tint(refused, format!("{refused:>8}"), YELLOW),
+            tint(failed, format!("{failed:>7}"), RED),
+            millis(p50),
+            millis(p99)
+        );
+        for calls in given {
+            let (text, fine) = health(calls);
+            let _ = write!(line, " {}", self.paint(format!("{text:<11}"), if fine { GREEN } else { RED }));
+        }
+        let mut said = Vec::new();
+        for (side, acts) in [Side::A, Side::B].into_iter().zip(acts) {
+            let text = acts.to_string();
+            if !text.is_empty() {
+                said.push(format!("{side}: {text}"));
+            }
+        }
+        let said = if said.is_empty() { self.paint("let all calls through", DIM) } else { said.join("; ") };
+        println!("{line} | {said}");
+    }
+
+    /// One line of the verdict.
+    pub(crate) fn verdict(&self, holds: bool, text: &str) {
+        let mark = if holds { self.paint("ok  ", GREEN) } else { self.paint("FAIL", RED) };
+        println!("  {mark}  {text}");
+    }
+
+    pub(crate) fn end(&self, holds: bool) {
+        println!();
+        if holds {
+            println!("{}", self.paint("It held.", BOLD));
+        } else {
+            println!("{}", self.paint("It did not hold: see above.", RED));
+        }
+    }
+
+    pub(crate) fn heading(&self, text: &str) {
+        println!("\n{}", self.paint(text, BOLD));
+    }
+}
+
+/// What most of the probes met.
+fn health(calls: &[Call]) -> (String, bool) {
+    let most = [End::Ok, End::Failed, End::Hung, End::Unreachable]
+        .into_iter()
+        .max_by_key(|end| calls.iter().filter(|call| call.end == *end).count());
+    let ok: Vec<Call> = calls.iter().filter(|call| call.end == End::Ok).copied().collect();
+    let p50 = quantile(&ok, 0.5);
+    match most {
+        _ if calls.is_empty() => ("-".to_owned(), true),
+        Some(End::Ok) if p50 > Duration::from_millis(50) => (format!("slow {}", millis(p50)), false),
+        Some(End::Ok) => (format!("fine {}", millis(p50)), true),
+        Some(End::Hung) => ("no answer".to_owned(), false),
+        Some(End::Unreachable) => ("unreachable".to_owned(), false),
+        _ => ("error 500".to_owned(), false),
+    }
+}
+
+/// The latency that this share of calls stayed below.
+pub(crate) fn quantile(calls: &[Call], share: f64) -> Duration {
+    let mut all: Vec<Duration> = calls.iter().map(|call| call.latency).collect();
+    all.sort_unstable();
+    let at = (all.len() as f64 * share).ceil() as usize;
+    all.get(at.saturating_sub(1)).copied().unwrap_or_default()
+}
+
+pub(crate) fn millis(span: Duration) -> String {
+    format!("{:.0}ms", span.as_secs_f64() * 1e3)
+}
