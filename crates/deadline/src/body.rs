@@ -4,7 +4,7 @@ use crate::{
     watch::{Reader, Watch},
 };
 use buttress_core::{
-    BoxError, Clock, Cut, Rejection, TokioClock,
+    BoxError, Clock, Cut, Reason, Rejection, TokioClock,
     http::{CutBody, Piece, ResponseBody},
 };
 use http_body::SizeHint;
@@ -64,8 +64,8 @@ impl Cut for Cutoff {
             let watch = Watch { at: end_of(plan.limit, absolute, now), idle, plan, lease };
             return Covered { kind: Kind::Watched { reader: Reader::spawn(body, watch, now, &runtime) } };
         }
-        let bounds = Inline { plan, idle, absolute, is_idle_next: false, is_stale: true, lease };
-        Covered { kind: Kind::Inline { body, timer: None, bounds } }
+        let bounds = Inline { plan, idle, absolute, timer: None, is_idle_next: false, is_stale: true, lease };
+        Covered { kind: Kind::Inline { body, bounds } }
     }
 }
 
@@ -93,7 +93,7 @@ pin_project! {
     #[project = KindProj]
     enum Kind<B> {
         Plain { #[pin] body: B },
-        Inline { #[pin] body: B, #[pin] timer: Option<Sleep>, bounds: Inline },
+        Inline { #[pin] body: B, bounds: Inline },
         Watched { reader: Reader<B> },
         Gone,
     }
@@ -104,6 +104,8 @@ struct Inline {
     plan: Plan,
     idle: Option<Duration>,
     absolute: Option<Duration>,
+    /// Boxed, so that a body that is `Unpin` stays so, and is small while it needs no timer.
+    timer: Option<Pin<Box<Sleep>>>,
     /// The timer fires for want of progress.
     is_idle_next: bool,
     /// There was progress since the timer was set.
@@ -122,26 +124,25 @@ impl Inline {
     }
 
     /// Pending: whether that was too long.
-    fn poll_end(&mut self, mut timer: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> Poll<Rejection> {
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Rejection> {
         // A deadline stays where it is; idleness begins anew with every frame.
-        if self.is_stale && (timer.is_none() || self.idle.is_some()) {
+        if self.is_stale && (self.timer.is_none() || self.idle.is_some()) {
             let end = self.next_end(TokioClock.now()).map(TokioInstant::from_std);
-            match (timer.as_mut().as_pin_mut(), end) {
-                (Some(timer), Some(end)) => timer.reset(end),
-                (_, end) => timer.set(end.map(sleep_until)),
+            match (&mut self.timer, end) {
+                (Some(timer), Some(end)) => timer.as_mut().reset(end),
+                (timer, end) => *timer = end.map(|end| Box::pin(sleep_until(end))),
             }
         }
         self.is_stale = false;
-        if !timer.as_mut().as_pin_mut().is_some_and(|timer| has_fired(timer, cx)) {
+        if !self.timer.as_mut().is_some_and(|timer| has_fired(timer.as_mut(), cx)) {
             return Poll::Pending;
         }
         if self.plan.force == Force::End {
-            let reason = if self.is_idle_next { Plan::never(Force::End).reason() } else { self.plan.reason() };
+            let reason = if self.is_idle_next { Reason::DeadlinePassed } else { self.plan.reason() };
             return Poll::Ready(self.lease.cut(reason, self.is_idle_next));
         }
         self.lease.observe();
-        (self.plan.limit, self.idle) = (Limit::Never, None);
-        timer.set(None);
+        (self.plan.limit, self.idle, self.timer) = (Limit::Never, None, None);
         Poll::Pending
     }
 }
@@ -166,12 +167,12 @@ impl<B: ResponseBody> CutBody<B> for Covered<B> {
         let mut kind = self.project().kind;
         let rejection = match kind.as_mut().project() {
             KindProj::Plain { body } => return body.poll_frame(cx).map(Piece::Frame),
-            KindProj::Inline { body, timer, bounds } => {
+            KindProj::Inline { body, bounds } => {
                 if let Poll::Ready(frame) = body.poll_frame(cx) {
                     bounds.is_stale = true;
                     return Poll::Ready(Piece::Frame(frame));
                 }
-                ready!(bounds.poll_end(timer, cx))
+                ready!(bounds.poll_end(cx))
             }
             KindProj::Watched { reader } => match ready!(reader.poll_piece(cx)) {
                 Piece::Cut(rejection) => rejection,

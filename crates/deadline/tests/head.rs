@@ -106,7 +106,8 @@ async fn a_hung_handler_is_503_at_an_origin_504_in_a_gateway_and_4_in_grpc() {
     assert_eq!(gateway.headers()["proxy-status"], "gw; error=http_response_timeout");
 
     let grpc = DeadlineLayer::new(MS).protocol(HttpServer::new()).layer(hang()).oneshot(grpc("")).await.unwrap();
-    assert_eq!((grpc.status().as_u16(), grpc.headers()["grpc-status"].to_str()), (200, Ok("4")));
+    assert_eq!(grpc.status(), StatusCode::OK);
+    assert_eq!(grpc.headers()["grpc-status"], "4");
     assert!(http_body::Body::is_end_stream(grpc.body()), "trailers only");
 }
 
