@@ -14,22 +14,22 @@ use std::{
 ///
 /// It never waits in `call`: `max_queue` of a bulkhead that was put into it by hand means nothing here
 /// ([`BulkheadConfig::layer`] says so).
-pub type BulkheadLayer<P = Opaque> = GateLayer<Bulkhead, P>;
+pub type BulkheadLayer = GateLayer<Bulkhead>;
 
 /// The service of [`BulkheadLayer`].
 pub type BulkheadService<S, P = Opaque> = Gate<S, Bulkhead, P>;
 
 /// The layer whose callers wait for a permit, as long and as many as the config says. The inner service is `Clone`.
-pub type QueuedBulkheadLayer<P = Opaque> = QueueLayer<Bulkhead, P>;
+pub type QueuedBulkheadLayer = QueueLayer<Bulkhead>;
 
 /// The service of [`QueuedBulkheadLayer`].
 pub type QueuedBulkheadService<S, P = Opaque> = Queue<S, Bulkhead, P>;
 
 /// [`BulkheadLayer`] with a bulkhead per key (host, tenant, route): see the example in the [crate docs](crate#compartments-per-key).
-pub type KeyedBulkheadLayer<K, F, P = Opaque> = GateLayer<Keyed<K, Bulkhead, F>, P>;
+pub type KeyedBulkheadLayer<K, F> = GateLayer<Keyed<K, Bulkhead, F>>;
 
 /// [`QueuedBulkheadLayer`] with a bulkhead, and a queue, per key.
-pub type KeyedQueuedBulkheadLayer<K, F, P = Opaque> = QueueLayer<Keyed<K, Bulkhead, F>, P>;
+pub type KeyedQueuedBulkheadLayer<K, F> = QueueLayer<Keyed<K, Bulkhead, F>>;
 
 impl BulkheadConfig {
     /// The layer that refuses at once (or pushes back, as `admission` says).

@@ -3,8 +3,12 @@
 mod bulkhead;
 mod config;
 mod layer;
+#[cfg(all(test, buttress_loom))]
+mod loom_tests;
 mod permits;
 mod queue;
+#[cfg(all(test, not(buttress_loom)))]
+mod tests;
 
 pub use bulkhead::{Bulkhead, BulkheadPermit, BulkheadSnapshot};
 pub use config::{AdmissionMode, BulkheadConfig, MAX_LIMIT, QueueOrder, Release};

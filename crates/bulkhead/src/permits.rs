@@ -283,6 +283,16 @@ impl Permits {
         self.stripes.iter().map(|stripe| in_flight(stripe.word.load(Relaxed))).sum()
     }
 
+    /// Everything is as it was in the beginning.
+    #[cfg(test)]
+    pub(crate) fn assert_at_rest(&self, limit: u32) {
+        let line = lock(&self.line);
+        assert_eq!((line.limit, line.debt, line.raised, line.waiting.len()), (limit, 0, false, 0));
+        let words = self.stripes.iter().map(|stripe| stripe.word.load(Acquire));
+        assert!(words.clone().all(|word| word & ATTENTION == 0 && in_flight(word) == 0));
+        assert_eq!(words.map(free).sum::<u32>(), limit);
+    }
+
     /// Counts a refusal where it costs other threads nothing.
     pub(crate) fn count_refusal(&self, home: usize) {
         self.stripes[home].refused.fetch_add(1, Relaxed);
