@@ -12,15 +12,33 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-/// Any body: what the scripted services of this crate take and give.
-pub type AnyBody = UnsyncBoxBody<Bytes, BoxError>;
+/// Any body: what the scripted services of this crate take and give. By default it is empty.
+#[derive(Debug, Default)]
+pub struct AnyBody(UnsyncBoxBody<Bytes, BoxError>);
 
 /// Boxes a body.
 pub fn any<B>(body: B) -> AnyBody
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    UnsyncBoxBody::new(http_body_util::BodyExt::map_err(body, Into::into))
+    AnyBody(UnsyncBoxBody::new(http_body_util::BodyExt::map_err(body, Into::into)))
+}
+
+impl Body for AnyBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.0).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
 }
 
 /// A body that does what its script says, frame by frame.

@@ -9,6 +9,7 @@
 //! | what hyper makes of it | [`wire`] |
 
 mod body;
+pub mod contract;
 mod eventually;
 pub mod grpc;
 mod meter;
