@@ -1,6 +1,6 @@
 //! The standard stacks: what they build, what they say of themselves, what they refuse to build.
 
-use buttress::{prelude::*, stack};
+use buttress::{breaker::State, prelude::*, stack};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
@@ -21,7 +21,8 @@ async fn a_client_stack_cuts_attempts_opens_and_refuses() {
         .unwrap();
     let registry = Registry::new();
     stack.register(&registry, "users");
-    let hung = service_fn(|_: Request<Empty<Bytes>>| std::future::pending::<Result<Response<Full<Bytes>>, std::io::Error>>());
+    let hung =
+        service_fn(|_: Request<Empty<Bytes>>| std::future::pending::<Result<Response<Full<Bytes>>, std::io::Error>>());
     let client = stack.layer(hung.lift_errors());
     for _ in 0..3 {
         let started = tokio::time::Instant::now();
@@ -31,7 +32,7 @@ async fn a_client_stack_cuts_attempts_opens_and_refuses() {
     }
     let open = client.oneshot(get()).await.unwrap_err();
     assert_eq!(open.rejection().unwrap().reason, Reason::BreakerOpen);
-    assert!(stack.breaker().snapshot().is_open());
+    assert_eq!(stack.breaker().state(), State::Open);
     let names: Vec<_> = registry.snapshot().into_iter().map(|entry| entry.name).collect();
     assert_eq!(names, ["users.deadline", "users.breaker", "users.bulkhead", "users.per_try"]);
 }
@@ -69,7 +70,7 @@ fn a_description_is_a_line_per_layer_and_two_can_be_compared() {
     assert_eq!(before.layers().collect::<Vec<_>>(), ["deadline", "breaker", "bulkhead", "per_try"]);
     let text = before.to_string();
     assert!(text.lines().next().unwrap().starts_with("deadline   total=30s idle=30s"), "{text}");
-    stack.bulkhead().set_limit(7);
+    stack.bulkhead().set_limit(7).unwrap();
     stack.breaker().set_mode(Mode::ForcedOpen).unwrap();
     let changes: Vec<_> = stack.describe().diff(&before).iter().map(ToString::to_string).collect();
     assert_eq!(changes, ["breaker.mode: (none) -> forced_open", "bulkhead.limit: 128 -> 7"]);
@@ -77,7 +78,9 @@ fn a_description_is_a_line_per_layer_and_two_can_be_compared() {
 
 #[test]
 fn layers_that_do_not_fit_together_are_named() {
-    let client = |change: fn(stack::ClientConfig) -> stack::ClientConfig| change(stack::client()).build().unwrap_err().to_string();
+    let client = |change: fn(stack::ClientConfig) -> stack::ClientConfig| {
+        change(stack::client()).build().unwrap_err().to_string()
+    };
     assert_eq!(
         client(|c| c.per_try(Duration::from_secs(30))),
         "`per_try.per_try` is 30s, allowed: less than `deadline.total`, which is 30s"

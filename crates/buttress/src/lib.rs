@@ -87,19 +87,19 @@ mod service;
 #[cfg(all(feature = "http", feature = "breaker", feature = "bulkhead", feature = "deadline"))]
 pub mod stack;
 
+#[cfg(feature = "reqwest")]
+pub use crate::reqwest::Reqwest;
+#[cfg(feature = "breaker")]
+pub use buttress_breaker::{self as breaker, Breaker, BreakerConfig, BreakerLayer};
+#[cfg(feature = "bulkhead")]
+pub use buttress_bulkhead::{self as bulkhead, Bulkhead, BulkheadConfig, BulkheadLayer, QueuedBulkheadLayer};
 pub use buttress_core as core;
 pub use buttress_core::{
     BoxError, ChainError, ConfigError, Context, Error, GateLayer, Handle, Mode, Opaque, Outcome, Priority, Pushback,
     QueueLayer, Reason, Rejection, Signal, Value,
 };
-#[cfg(feature = "breaker")]
-pub use buttress_breaker::{self as breaker, Breaker, BreakerConfig, BreakerLayer};
-#[cfg(feature = "bulkhead")]
-pub use buttress_bulkhead::{self as bulkhead, Bulkhead, BulkheadConfig, BulkheadLayer, QueuedBulkheadLayer};
 #[cfg(feature = "deadline")]
 pub use buttress_deadline::{self as deadline, DeadlineConfig, DeadlineLayer, Deadlines};
 pub use registry::{Entry, Registry};
-#[cfg(feature = "reqwest")]
-pub use crate::reqwest::Reqwest;
 pub use scope::{Scope, ServiceBuilderExt, Speak};
 pub use service::{ServiceExt, check};

@@ -6,4 +6,6 @@ pub use crate::{Breaker, BreakerConfig, BreakerLayer};
 pub use crate::{Bulkhead, BulkheadConfig, BulkheadLayer, QueuedBulkheadLayer};
 #[cfg(feature = "deadline")]
 pub use crate::{DeadlineConfig, DeadlineLayer};
-pub use crate::{Error, Mode, Outcome, Reason, Registry, Rejection, ServiceBuilderExt as _, ServiceExt as _};
+pub use crate::{
+    Error, Handle as _, Mode, Outcome, Reason, Registry, Rejection, ServiceBuilderExt as _, ServiceExt as _,
+};

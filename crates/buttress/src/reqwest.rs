@@ -70,7 +70,9 @@ impl Future for ReqwestFuture {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProj::Sent { inner } => inner.poll(cx).map_ok(Into::into),
-            StateProj::Wrong { error } => Poll::Ready(Err(error.take().expect("a future was polled after it had completed"))),
+            StateProj::Wrong { error } => {
+                Poll::Ready(Err(error.take().expect("a future was polled after it had completed")))
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 use crate::Registry;
 #[cfg(feature = "http")]
 use buttress_core::http::{HttpClient, HttpGateway, HttpServer};
-use buttress_core::{Gatekeeper, GateLayer, Handle, Opaque, QueueLayer};
+use buttress_core::{GateLayer, Gatekeeper, Handle, Opaque, QueueLayer};
 use std::sync::Arc;
 use tower::{ServiceBuilder, layer::util::Stack};
 use tower_layer::Layer;
@@ -102,7 +102,10 @@ pub trait ServiceBuilderExt<L>: Sized {
 
     /// A deadline around any service whose error can carry a refusal.
     #[cfg(feature = "deadline")]
-    fn deadline(self, deadline: impl Into<crate::Deadlines>) -> Scope<Stack<buttress_deadline::CutLayer<Opaque>, L>, Opaque> {
+    fn deadline(
+        self,
+        deadline: impl Into<crate::Deadlines>,
+    ) -> Scope<Stack<buttress_deadline::CutLayer<Opaque>, L>, Opaque> {
         self.opaque().deadline(deadline)
     }
 }
@@ -183,10 +186,7 @@ impl<L, P: Clone> Scope<L, P> {
 
     /// A deadline; a [`Duration`](std::time::Duration) is the total time of a call.
     #[cfg(feature = "deadline")]
-    pub fn deadline(
-        self,
-        deadline: impl Into<crate::Deadlines>,
-    ) -> Scope<Stack<buttress_deadline::CutLayer<P>, L>, P> {
+    pub fn deadline(self, deadline: impl Into<crate::Deadlines>) -> Scope<Stack<buttress_deadline::CutLayer<P>, L>, P> {
         self.with(crate::DeadlineLayer::new(deadline))
     }
 

@@ -5,7 +5,8 @@ const WRITTEN_WITH: &str = "rustc 1.95.";
 
 #[test]
 fn mistakes_are_explained_by_the_compiler() {
-    let rustc = std::process::Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into())).arg("--version").output();
+    let rustc =
+        std::process::Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into())).arg("--version").output();
     let version = String::from_utf8(rustc.expect("rustc runs").stdout).expect("its version is text");
     if !version.starts_with(WRITTEN_WITH) {
         eprintln!("SKIPPED: the messages were written with {WRITTEN_WITH}*, this is {version}");

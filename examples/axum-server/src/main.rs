@@ -13,11 +13,8 @@ use tokio::{
 use tower::ServiceBuilder;
 
 fn app(registry: Registry) -> Router {
-    let chain = ServiceBuilder::new()
-        .http_server()
-        .registry(&registry)
-        .deadline(Duration::from_millis(500))
-        .bulkhead(2);
+    let chain =
+        ServiceBuilder::new().http_server().registry(&registry).deadline(Duration::from_millis(500)).bulkhead(2);
     Router::new()
         .route("/report", get(async || tokio::time::sleep(Duration::from_millis(200)).await))
         .route("/stuck", get(async || std::future::pending::<()>().await))
@@ -50,7 +47,9 @@ async fn main() -> io::Result<()> {
 /// The status line and, of a refusal, when to come back.
 async fn ask(server: std::net::SocketAddr, path: &str) -> io::Result<String> {
     let mut connection = TcpStream::connect(server).await?;
-    connection.write_all(format!("GET {path} HTTP/1.1\r\nhost: {server}\r\nconnection: close\r\n\r\n").as_bytes()).await?;
+    connection
+        .write_all(format!("GET {path} HTTP/1.1\r\nhost: {server}\r\nconnection: close\r\n\r\n").as_bytes())
+        .await?;
     let mut answer = String::new();
     connection.read_to_string(&mut answer).await?;
     let retry_after = answer.lines().find(|line| line.starts_with("retry-after")).unwrap_or_default();

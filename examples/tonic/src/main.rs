@@ -41,12 +41,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let answer = client.check(HealthCheckRequest::default()).await?;
     println!("healthy: {:?}", answer.into_inner().status());
 
-    health_limit.set_limit(0);
+    health_limit.set_limit(0)?;
     let refused = client.check(HealthCheckRequest::default()).await.unwrap_err();
     println!("limited: {:?}: {}", refused.code(), refused.message());
     println!("pushback: {:?}", refused.metadata().get("grpc-retry-pushback-ms"));
 
-    health_limit.set_limit(4);
+    health_limit.set_limit(4)?;
     circuit.set_mode(Mode::ForcedOpen)?;
     let refused = client.check(HealthCheckRequest::default()).await.unwrap_err();
     println!("circuit open: {:?}: {}", refused.code(), refused.message());

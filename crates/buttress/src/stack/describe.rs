@@ -98,14 +98,18 @@ fn headers(headers: &Headers) -> String {
 
 pub(super) fn deadline(name: &'static str, deadlines: &Deadlines) -> Part {
     let config = deadlines.config();
-    part(name, Handle::mode(deadlines), [
-        ("total", span(config.total)),
-        ("per_try", span(config.per_try)),
-        ("idle", span(config.idle)),
-        ("absolute", span(config.absolute)),
-        ("read", config.read.as_ref().map(headers)),
-        ("emit", config.emit.as_ref().map(headers)),
-    ])
+    part(
+        name,
+        Handle::mode(deadlines),
+        [
+            ("total", span(config.total)),
+            ("per_try", span(config.per_try)),
+            ("idle", span(config.idle)),
+            ("absolute", span(config.absolute)),
+            ("read", config.read.as_ref().map(headers)),
+            ("emit", config.emit.as_ref().map(headers)),
+        ],
+    )
 }
 
 pub(super) fn breaker(name: &'static str, breaker: &Breaker) -> Part {
@@ -113,28 +117,37 @@ pub(super) fn breaker(name: &'static str, breaker: &Breaker) -> Part {
     let window = match config.window {
         Window::Time(length) => format_duration(length),
         Window::Count(calls) => format!("{calls} calls"),
+        other => format!("{other:?}"),
     };
-    part(name, Handle::mode(breaker), [
-        ("failure_rate", config.failure_rate.map(|rate| rate.to_string())),
-        ("consecutive", config.consecutive.map(|failures| failures.to_string())),
-        ("slow_rate", config.slow_rate.map(|rate| rate.to_string())),
-        ("slow_after", span(config.slow_after)),
-        ("hang_after", span(Some(config.effective_hang_after()))),
-        ("window", Some(window)),
-        ("min_calls", Some(config.min_calls.to_string())),
-        ("confidence", config.confidence.map(|confidence| confidence.to_string())),
-        ("open_for", span(Some(config.open_for))),
-        ("max_open", span(Some(config.max_open))),
-        ("probes", Some(config.probes.to_string())),
-    ])
+    part(
+        name,
+        Handle::mode(breaker),
+        [
+            ("failure_rate", config.failure_rate.map(|rate| rate.to_string())),
+            ("consecutive", config.consecutive.map(|failures| failures.to_string())),
+            ("slow_rate", config.slow_rate.map(|rate| rate.to_string())),
+            ("slow_after", span(config.slow_after)),
+            ("hang_after", span(Some(config.effective_hang_after()))),
+            ("window", Some(window)),
+            ("min_calls", Some(config.min_calls.to_string())),
+            ("confidence", config.confidence.map(|confidence| confidence.to_string())),
+            ("open_for", span(Some(config.open_for))),
+            ("max_open", span(Some(config.max_open))),
+            ("probes", Some(config.probes.to_string())),
+        ],
+    )
 }
 
 pub(super) fn bulkhead(name: &'static str, bulkhead: &Bulkhead) -> Part {
     let config = bulkhead.config();
     let queue = (config.max_queue > 0).then_some(config.max_queue);
-    part(name, Handle::mode(bulkhead), [
-        ("limit", Some(config.limit.to_string())),
-        ("max_queue", queue.map(|length| length.to_string())),
-        ("max_wait", queue.and(span(Some(config.max_wait)))),
-    ])
+    part(
+        name,
+        Handle::mode(bulkhead),
+        [
+            ("limit", Some(config.limit.to_string())),
+            ("max_queue", queue.map(|length| length.to_string())),
+            ("max_wait", queue.and(span(Some(config.max_wait)))),
+        ],
+    )
 }

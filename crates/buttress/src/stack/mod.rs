@@ -44,7 +44,12 @@ where
 }
 
 /// `inner` must end before `outer` does, or `outer` always comes first.
-fn shorter(field: &'static str, inner: Option<Duration>, outer_field: &str, outer: Option<Duration>) -> Result<(), ConfigError> {
+fn shorter(
+    field: &'static str,
+    inner: Option<Duration>,
+    outer_field: &str,
+    outer: Option<Duration>,
+) -> Result<(), ConfigError> {
     match (inner, outer) {
         (Some(inner), Some(outer)) if inner >= outer => {
             let outer = buttress_core::config::format_duration(outer);

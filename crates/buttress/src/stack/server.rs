@@ -98,10 +98,7 @@ pub struct ServerStack<P = HttpServer> {
 impl<P> ServerStack<P> {
     /// Speaks another protocol.
     pub fn protocol<Q: Clone>(self, protocol: Q) -> ServerStack<Q> {
-        ServerStack {
-            deadline: self.deadline.protocol(protocol.clone()),
-            bulkhead: self.bulkhead.protocol(protocol),
-        }
+        ServerStack { deadline: self.deadline.protocol(protocol.clone()), bulkhead: self.bulkhead.protocol(protocol) }
     }
 
     /// The deadline's handle.
