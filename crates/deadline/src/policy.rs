@@ -224,8 +224,9 @@ impl Deadlines {
         let (read, emit) = config.check()?;
         for (field, new, old) in [("read", &read, &self.shared.read), ("emit", &emit, &self.shared.emit)] {
             if new != old {
-                let allowed = format!("{old:?}, as the layer was made");
-                return Err(ConfigError::new(field, format!("{new:?}"), allowed));
+                let show = |wire: &Option<Wire>| wire.as_ref().map_or("nothing".to_owned(), Wire::to_string);
+                let allowed = format!("{}: the headers are fixed when the layer is made", show(old));
+                return Err(ConfigError::new(field, show(new), allowed));
             }
         }
         // Under the lock, so that two updates do not mix.

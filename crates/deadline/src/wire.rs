@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 /// The header of gRPC.
 pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -137,6 +137,14 @@ impl Wire {
         if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(text)) {
             headers.insert(name, value);
         }
+    }
+}
+
+impl fmt::Display for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let grpc = self.grpc_timeout.then_some("grpc-timeout");
+        let names: Vec<&str> = grpc.into_iter().chain(self.millis.as_ref().map(HeaderName::as_str)).collect();
+        f.write_str(&names.join(", "))
     }
 }
 
