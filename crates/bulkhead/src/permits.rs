@@ -260,7 +260,7 @@ impl Permits {
         lock(&self.line).order = order;
     }
 
-    /// Lets everyone who waits go on without a permit, and says how many they were. `counted` is called for each before it knows.
+    /// Lets everyone who waits go on without a permit. `counted` is called for each before it knows.
     pub(crate) fn pass_all(&self, counted: impl Fn()) {
         self.change(|line, stripes, wakers| {
             while let Some((_, waiter)) = line.waiting.pop_first() {
