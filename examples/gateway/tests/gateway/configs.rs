@@ -1,0 +1,123 @@
+//! A config that is wrong says what is wrong, where, and what would be right.
+
+use crate::process::{binary, check, config_file};
+
+const FINE: &str = r#"
+[server]
+listen = "127.0.0.1:0"
+[admin]
+listen = "127.0.0.1:0"
+[upstream.a]
+address = "127.0.0.1:9001"
+[route.a]
+prefix = "/"
+upstream = "a"
+"#;
+
+fn wrong(text: &str) -> String {
+    let output = check(text);
+    assert!(!output.status.success(), "{text}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn a_fine_config_passes_and_so_does_the_sample() {
+    assert!(check(FINE).status.success());
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/gateway.toml");
+    let output = binary().args(["check", "-c", sample]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_wrong_field_is_named_with_its_value_and_what_is_allowed() {
+    for (from, to, said) in [
+        ("prefix = \"/\"", "prefix = \"api\"", "`route.a.prefix` is \"api\", allowed: a path that begins with `/`"),
+        (
+            "upstream = \"a\"",
+            "upstream = \"b\"",
+            "`route.a.upstream` is \"b\", allowed: the name of an upstream: \"a\"",
+        ),
+        (
+            "[admin]\nlisten = \"127.0.0.1:0\"",
+            "[admin]\nlisten = \"0.0.0.0:1\"",
+            "`admin.listen` is 0.0.0.0:1, allowed: a loopback",
+        ),
+        ("[admin]", "max_connections = 0\n[admin]", "`server.max_connections` is 0, allowed: 1 to 1000000"),
+        ("[admin]", "header_timeout = \"0s\"\n[admin]", "`server.header_timeout` is 0s, allowed: more than 0s"),
+        (
+            "[admin]",
+            "drain_min = \"1h\"\n[admin]",
+            "`server.drain_min` is 1h, allowed: at most `server.drain_max`, 30s",
+        ),
+        (
+            "[route.a]",
+            "connect_timeout = \"0s\"\n[route.a]",
+            "`upstream.a.connect_timeout` is 0s, allowed: more than 0s",
+        ),
+        (
+            "[route.a]",
+            "breaker = { failure_rate = 1.5 }\n[route.a]",
+            "`upstream.a.breaker.failure_rate` is 1.5, allowed: more than 0 and at most 1",
+        ),
+        (
+            "[route.a]",
+            "bulkhead = { limit = 4294967295 }\n[route.a]",
+            "`upstream.a.bulkhead.limit` is 4294967295, allowed: 0 to 2147483647",
+        ),
+        (
+            "[route.a]",
+            "deadline = { per_try = \"0s\" }\n[route.a]",
+            "`upstream.a.deadline.per_try` is 0s, allowed: more than 0",
+        ),
+        (
+            "[route.a]",
+            "deadline = { per_try = \"60s\" }\n[route.a]",
+            "`upstream.a.deadline.per_try` is 1m, allowed: less than `route.a.deadline.total`, 30s",
+        ),
+        ("127.0.0.1:9001", "nowhere", "\"nowhere\" is not an upstream, allowed: host:port"),
+        ("127.0.0.1:9001", "u@h:1", "\"u@h:1\" is not an upstream, allowed: host:port"),
+        ("127.0.0.1:9001", "h:0", "\"h:0\" is not an upstream, allowed: host:port"),
+        ("listen = \"127.0.0.1:0\"", "listen = \"8080\"", "\"8080\" is not an address, allowed: an IP and a port"),
+        ("[admin]", "drain_max = \"soon\"\n[admin]", "`soon` is not a duration, allowed: a number and a unit"),
+        ("[admin]", "max_conections = 1\n[admin]", "unknown field `max_conections`, expected one of"),
+        ("[route.a]", "braker = {}\n[route.a]", "unknown field `braker`, expected one of"),
+        ("[route.a]", "breaker = { min_cals = 1 }\n[route.a]", "unknown field `min_cals`, expected one of"),
+        ("upstream = \"a\"", "", "missing field `upstream`"),
+        ("upstream = \"a\"", "upstream = 5", "expected a string"),
+    ] {
+        let text = FINE.replacen(from, to, 1);
+        assert_ne!(text, FINE);
+        let error = wrong(&text);
+        assert!(error.contains(said), "{to}: {error}");
+        assert!(error.contains("gateway-") && error.contains(".toml: "), "it names the file: {error}");
+    }
+}
+
+#[test]
+fn all_wrong_values_are_said_at_once() {
+    let text = FINE.replace("prefix = \"/\"", "prefix = \"x\"").replace("upstream = \"a\"", "upstream = \"z\"");
+    let error = wrong(&text);
+    assert_eq!(error.lines().count(), 2, "{error}");
+
+    let layers = FINE.replace("[route.a]", "breaker = { min_calls = 0 }\nbulkhead = { stripes = 65 }\n[route.a]");
+    let error = wrong(&layers);
+    assert!(error.contains("breaker.min_calls") && error.contains("bulkhead.stripes"), "{error}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let output = binary().args(["run", "-c", "/nowhere/gateway.toml"]).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && error.starts_with("/nowhere/gateway.toml: "), "{error}");
+}
+
+#[test]
+fn an_address_that_is_taken_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let path = config_file(&FINE.replacen("127.0.0.1:0", &address.to_string(), 1));
+    let output = binary().args(["run", "-c"]).arg(&path).output().unwrap();
+    std::fs::remove_file(path).unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && error.contains(&format!("cannot listen on {address}")), "{error}");
+}

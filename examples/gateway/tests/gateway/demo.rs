@@ -1,0 +1,29 @@
+//! README's first command, shorter.
+
+use crate::process::binary;
+
+#[test]
+fn the_demo_shows_every_layer_at_work_and_says_so() {
+    let output = binary().args(["--demo", "--duration", "6s"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "no noise");
+    assert!(!text.contains('\x1b'), "no colours in a file");
+    for said in
+        ["A answers 500", "B hangs", "breaker closed > ", "bulkhead refused", "deadline cut", "Verdict", "It held."]
+    {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    let seconds = text.lines().filter(|line| {
+        let time = line.trim_start().split(' ').next().unwrap_or_default();
+        time.ends_with('s') && !time.contains('.')
+    });
+    assert!(seconds.count() >= 6, "{text}");
+}
+
+#[test]
+fn a_demo_too_short_to_show_anything_is_refused() {
+    let output = binary().args(["--demo", "--duration", "1s"]).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && error.contains("--duration") && error.contains("5s to 1h"), "{error}");
+}

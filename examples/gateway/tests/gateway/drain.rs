@@ -1,0 +1,107 @@
+//! The end in good order, and what the admin pages say meanwhile.
+
+use crate::{
+    process::{Gateway, get, one},
+    raw::{exchange, rest, until},
+};
+use buttress_sim::eventually;
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+};
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+#[tokio::test]
+async fn sigterm_lets_calls_end_and_takes_no_new_ones() {
+    let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tables = one(upstream.local_addr().unwrap(), "", "");
+    let mut gateway = Gateway::start_with("drain_min = \"1s\"", &tables);
+    assert_eq!(get(gateway.admin, "/readyz").await.status(), 200);
+
+    let mut in_flight = TcpStream::connect(gateway.address).await.unwrap();
+    in_flight.write_all(GET).await.unwrap();
+    let (mut serving, _) = upstream.accept().await.unwrap();
+    until(&mut serving, "\r\n\r\n").await;
+    // Connected, and has not asked yet.
+    let mut fresh = TcpStream::connect(gateway.address).await.unwrap();
+    gateway.terminate();
+
+    while get(gateway.admin, "/readyz").await.status() != 503 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(get(gateway.admin, "/livez").await.status(), 200);
+
+    // Until the listener closes, everybody is answered, and told to go.
+    fresh.write_all(b"GET /fresh HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let (mut second, _) = upstream.accept().await.unwrap();
+    until(&mut second, "\r\n\r\n").await;
+    second.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+    let answer = rest(&mut fresh).await;
+    assert!(answer.ends_with("ok") && answer.contains("connection: close"), "{answer}");
+
+    let address = gateway.address;
+    while TcpStream::connect(address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert!(gateway.ended().is_none(), "it waits for the call in flight");
+    serving.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone").await.unwrap();
+    let answer = rest(&mut in_flight).await;
+    assert!(answer.ends_with("done"), "{answer}");
+    eventually("the gateway has ended", || gateway.ended().is_some()).await;
+    assert!(gateway.ended().unwrap().success());
+}
+
+#[tokio::test]
+async fn what_does_not_end_is_aborted_and_said() {
+    let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tables = one(upstream.local_addr().unwrap(), "", "");
+    let mut gateway = Gateway::start_with("drain_min = \"10ms\"\ndrain_max = \"200ms\"", &tables);
+    let mut in_flight = TcpStream::connect(gateway.address).await.unwrap();
+    in_flight.write_all(GET).await.unwrap();
+    let _serving = upstream.accept().await.unwrap();
+    gateway.terminate();
+    eventually("the gateway has ended", || gateway.ended().is_some()).await;
+    assert_eq!(gateway.ended().unwrap().code(), Some(1));
+    assert_eq!(rest(&mut in_flight).await, "");
+}
+
+#[tokio::test]
+async fn idle_connections_do_not_hold_the_end_up() {
+    let upstream = crate::raw::Upstream::fine().await;
+    let mut gateway = Gateway::start_with("drain_min = \"10ms\"", &one(upstream.address, "", ""));
+    let mut idle = TcpStream::connect(gateway.address).await.unwrap();
+    idle.write_all(GET).await.unwrap();
+    until(&mut idle, "ok").await;
+    let h2: hyper_util::client::legacy::Client<_, http_body_util::Empty<bytes::Bytes>> =
+        hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).http2_only(true).build_http();
+    let uri: http::Uri = format!("http://{}/", gateway.address).parse().unwrap();
+    assert_eq!(h2.get(uri).await.unwrap().status(), 200);
+    let _silent = TcpStream::connect(gateway.address).await.unwrap();
+    gateway.terminate();
+    eventually("the gateway has ended", || gateway.ended().is_some()).await;
+    assert!(gateway.ended().unwrap().success());
+}
+
+#[tokio::test]
+async fn the_admin_pages_are_for_reading_and_for_this_machine() {
+    let upstream = crate::raw::Upstream::fine().await;
+    let gateway = Gateway::before(upstream.address, "");
+    let status = gateway.status().await;
+    assert_eq!(status["state"], "running");
+    for layer in
+        ["route.r.deadline", "route.r.bulkhead", "upstream.u.breaker", "upstream.u.bulkhead", "upstream.u.deadline"]
+    {
+        let kind = layer.rsplit('.').next().unwrap();
+        assert_eq!(
+            (&status["layers"][layer]["kind"], &status["layers"][layer]["mode"]),
+            (&kind.into(), &"auto".into())
+        );
+    }
+    assert_eq!(get(gateway.admin, "/else").await.status(), 404);
+    let post = format!("POST /status HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", gateway.admin);
+    assert!(exchange(gateway.admin, post).await.starts_with("HTTP/1.1 405 "));
+    // A name that somebody pointed at this machine.
+    let rebound = "GET /status HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+    assert!(exchange(gateway.admin, rebound).await.starts_with("HTTP/1.1 403 "));
+}

@@ -1,0 +1,11 @@
+//! The gateway as a process, on loopback.
+
+mod configs;
+mod demo;
+mod drain;
+mod grpc;
+mod malformed;
+mod process;
+mod proxying;
+mod raw;
+mod refusals;

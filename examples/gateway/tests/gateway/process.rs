@@ -1,0 +1,112 @@
+//! The binary under test.
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+};
+
+pub(crate) fn binary() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_buttress-gateway"))
+}
+
+/// Writes a config that no other test writes.
+pub(crate) fn config_file(text: &str) -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("gateway-{}-{}.toml", std::process::id(), COUNT.fetch_add(1, Relaxed));
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// `buttress-gateway check` of a config.
+pub(crate) fn check(text: &str) -> Output {
+    let path = config_file(text);
+    let output = binary().args(["check", "-c"]).arg(&path).output().unwrap();
+    std::fs::remove_file(path).unwrap();
+    output
+}
+
+/// A running gateway; killed when dropped.
+pub(crate) struct Gateway {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    path: PathBuf,
+}
+
+impl Gateway {
+    /// Starts it on ports of its own; `server` holds further lines of that table, `rest` the other tables.
+    pub(crate) fn start_with(server: &str, rest: &str) -> Self {
+        let listen = "listen = \"127.0.0.1:0\"";
+        let path = config_file(&format!("[server]\n{listen}\n{server}\n[admin]\n{listen}\n{rest}"));
+        let mut child =
+            binary().args(["run", "-c"]).arg(&path).env("RUST_LOG", "off").stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut address = || {
+            let line = lines.next().expect("the gateway says where it listens").unwrap();
+            line.rsplit("http://").next().unwrap().parse().unwrap()
+        };
+        let (address, admin) = (address(), address());
+        Self { child, address, admin, path }
+    }
+
+    /// One upstream behind `/`; the lines go to its table.
+    pub(crate) fn before(upstream: SocketAddr, upstream_lines: &str) -> Self {
+        Self::start_with("", &one(upstream, upstream_lines, ""))
+    }
+
+    pub(crate) fn terminate(&self) {
+        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Whether it has ended, and how.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// `/status`, read.
+    pub(crate) async fn status(&self) -> serde_json::Value {
+        let res = get(self.admin, "/status").await;
+        serde_json::from_slice(res.body()).unwrap()
+    }
+}
+
+/// The tables of one upstream behind `/`, with further lines in each.
+pub(crate) fn one(upstream: SocketAddr, upstream_lines: &str, route_lines: &str) -> String {
+    format!(
+        "[upstream.u]\naddress = \"{upstream}\"\n{upstream_lines}\n\
+         [route.r]\nprefix = \"/\"\nupstream = \"u\"\n{route_lines}\n"
+    )
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// A request by a client of its own, answered in full.
+pub(crate) async fn call(req: Request<Full<Bytes>>, http2: bool) -> Response<Bytes> {
+    let client = Client::builder(TokioExecutor::new()).http2_only(http2).build_http();
+    let (head, body) = client.request(req).await.unwrap().into_parts();
+    Response::from_parts(head, body.collect().await.unwrap().to_bytes())
+}
+
+pub(crate) async fn get(address: SocketAddr, path: &str) -> Response<Bytes> {
+    call(Request::get(format!("http://{address}{path}")).body(Full::default()).unwrap(), false).await
+}
+
+/// A header as text; empty where there is none.
+pub(crate) fn header<'a, B>(res: &'a Response<B>, name: &str) -> &'a str {
+    res.headers().get(name).map_or("", |value| value.to_str().unwrap())
+}

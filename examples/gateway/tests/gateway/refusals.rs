@@ -1,0 +1,162 @@
+//! What clients get when an upstream is down, slow, or not asked at all.
+
+use crate::{
+    process::{Gateway, call, get, header, one},
+    raw::Upstream,
+};
+use buttress_sim::eventually;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use std::net::SocketAddr;
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpSocket, TcpStream},
+};
+
+/// A port that nobody listens on.
+async fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+/// An upstream that takes calls and never answers.
+async fn hanging() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            kept.push(stream);
+        }
+    });
+    address
+}
+
+fn seen(res: &Response<Bytes>) -> (u16, &str) {
+    (res.status().as_u16(), header(res, "proxy-status"))
+}
+
+#[tokio::test]
+async fn an_unreachable_upstream_is_a_502() {
+    let gateway = Gateway::before(nobody().await, "");
+    let res = get(gateway.address, "/").await;
+    assert_eq!(seen(&res), (502, "buttress; error=connection_refused"));
+}
+
+#[tokio::test]
+async fn an_upstream_that_does_not_take_the_connection_is_a_504() {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    // Connections beyond the queue of a listener that never accepts are left waiting.
+    let _listener = socket.listen(0).unwrap();
+    let mut waiting = Vec::new();
+    for _ in 0..4 {
+        waiting.push(tokio::spawn(TcpStream::connect(address)));
+    }
+    eventually("the queue is full", || waiting.iter().filter(|w| w.is_finished()).count() >= 1).await;
+    let gateway = Gateway::before(address, "connect_timeout = \"200ms\"");
+    let mut last = Response::default();
+    for _ in 0..5 {
+        last = get(gateway.address, "/").await;
+    }
+    assert_eq!(seen(&last), (504, "buttress; error=connection_timeout"));
+}
+
+#[tokio::test]
+async fn a_slow_upstream_is_a_504() {
+    let gateway = Gateway::before(hanging().await, "deadline = { per_try = \"100ms\" }");
+    let res = get(gateway.address, "/").await;
+    assert_eq!(seen(&res), (504, "buttress; error=http_response_timeout"));
+
+    let gateway = Gateway::start_with("", &one(hanging().await, "", "deadline = { total = \"100ms\" }"));
+    let res = get(gateway.address, "/").await;
+    assert_eq!(seen(&res), (504, "buttress; error=http_response_timeout"));
+}
+
+#[tokio::test]
+async fn an_upstream_that_closes_without_an_answer_is_a_502() {
+    let upstream = Upstream::answering("").await;
+    let gateway = Gateway::before(upstream.address, "");
+    assert_eq!(seen(&get(gateway.address, "/").await), (502, "buttress; error=connection_terminated"));
+}
+
+#[tokio::test]
+async fn an_upstream_that_answers_nonsense_is_a_502() {
+    let upstream = Upstream::answering("nonsense\r\n\r\n").await;
+    let gateway = Gateway::before(upstream.address, "");
+    assert_eq!(get(gateway.address, "/").await.status(), 502);
+}
+
+#[tokio::test]
+async fn an_open_breaker_is_a_503_with_retry_after_and_the_upstream_is_left_alone() {
+    let upstream = Upstream::answering("HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n").await;
+    let breaker = "breaker = { consecutive = 3, open_for = \"30s\" }";
+    let gateway = Gateway::before(upstream.address, breaker);
+    for _ in 0..3 {
+        assert_eq!(get(gateway.address, "/").await.status(), 500, "the upstream's own answer goes through");
+    }
+    let res = get(gateway.address, "/").await;
+    assert_eq!(seen(&res), (503, "buttress; error=destination_unavailable"));
+    let after: u64 = header(&res, "retry-after").parse().unwrap();
+    assert!((1..=36).contains(&after), "{after}");
+    assert_eq!(upstream.received().matches("GET ").count(), 3);
+
+    let req = Request::get(format!("http://{}/", gateway.address)).header("accept", "application/json");
+    let res = call(req.body(Full::default()).unwrap(), true).await;
+    assert_eq!(header(&res, "content-type"), "application/problem+json");
+    let problem: serde_json::Value = serde_json::from_slice(res.body()).unwrap();
+    assert_eq!((&problem["status"], &problem["reason"]), (&503.into(), &"breaker_open".into()));
+
+    let status = gateway.status().await;
+    assert_eq!(status["layers"]["upstream.u.breaker"]["state"], "open");
+    assert_eq!(status["layers"]["upstream.u.breaker"]["refused_total"], 2);
+}
+
+#[tokio::test]
+async fn a_full_bulkhead_is_a_503_with_retry_after() {
+    let gateway = Gateway::before(hanging().await, "bulkhead = { limit = 1 }");
+    let held = tokio::spawn({
+        let address = gateway.address;
+        async move { get(address, "/").await }
+    });
+    loop {
+        let status = gateway.status().await;
+        if status["layers"]["upstream.u.bulkhead"]["in_flight"] == 1 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let res = get(gateway.address, "/").await;
+    assert_eq!(seen(&res), (503, "buttress; error=connection_limit_reached"));
+    held.abort();
+}
+
+#[tokio::test]
+async fn clients_that_break_off_their_uploads_do_not_open_the_breaker() {
+    let upstream = Upstream::fine().await;
+    let breaker = "breaker = { consecutive = 2 }";
+    let gateway = Gateway::before(upstream.address, breaker);
+    for i in 1..=10 {
+        let mut client = TcpStream::connect(gateway.address).await.unwrap();
+        let head = format!("POST /{i} HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nsome");
+        client.write_all(head.as_bytes()).await.unwrap();
+        eventually("the upload has begun", || upstream.received().matches("some").count() == i).await;
+        drop(client);
+    }
+    // A chunk that is none breaks the body off as well.
+    for i in 1..=10 {
+        let mut client = TcpStream::connect(gateway.address).await.unwrap();
+        client
+            .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nbad\r\n")
+            .await
+            .unwrap();
+        eventually("the upload has begun", || upstream.received().matches("bad").count() == i).await;
+        client.write_all(b"zz\r\n").await.unwrap();
+        crate::raw::rest(&mut client).await;
+    }
+    assert_eq!(get(gateway.address, "/").await.status(), 200);
+    let status = gateway.status().await;
+    assert_eq!(status["layers"]["upstream.u.breaker"]["opened_total"], 0, "{status:#}");
+    assert_eq!(status["layers"]["upstream.u.bulkhead"]["in_flight"], 0, "{status:#}");
+}
