@@ -64,6 +64,7 @@ const FAULTS: &[(Fault, Make, &str)] = &[
     (Fault::TieForgetsBadHeads, limiter, "an_early_drop_says_nothing_unless_the_head_was_bad"),
     (Fault::TieEndsAtTheHead, limiter, "an_early_drop_says_nothing_unless_the_head_was_bad"),
     (Fault::SpawnsTheBody, limiter, "an_early_drop_says_nothing_unless_the_head_was_bad"),
+    (Fault::TieForgetsTunnels, limiter, "an_upgraded_connection_keeps_its_permit"),
     (Fault::EatsEndOfStream, breaker, "bodies_pass_through_unchanged"),
     (Fault::EatsSizeHint, breaker, "bodies_pass_through_unchanged"),
     (Fault::EatsTrailers, breaker, "bodies_pass_through_unchanged"),

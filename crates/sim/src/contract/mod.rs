@@ -130,6 +130,7 @@ macro_rules! __contract_rules {
             a_permit_is_held_to_the_end_of_the_body(false)
             a_finished_call_settles_once_with_its_outcome(false)
             an_early_drop_says_nothing_unless_the_head_was_bad(false)
+            an_upgraded_connection_keeps_its_permit(false)
             bodies_pass_through_unchanged(false)
             the_latency_ends_at_the_head(true)
             it_works_under_a_paused_clock(true)

@@ -62,6 +62,7 @@ pub enum Fault {
     // The tie's: permits tied to bodies by hand.
     TiesByHand,
     TieRefusesGrpcPlainly,
+    TieForgetsTunnels,
     TieKnowsNoneOnly,
     TieKnowsNoLength,
     TieKnowsNoBodilessAnswer,

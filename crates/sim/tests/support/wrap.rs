@@ -268,6 +268,12 @@ impl Shell {
             let declared = res.body().size_hint().exact().or(declared);
             let left = if fault == Fault::TieKnowsNoLength || grpc { None } else { declared };
             let over = bodiless || left == Some(0) || (res.body().is_end_stream() && fault != Fault::TieKnowsNoneOnly);
+            if res.status() == StatusCode::SWITCHING_PROTOCOLS && fault != Fault::TieForgetsTunnels {
+                permit.conclude(outcome, None);
+                let mut res = res;
+                res.extensions_mut().insert(Arc::new(Mutex::new(permit)));
+                return Ok(res);
+            }
             if over || fault == Fault::TieEndsAtTheHead {
                 permit.conclude(outcome, None);
                 return Ok(res);

@@ -219,6 +219,29 @@ fn status(status: u16) -> Response<AnyBody> {
     res
 }
 
+/// The outcome of a 101 is known with it; the permit stays with the connection, in the response's extensions.
+pub(crate) async fn an_upgraded_connection_keeps_its_permit(make: &dyn Fn() -> Subject) -> Verdict {
+    for role in Role::HTTP {
+        let subject = make();
+        let Some(running) = subject.running() else { return Ok(()) };
+        let before = outcomes(&subject);
+        let upgrade = || {
+            let mut res = Response::new(AnyBody::default());
+            *res.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            res
+        };
+        let stack = Stack::new(&subject, role, answers(upgrade));
+        let res = stack.ask(get()).await.map_err(|error| format!("{role:?}: {error}"))?;
+        counted(&format!("{role:?}, 101"), Outcome::Success, &stack, &subject, before)?;
+        let (parts, body) = res.into_parts();
+        drop(body);
+        held(&subject, running, 1, || format!("{role:?}, 101: its body is gone, the connection is not"))?;
+        drop(parts);
+        held(&subject, running, 0, || format!("{role:?}, 101: the connection is closed"))?;
+    }
+    Ok(())
+}
+
 /// What a reader sees of a body, step by step.
 async fn trace(mut body: AnyBody) -> Vec<String> {
     let mut steps = Vec::new();

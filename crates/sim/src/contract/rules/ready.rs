@@ -101,6 +101,7 @@ pub(crate) async fn poll_ready_fails_only_with_the_inner_services_own_error(make
             Poll::Ready(Err(error)) if error.is::<ReadinessError>() => {}
             other => return Err(format!("{role:?}: the inner readiness failed, the layer said {other:?}")),
         }
+        drop(failing);
         if let Some(limit) = subject.limit {
             let latch = Latch::new();
             let script = held_by(&latch);
@@ -160,6 +161,7 @@ pub(crate) async fn an_unready_inner_service_is_never_called(make: &dyn Fn() -> 
         let mut unready = service(&subject, role, &script.clone().readiness(Readiness::Never));
         let ready = poll_ready(&mut unready).await;
         ensure!(ready.is_pending(), "{role:?}: the inner service is not ready, the layer says {ready:?}");
+        drop(unready);
 
         let mut one = service(&subject, role, &script);
         for _ in 0..3 {
