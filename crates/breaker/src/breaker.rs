@@ -1,7 +1,7 @@
 use crate::{BreakerConfig, BreakerPermit, BreakerSnapshot, State, Transition, machine::Machine};
 use buttress_core::{
-    Clock, ConfigError, Error, Fresh, Handle, Mode, Outcome, Rejection, Settle, Signal,
-    Striped, TokioClock, Value, sync::lock,
+    Clock, ConfigError, Error, Fresh, Handle, Mode, Outcome, Rejection, Settle, Signal, Striped, TokioClock, Value,
+    sync::lock,
 };
 use std::{
     fmt,
@@ -25,6 +25,13 @@ use std::{
 /// ```
 pub struct Breaker {
     pub(crate) shared: Striped<Machine>,
+}
+
+impl Default for Breaker {
+    /// A breaker with the default config.
+    fn default() -> Self {
+        Self::new(BreakerConfig::default()).expect("the defaults are valid")
+    }
 }
 
 impl Breaker {

@@ -39,7 +39,8 @@ struct Stripe {
 impl InFlight {
     pub(crate) fn new(threshold: Duration, stripes: usize) -> Self {
         Self {
-            geometry: AtomicU64::new(unit(threshold)),
+            // Epochs begin at 1, above the first floor.
+            geometry: AtomicU64::new(1 << UNIT_BITS | unit(threshold)),
             floor: AtomicU64::new(0),
             reported: AtomicU64::new(0),
             stripes: (0..stripes)
@@ -100,7 +101,8 @@ impl InFlight {
         }
     }
 
-    /// How many calls have been in flight for the threshold or longer (by at most an eighth, they are seen late).
+    /// How many calls have been in flight for the threshold or longer (seen late by an eighth
+    /// at most; by a quarter if they began just after the circuit closed).
     pub(crate) fn old(&self, now: u64) -> u64 {
         let (floor, present) = (self.floor.load(Relaxed), self.epoch(now));
         self.sum(floor, |began| began + AGE < present)

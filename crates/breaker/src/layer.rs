@@ -12,7 +12,7 @@ use tokio::time::Sleep;
 /// The layer of a [`Breaker`]: `BreakerLayer::new(config.build()?)`.
 ///
 /// Every service, clone and connection of one layer shares the circuit; [`GateLayer::fresh`] makes another one.
-pub type BreakerLayer<P = Opaque> = GateLayer<Breaker, P>;
+pub type BreakerLayer = GateLayer<Breaker>;
 
 /// What a clone of the service keeps between `poll_ready` and `call`.
 #[derive(Default)]

@@ -36,3 +36,8 @@ pub struct Counts {
     /// Those that were slow, whether they failed or not.
     pub slow: u64,
 }
+
+#[cfg(all(test, buttress_loom))]
+mod loom_tests;
+#[cfg(all(test, not(buttress_loom)))]
+mod tests;

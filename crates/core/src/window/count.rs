@@ -1,5 +1,8 @@
 use super::Counts;
-use crate::sync::{AtomicU64, Ordering::Relaxed};
+use crate::sync::{
+    AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed},
+};
 use std::fmt;
 
 // Every word: [ generation 24 | ... 40 ].
@@ -86,7 +89,7 @@ impl CountWindow {
         let (mask, wanted) = ((1 | 1 << HALF) << bit, outcome << bit);
         // A failure is in the total before its bit is in the ring, so the total is never behind. An outcome that is already
         // there needs no write, and so does a success in a word of an older generation, which reads as zeros.
-        let seen = word.load(Relaxed);
+        let seen = word.load(Acquire);
         let present = if seen >> TAG_SHIFT == tag { seen & mask } else { 0 };
         if present == wanted {
             return;
@@ -101,6 +104,12 @@ impl CountWindow {
         if plus | minus != 0 {
             update(&self.totals, tag, |totals| totals + plus - minus);
         }
+    }
+
+    #[cfg(all(test, not(buttress_loom)))]
+    pub(super) fn words(&self) -> Vec<u64> {
+        let words = self.ring.iter().chain([&self.head, &self.totals]);
+        words.map(|word| word.load(Relaxed)).collect()
     }
 
     #[cfg(test)]
@@ -121,17 +130,17 @@ impl fmt::Debug for CountWindow {
 }
 
 /// Changes the body of a word of generation `tag` (an older one reads as 0) and returns the old body; `None`: a newer
-/// generation owns the word.
+/// generation owns the word. Who sees a bit also sees that it is in the total: hence acquire and release.
 #[inline]
 fn update(word: &AtomicU64, tag: u64, change: impl Fn(u64) -> u64) -> Option<u64> {
-    let mut seen = word.load(Relaxed);
+    let mut seen = word.load(Acquire);
     loop {
         let body = match seen >> TAG_SHIFT {
             same if same == tag => seen & BODY_MASK,
             other if tag.wrapping_sub(other) & TAG_MASK > TAG_MASK / 2 => return None,
             _ => 0,
         };
-        match word.compare_exchange_weak(seen, tag << TAG_SHIFT | change(body), Relaxed, Relaxed) {
+        match word.compare_exchange_weak(seen, tag << TAG_SHIFT | change(body), AcqRel, Acquire) {
             Ok(_) => return Some(body),
             Err(now) => seen = now,
         }

@@ -32,11 +32,14 @@ const LENGTH_MASK: u64 = (1 << LENGTH_BITS) - 1;
 /// a decision, at most `max(16, 4 x stripes)` successes that took no time sit in an older bucket than they belong to.
 /// It errs towards fewer successes.
 ///
-/// Counts that overflow are halved together, so rates are kept.
+/// Counts that come near the end of their range (8 million successes, half a million failures in one bucket) are halved
+/// together, so rates are kept.
 pub struct TimeWindow {
     /// The current epoch, as far as anybody looked.
     current: AtomicU64,
     geometry: AtomicU64,
+    /// The first epoch of the latest generation.
+    begun: AtomicU64,
     /// A stripe asks for the clock when its bucket's successes are a multiple of this mask plus one.
     sample: u64,
     stripes: Box<[Stripe]>,
@@ -53,6 +56,30 @@ impl Stripe {
     fn new() -> Self {
         Self { calls: array::from_fn(|_| AtomicU64::new(0)), slow: array::from_fn(|_| AtomicU64::new(0)) }
     }
+
+    /// Adds [`FAILURE`] or 1, a success. Returns the successes in the bucket.
+    #[inline]
+    fn record(&self, epoch: u64, one: u64) -> u64 {
+        let calls = add(&self.calls[place(epoch)], epoch, |calls| calls + one);
+        if is_half_full(calls) {
+            self.halve(epoch);
+        }
+        calls & SUCCESS_MASK
+    }
+
+    /// A count is half way to the end of its range (before it, as other threads go on counting): half of everything keeps
+    /// the rates.
+    #[cold]
+    fn halve(&self, epoch: u64) {
+        add(&self.calls[place(epoch)], epoch, |calls| {
+            if is_half_full(calls) {
+                (calls >> SUCCESS_BITS) / 2 << SUCCESS_BITS | (calls & SUCCESS_MASK) / 2
+            } else {
+                calls
+            }
+        });
+        add(&self.slow[place(epoch)], epoch, |slow| slow / 2);
+    }
 }
 
 impl TimeWindow {
@@ -62,6 +89,7 @@ impl TimeWindow {
         Self {
             current: AtomicU64::new(0),
             geometry: AtomicU64::new(bucket_millis(length)),
+            begun: AtomicU64::new(0),
             sample: (16 / stripes.next_power_of_two()).max(4) as u64 - 1,
             stripes: (0..stripes).map(|_| Stripe::new()).collect(),
         }
@@ -75,30 +103,38 @@ impl TimeWindow {
         if current >= epoch { current } else { self.rotate(current, epoch) }
     }
 
-    /// The epoch from which a generation that begins at `now` counts: nothing recorded before is in it.
+    /// The epoch from which a generation that begins at `now` counts: nothing recorded before is in it. It may lie ahead of
+    /// the present bucket; until then the generation fills its first one.
     pub fn next_epoch(&self, now: u64) -> u64 {
-        self.advance(now) + 1
+        let current = self.advance(now);
+        let mut begun = self.begun.load(Relaxed);
+        loop {
+            let next = current.max(begun) + 1;
+            match self.begun.compare_exchange_weak(begun, next, Relaxed, Relaxed) {
+                Ok(_) => return next,
+                Err(seen) => begun = seen,
+            }
+        }
     }
 
     /// Counts a success in the current bucket, or in `start` if that is later. True: advance the window, please.
     #[inline]
     pub fn success(&self, stripe: usize, start: u64) -> bool {
         let epoch = self.current.load(Relaxed).max(start);
-        let counted = add(&self.stripe(stripe).calls[place(epoch)], epoch, 1);
-        counted & self.sample == 0
+        self.stripes[stripe].record(epoch, 1) & self.sample == 0
     }
 
     /// Counts a failure in the bucket `epoch`, or in `start` if that is later.
     #[inline]
     pub fn failure(&self, stripe: usize, start: u64, epoch: u64) {
         let epoch = epoch.max(start);
-        add(&self.stripe(stripe).calls[place(epoch)], epoch, FAILURE);
+        self.stripes[stripe].record(epoch, FAILURE);
     }
 
     /// Counts one of the calls as slow.
     pub fn slow(&self, stripe: usize, start: u64, epoch: u64) {
         let epoch = epoch.max(start);
-        add(&self.stripe(stripe).slow[place(epoch)], epoch, 1);
+        add(&self.stripes[stripe].slow[place(epoch)], epoch, |slow| slow + 1);
     }
 
     /// What the window holds at `now`, of the generation that counts from `start`.
@@ -130,7 +166,7 @@ impl TimeWindow {
             return;
         }
         // Epochs only grow, and the new ones begin where no old bucket counts any more.
-        let first = self.advance(now) + RING as u64;
+        let first = self.advance(now).max(self.begun.load(Relaxed)) + RING as u64;
         let offset = first.saturating_sub(now / (millis * 1_000_000));
         self.geometry.store(offset << LENGTH_BITS | millis, Relaxed);
         self.advance(now);
@@ -145,11 +181,6 @@ impl TimeWindow {
     fn epoch(&self, now: u64) -> u64 {
         let geometry = self.geometry.load(Relaxed);
         now / ((geometry & LENGTH_MASK) * 1_000_000) + (geometry >> LENGTH_BITS)
-    }
-
-    #[inline]
-    fn stripe(&self, stripe: usize) -> &Stripe {
-        &self.stripes[stripe]
     }
 
     #[cold]
@@ -172,32 +203,29 @@ impl fmt::Debug for TimeWindow {
     }
 }
 
-/// Adds `one` to the bucket `epoch`, which replaces an older one in its word. Returns the low count; a bucket that has been
-/// replaced itself is left alone, and any count will do.
 #[inline]
-fn add(word: &AtomicU64, epoch: u64, one: u64) -> u64 {
+fn is_half_full(calls: u64) -> bool {
+    calls & (1 << (SUCCESS_BITS - 1) | 1 << (COUNT_BITS - 1)) != 0
+}
+
+/// Changes the counts of the bucket `epoch`, which replaces an older one in its word, and returns them. A bucket that has been
+/// replaced itself is left alone.
+#[inline]
+fn add(word: &AtomicU64, epoch: u64, change: impl Fn(u64) -> u64) -> u64 {
     let tag = tag(epoch);
     let mut seen = word.load(Relaxed);
     loop {
-        let next = if seen >> COUNT_BITS == tag { bump(seen, one) } else { tag << COUNT_BITS | one };
-        if seen >> COUNT_BITS != tag && is_older(tag, seen >> COUNT_BITS) {
-            return 1;
-        }
-        match word.compare_exchange_weak(seen, next, Relaxed, Relaxed) {
-            Ok(_) => return next & SUCCESS_MASK,
+        let counts = match seen >> COUNT_BITS {
+            same if same == tag => seen & COUNT_MASK,
+            other if is_older(tag, other) => return 1,
+            _ => 0,
+        };
+        let next = change(counts);
+        match word.compare_exchange_weak(seen, tag << COUNT_BITS | next, Relaxed, Relaxed) {
+            Ok(_) => return next,
             Err(now) => seen = now,
         }
     }
-}
-
-/// The same word with `one` more. Where a count would leave its range both are halved first.
-#[inline]
-fn bump(word: u64, one: u64) -> u64 {
-    let (successes, failures) = (word & SUCCESS_MASK, word >> SUCCESS_BITS & FAILURE_MASK);
-    if successes == SUCCESS_MASK || failures == FAILURE_MASK {
-        return word >> COUNT_BITS << COUNT_BITS | failures / 2 << SUCCESS_BITS | successes / 2;
-    }
-    word + one
 }
 
 #[inline]

@@ -1,0 +1,156 @@
+//! The shipped breaker under every interleaving of a few calls.
+
+use crate::{BreakerConfig, State, machine::Machine};
+use buttress_core::{
+    Clock, Outcome, TokioClock,
+    sync::{Arc, Ordering::SeqCst},
+};
+use loom::thread::spawn;
+use std::time::{Duration, Instant};
+
+fn check(test: impl Fn(Instant) + Sync + Send + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(move || test(TokioClock.now()));
+}
+
+fn machine(config: BreakerConfig, now: Instant) -> Arc<Machine> {
+    Arc::new(Machine::new(config.failure_rate(None).seed(1), now, 1))
+}
+
+fn state(machine: &Machine) -> State {
+    State::of(machine.word())
+}
+
+fn settle(machine: &Machine, mut ticket: crate::machine::Ticket, outcome: Outcome, now: Instant) {
+    machine.conclude(&mut ticket, 0, outcome, None, &now);
+}
+
+/// Half-open, at the moment returned.
+fn half_open(machine: &Machine, now: Instant) -> Instant {
+    settle(machine, machine.admit(0, &now).unwrap(), Outcome::Failure, now);
+    let later = now + Duration::from_secs(60);
+    settle(machine, machine.admit(0, &later).unwrap(), Outcome::Ignored, later);
+    assert_eq!(state(machine), State::HalfOpen);
+    later
+}
+
+#[test]
+fn loom_of_two_failures_one_trips_it() {
+    check(|now| {
+        let machine = machine(BreakerConfig::default().consecutive(1), now);
+        let tickets = [(); 2].map(|()| machine.admit(0, &now).unwrap());
+        let threads = tickets.map(|ticket| {
+            let machine = machine.clone();
+            spawn(move || settle(&machine, ticket, Outcome::Failure, now))
+        });
+        threads.into_iter().for_each(|t| t.join().unwrap());
+        assert_eq!((state(&machine), machine.opened.load(SeqCst), machine.word().generation()), (State::Open, 1, 1));
+    });
+}
+
+#[test]
+fn loom_failures_in_a_row_are_counted_exactly() {
+    check(|now| {
+        let machine = machine(BreakerConfig::default().consecutive(3), now);
+        let tickets = [(); 2].map(|()| machine.admit(0, &now).unwrap());
+        let threads = tickets.map(|ticket| {
+            let machine = machine.clone();
+            spawn(move || settle(&machine, ticket, Outcome::Failure, now))
+        });
+        threads.into_iter().for_each(|t| t.join().unwrap());
+        assert_eq!(machine.consecutive(machine.word()), 2);
+    });
+}
+
+#[test]
+fn loom_an_old_result_never_moves_a_new_generation() {
+    check(|now| {
+        let machine = machine(BreakerConfig::default().consecutive(1).close_after(1).probe_window(1), now);
+        let old = machine.admit(0, &now).unwrap();
+        let stale = {
+            let machine = machine.clone();
+            spawn(move || settle(&machine, old, Outcome::Failure, now))
+        };
+        machine.reset(machine.nanos(&now));
+        stale.join().unwrap();
+        let counted = machine.counts(machine.word(), machine.nanos(&now)).failures;
+        let opened = machine.opened.load(SeqCst);
+        // Before the reset it opens the circuit, which the reset closes; after it, it says nothing.
+        assert_eq!((state(&machine), counted), (State::Closed, 0), "opened {opened}");
+        assert_eq!(machine.consecutive(machine.word()), 0);
+    });
+}
+
+#[test]
+fn loom_probe_places_are_conserved() {
+    check(|now| {
+        let machine = machine(BreakerConfig::default().consecutive(1).probes(1), now);
+        let now = half_open(&machine, now);
+        let threads = [Outcome::Ignored, Outcome::Success].map(|outcome| {
+            let machine = machine.clone();
+            spawn(move || match machine.admit(0, &now) {
+                Ok(ticket) => {
+                    assert_eq!(machine.word().tally().in_flight, 1, "one at once");
+                    settle(&machine, ticket, outcome, now);
+                }
+                Err(_) => {}
+            })
+        });
+        threads.into_iter().for_each(|t| t.join().unwrap());
+        assert_eq!((state(&machine), machine.word().tally().in_flight), (State::HalfOpen, 0));
+        assert!(machine.admit(0, &now).is_ok());
+    });
+}
+
+#[test]
+fn loom_it_closes_once() {
+    check(|now| {
+        let machine = machine(BreakerConfig::default().consecutive(1).close_after(1).probe_window(2), now);
+        let now = half_open(&machine, now);
+        let tickets = [(); 2].map(|()| machine.admit(0, &now).unwrap());
+        let threads = tickets.map(|ticket| {
+            let machine = machine.clone();
+            spawn(move || settle(&machine, ticket, Outcome::Success, now))
+        });
+        threads.into_iter().for_each(|t| t.join().unwrap());
+        assert_eq!((state(&machine), machine.word().generation()), (State::Closed, 3));
+    });
+}
+
+#[test]
+fn loom_a_probe_ends_or_expires_and_not_both() {
+    check(|now| {
+        let config = BreakerConfig::default().consecutive(1).probe_deadline(Duration::from_secs(1));
+        let machine = machine(config.close_after(2).probe_window(3).probes(1), now);
+        let now = half_open(&machine, now);
+        let ticket = machine.admit(0, &now).unwrap();
+        let late = now + Duration::from_secs(2);
+        let ending = {
+            let machine = machine.clone();
+            spawn(move || settle(&machine, ticket, Outcome::Success, late))
+        };
+        machine.examine(machine.nanos(&late));
+        ending.join().unwrap();
+        let tally = machine.word().tally();
+        assert_eq!((tally.in_flight, tally.successes + tally.failures), (0, 1));
+    });
+}
+
+#[test]
+fn loom_calls_that_come_and_go_leave_the_rings_empty() {
+    check(|now| {
+        let machine = machine(BreakerConfig::default().consecutive(9), now);
+        let threads = [0, 11].map(|second| {
+            let machine = machine.clone();
+            let now = now + Duration::from_secs(second);
+            spawn(move || {
+                let mut ticket = machine.admit(0, &now).unwrap();
+                machine.pending(&mut ticket, 0, &now);
+                settle(&machine, ticket, Outcome::Ignored, now);
+            })
+        });
+        threads.into_iter().for_each(|t| t.join().unwrap());
+        assert_eq!((machine.hung.all(), state(&machine)), (0, State::Closed));
+    });
+}

@@ -1,0 +1,207 @@
+//! Through tower, on a paused clock.
+
+use super::{MS, S, consecutive};
+use crate::{Admission, BreakerConfig, BreakerLayer, State};
+use buttress_core::{Error, Handle, Mode, Outcome, Reason, Signal};
+use std::{
+    convert::Infallible,
+    future::pending,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Waker},
+};
+use tokio::time::{sleep, timeout};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+
+type Failure = Error<io::Error>;
+
+/// `true` works, `false` fails.
+async fn answer(good: bool) -> Result<u32, Failure> {
+    if good { Ok(1) } else { Err(Error::Inner(io::Error::other("broken"))) }
+}
+
+fn layer(config: BreakerConfig) -> BreakerLayer {
+    BreakerLayer::new(config.build().unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_opens_refuses_probes_and_closes() {
+    let layer = layer(consecutive(2).close_after(1).probe_window(1));
+    let handle = layer.handle();
+    let service = ServiceBuilder::new().layer(layer).service(service_fn(answer));
+    for _ in 0..2 {
+        assert!(matches!(service.clone().oneshot(false).await, Err(Error::Inner(_))));
+    }
+    let refusal = *service.clone().oneshot(true).await.unwrap_err().rejection().unwrap();
+    assert_eq!((refusal.reason, refusal.layer), (Reason::BreakerOpen, "breaker"));
+    sleep(refusal.retry_after.unwrap()).await;
+    assert_eq!(service.clone().oneshot(true).await.unwrap(), 1);
+    let seen = handle.snapshot();
+    assert_eq!((seen.state, seen.opened_total, seen.refused_total), (State::Closed, 1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_service_of_a_layer_shares_the_circuit_and_a_fresh_one_does_not() {
+    let layer = layer(consecutive(1));
+    let (a, b) = (layer.layer(service_fn(answer)), layer.layer(service_fn(answer)));
+    let fresh = layer.fresh().layer(service_fn(answer));
+    a.oneshot(false).await.unwrap_err();
+    assert!(b.oneshot(true).await.unwrap_err().rejection().is_some());
+    assert_eq!(fresh.oneshot(true).await.unwrap(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn peer_07_calls_dropped_by_an_outer_deadline_open_it() {
+    let layer = layer(BreakerConfig::default());
+    let handle = layer.handle();
+    let hung = layer.layer(service_fn(|()| pending::<Result<(), Failure>>()));
+    let calls: Vec<_> = (0..1000).map(|_| tokio::spawn(timeout(6 * S, hung.clone().oneshot(())))).collect();
+    for call in calls {
+        assert!(call.await.unwrap().is_err());
+    }
+    assert_eq!(handle.state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_give_up_soon_do_not_open_it() {
+    let layer = layer(BreakerConfig::default().consecutive(5));
+    let handle = layer.handle();
+    let service = layer.layer(service_fn(|()| async {
+        sleep(S).await;
+        Ok::<(), Failure>(())
+    }));
+    for _ in 0..1000 {
+        assert!(timeout(MS, service.clone().oneshot(())).await.is_err());
+    }
+    let seen = handle.snapshot();
+    assert_eq!((seen.state, seen.calls, seen.in_flight), (State::Closed, 0, 0));
+    service.oneshot(()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_dropped_after_any_number_of_polls_leaves_nothing() {
+    for polls in 0..5 {
+        let layer = layer(consecutive(1));
+        let handle = layer.handle();
+        let mut service = layer.layer(service_fn(|()| pending::<Result<(), Failure>>()));
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut call = Box::pin(service.ready().await.unwrap().call(()));
+        for _ in 0..polls {
+            assert!(call.as_mut().poll(&mut cx).is_pending());
+        }
+        drop(call);
+        let seen = handle.snapshot();
+        assert_eq!((seen.in_flight, seen.calls, seen.state), (0, 0, State::Closed), "{polls} polls");
+        assert_eq!(handle.shared.leased(), 0);
+    }
+}
+
+/// Ready only when told.
+#[derive(Clone, Default)]
+struct Stubborn(Arc<AtomicBool>, Arc<AtomicUsize>);
+
+impl Service<()> for Stubborn {
+    type Response = ();
+    type Error = Failure;
+    type Future = std::future::Ready<Result<(), Failure>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        self.1.fetch_add(1, SeqCst);
+        if self.0.load(SeqCst) { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        assert!(self.0.load(SeqCst), "called before it was ready");
+        std::future::ready(Ok(()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_parked_on_an_inner_service_is_woken_and_refused_when_it_opens() {
+    let layer = layer(consecutive(1));
+    let handle = layer.handle();
+    let service = layer.layer(Stubborn::default());
+    let parked = tokio::spawn(service.oneshot(()));
+    sleep(MS).await;
+    assert!(!parked.is_finished());
+    let failing = handle.try_acquire().unwrap();
+    failing.settle_at(Outcome::Failure, None, &buttress_core::TokioClock);
+    let refused = timeout(S, parked).await.expect("woken").unwrap();
+    assert!(refused.unwrap_err().rejection().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn open_it_does_not_ask_the_inner_service_and_keeps_its_word() {
+    let layer = layer(consecutive(1));
+    let handle = layer.handle();
+    let inner = Stubborn::default();
+    let mut service = layer.layer(inner.clone());
+    handle.call(async { Err::<(), _>(()) }).await.unwrap_err();
+    service.ready().await.unwrap();
+    assert_eq!(inner.1.load(SeqCst), 0, "not asked");
+    handle.reset();
+    assert!(service.call(()).await.unwrap_err().rejection().is_some(), "refused although it has closed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_back_pressure_callers_wait_for_the_next_probe() {
+    let layer = layer(consecutive(1).close_after(1).probe_window(1).admission(Admission::BackPressure));
+    let handle = layer.handle();
+    let service = layer.layer(service_fn(answer));
+    service.clone().oneshot(false).await.unwrap_err();
+    let wait = handle.snapshot().retry_in.unwrap();
+    let waiting = tokio::spawn(service.clone().oneshot(true));
+    sleep(wait - 2 * MS).await;
+    assert!(!waiting.is_finished());
+    sleep(4 * MS).await;
+    assert!(waiting.is_finished());
+    assert_eq!(waiting.await.unwrap().unwrap(), 1);
+
+    service.clone().oneshot(false).await.unwrap_err();
+    let waiting = tokio::spawn(service.clone().oneshot(true));
+    sleep(MS).await;
+    handle.reset();
+    assert_eq!(timeout(MS, waiting).await.expect("a reset wakes them").unwrap().unwrap(), 1);
+
+    handle.set_mode(Mode::ForcedOpen).unwrap();
+    let waiting = tokio::spawn(service.clone().oneshot(true));
+    sleep(MS).await;
+    assert!(!waiting.is_finished());
+    handle.set_mode(Mode::Auto).unwrap();
+    assert_eq!(timeout(MS, waiting).await.expect("a mode wakes them").unwrap().unwrap(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn observe_only_lets_calls_through_a_layer_and_counts_them_apart() {
+    let layer = layer(consecutive(1));
+    let handle = layer.handle();
+    handle.set_mode(Mode::OBSERVE_ONLY).unwrap();
+    let service = layer.layer(service_fn(answer));
+    for _ in 0..5 {
+        assert!(matches!(service.clone().oneshot(false).await, Err(Error::Inner(_))));
+    }
+    let seen = handle.snapshot();
+    assert_eq!((seen.state, seen.let_through_total, seen.refused_total), (State::Open, 4, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn things_that_are_not_services_can_be_called_through_it() {
+    let breaker = consecutive(2).build().unwrap();
+    let lost = || async { Err::<Infallible, _>("lost") };
+    assert_eq!(breaker.call(lost()).await, Err(Error::Inner("lost")));
+    assert_eq!(breaker.call_with(lost(), |_| Outcome::Success).await, Err(Error::Inner("lost")));
+    assert_eq!(breaker.snapshot().consecutive, 0, "judged a success");
+    for _ in 0..2 {
+        breaker.call(lost()).await.unwrap_err();
+    }
+    assert!(breaker.call(lost()).await.unwrap_err().rejection().is_some());
+    assert!(breaker.signal().is(Signal::OPEN));
+
+    let breaker = BreakerConfig::default().min_calls(1).build().unwrap();
+    let call = timeout(6 * S, breaker.call(pending::<Result<(), ()>>()));
+    assert!(call.await.is_err());
+    assert_eq!(breaker.state(), State::Open, "a hung call");
+}
