@@ -103,18 +103,18 @@ impl fmt::Debug for Registry {
 
 #[cfg(feature = "serde")]
 impl serde::Serialize for Entry {
-    /// `{"name", "kind", "mode", <reading>: <value>, ..}`; durations in seconds.
+    /// `{"name", "kind", "mode", <reading>: <value>, ..}`; a duration is `<reading>_seconds`.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeMap;
         let mut map = serializer.serialize_map(Some(3 + self.readings.len()))?;
         map.serialize_entry("name", &self.name)?;
         map.serialize_entry("kind", self.kind)?;
         map.serialize_entry("mode", self.mode.as_str())?;
-        for (name, value) in &self.readings {
+        for (name, value) in self.readings.iter().filter(|(name, _)| *name != "mode") {
             match value {
                 Value::Count(n) | Value::Gauge(n) => map.serialize_entry(name, n)?,
                 Value::Ratio(share) => map.serialize_entry(name, share)?,
-                Value::Duration(span) => map.serialize_entry(name, &span.as_secs_f64())?,
+                Value::Duration(span) => map.serialize_entry(&format!("{name}_seconds"), &span.as_secs_f64())?,
                 Value::State(state, _) => map.serialize_entry(name, state)?,
                 // A kind of reading newer than this crate.
                 _ => {}

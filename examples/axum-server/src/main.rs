@@ -20,7 +20,7 @@ fn app(registry: Registry) -> Router {
         .route("/stuck", get(async || std::future::pending::<()>().await))
         .layer(chain)
         // Outside the chain: it answers when everything else is full.
-        .route("/status", get(async |State(registry): State<Registry>| Json(format!("{:?}", registry.snapshot()))))
+        .route("/status", get(async |State(registry): State<Registry>| Json(registry.snapshot())))
         .with_state(registry)
 }
 
@@ -40,11 +40,11 @@ async fn main() -> io::Result<()> {
         println!("report {n}: {}", answer.await??);
     }
     println!("stuck:    {}", ask(local, "/stuck").await?);
-    println!("status:   {}", ask(local, "/status").await?);
+    println!("status:\n{}", ask(local, "/status").await?);
     Ok(())
 }
 
-/// The status line and, of a refusal, when to come back.
+/// The status line and, of a refusal, when to come back; of the status page, the page.
 async fn ask(server: std::net::SocketAddr, path: &str) -> io::Result<String> {
     let mut connection = TcpStream::connect(server).await?;
     connection
@@ -52,6 +52,9 @@ async fn ask(server: std::net::SocketAddr, path: &str) -> io::Result<String> {
         .await?;
     let mut answer = String::new();
     connection.read_to_string(&mut answer).await?;
+    if let Some(page) = answer.lines().last().filter(|line| line.starts_with('[')) {
+        return Ok(page.replace("},{", "},\n {"));
+    }
     let retry_after = answer.lines().find(|line| line.starts_with("retry-after")).unwrap_or_default();
     Ok(format!("{} {retry_after}", answer.lines().next().unwrap_or_default()))
 }

@@ -9,12 +9,12 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
 };
-use tower::{Service, ServiceBuilder, ServiceExt as _};
+use tower::{ServiceBuilder, ServiceExt as _};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let reqwest = reqwest::Client::builder().retry(reqwest::retry::never()).build()?;
-    let mut client = ServiceBuilder::new()
+    let client = ServiceBuilder::new()
         .http_client()
         .deadline(Duration::from_millis(500))
         .breaker(Breaker::default())
@@ -25,7 +25,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     for path in ["", "slow"] {
         let request = reqwest.get(format!("{server}/{path}")).build()?;
         let request: http::Request<reqwest::Body> = request.try_into()?;
-        match client.ready().await?.call(request).await {
+        match client.clone().oneshot(request).await {
             Ok(response) => {
                 let response = reqwest::Response::from(response.map(reqwest::Body::wrap));
                 println!("/{path}: {} {:?}", response.status(), response.text().await?);
