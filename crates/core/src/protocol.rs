@@ -146,31 +146,37 @@ impl Cut for NoCut {
 
 /// What a value or an error of an opaque call says about health. A closure `Fn(Result<&Res, &Err>) -> Outcome` is one.
 pub trait ClassifyResult<Res, Err>: Clone {
-    /// The outcome of a result that is no refusal of ours.
-    fn outcome(&self, result: Result<&Res, &Err>) -> Outcome;
+    /// The outcome of a result that is no refusal of ours. `None`: what everybody thinks of it (`Ok` is a success, `Err` a
+    /// failure, unless its sources excuse it).
+    fn outcome(&self, result: Result<&Res, &Err>) -> Option<Outcome>;
 }
 
 /// `Ok` is a success, `Err` a failure.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ByResult;
 
-impl<Res, Err: ChainError> ClassifyResult<Res, Err> for ByResult {
+impl<Res, Err> ClassifyResult<Res, Err> for ByResult {
     #[inline]
-    fn outcome(&self, result: Result<&Res, &Err>) -> Outcome {
-        match result {
-            Ok(_) => Outcome::Success,
-            #[cfg(feature = "http")]
-            Err(error) => error.cause().map_or(Outcome::Failure, crate::http::error_outcome),
-            #[cfg(not(feature = "http"))]
-            Err(_) => Outcome::Failure,
-        }
+    fn outcome(&self, _: Result<&Res, &Err>) -> Option<Outcome> {
+        None
     }
 }
 
 impl<Res, Err, F: Fn(Result<&Res, &Err>) -> Outcome + Clone> ClassifyResult<Res, Err> for F {
     #[inline]
-    fn outcome(&self, result: Result<&Res, &Err>) -> Outcome {
-        self(result)
+    fn outcome(&self, result: Result<&Res, &Err>) -> Option<Outcome> {
+        Some(self(result))
+    }
+}
+
+/// What an error says by its sources.
+fn by_cause(error: &impl ChainError) -> Outcome {
+    #[cfg(feature = "http")]
+    return error.cause().map_or(Outcome::Failure, crate::http::error_outcome);
+    #[cfg(not(feature = "http"))]
+    {
+        let _ = error;
+        Outcome::Failure
     }
 }
 
@@ -227,12 +233,14 @@ impl<Res, Err: ChainError, C: ClassifyResult<Res, Err>> Call<Res, Err> for Opaqu
 
     #[inline]
     fn judge(&self, result: Result<&Res, &Err>) -> Verdict {
-        if let Err(error) = result
-            && let Some(rejection) = error.rejection()
-        {
-            return Verdict::refused(rejection);
-        }
-        Verdict::new(self.classify.outcome(result), None)
+        let by_result = match result {
+            Ok(_) => Outcome::Success,
+            Err(error) => match error.rejection() {
+                Some(rejection) => return Verdict::refused(rejection),
+                None => by_cause(error),
+            },
+        };
+        Verdict::new(self.classify.outcome(result).unwrap_or(by_result), None)
     }
 
     fn answer<G: Settle, T: Cut>(self, answer: Res) -> Res {
