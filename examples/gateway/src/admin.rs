@@ -5,7 +5,6 @@ use crate::{
     proxy::{Gateway, plain},
     server::Phase,
 };
-use buttress_core::Value;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn;
@@ -65,19 +64,10 @@ fn is_local<B>(req: &Request<B>) -> bool {
 }
 
 fn status(gateway: &Gateway, phase: Phase) -> Response<ResponseBody> {
-    let layers: Map<_, _> = gateway
-        .handles()
-        .iter()
-        .map(|(name, handle)| {
-            let mut shown = Map::new();
-            shown.insert("kind".into(), handle.kind().into());
-            shown.insert("mode".into(), handle.mode().as_str().into());
-            handle.visit(&mut |reading, value| {
-                shown.insert(reading.into(), json_of(value));
-            });
-            (name.clone(), shown.into())
-        })
-        .collect();
+    let mut layers = Map::new();
+    for entry in gateway.registry().snapshot() {
+        layers.insert(entry.name.clone(), serde_json::to_value(&entry).unwrap_or_default());
+    }
     let state = match phase {
         Phase::Running => "running",
         Phase::Draining => "draining",
@@ -87,14 +77,4 @@ fn status(gateway: &Gateway, phase: Phase) -> Response<ResponseBody> {
     let mut res = Response::new(Full::from(text).map_err(|never| match never {}).boxed_unsync());
     res.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     res
-}
-
-fn json_of(value: Value) -> serde_json::Value {
-    match value {
-        Value::Count(n) | Value::Gauge(n) => n.into(),
-        Value::Ratio(share) => share.into(),
-        Value::Duration(span) => json!({ "seconds": span.as_secs_f64() }),
-        Value::State(state, _) => state.into(),
-        other => format!("{other:?}").into(),
-    }
 }

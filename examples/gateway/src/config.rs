@@ -1,12 +1,10 @@
 //! The config file: what it may say, and what is wrong with it.
 
-use buttress_breaker::BreakerConfig;
-use buttress_bulkhead::BulkheadConfig;
-use buttress_core::{
-    ConfigError,
-    config::{duration, format_duration},
+use buttress::{
+    BreakerConfig, BulkheadConfig, ConfigError, DeadlineConfig,
+    core::config::{duration, format_duration},
+    deadline::Headers,
 };
-use buttress_deadline::{DeadlineConfig, Headers};
 use http::uri::Authority;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use std::{
@@ -147,7 +145,7 @@ impl Config {
         toml::from_str(text)
     }
 
-    /// Everything that is wrong, but in the layers: they judge their own tables when they are built.
+    /// Everything that is wrong.
     fn errors(&self) -> Vec<ConfigError> {
         let mut errors = Vec::new();
         let positive = "more than 0s";
@@ -169,6 +167,18 @@ impl Config {
         if !self.admin.listen.ip().is_loopback() {
             let allowed = "a loopback address (127.0.0.1, [::1]): the admin pages have no access control";
             errors.push(ConfigError::new("admin.listen", self.admin.listen, allowed));
+        }
+        let mut table = |parent: &str, name: &str, table: &str, error: Option<ConfigError>| {
+            errors.extend(error.map(|error| error.within(format_args!("{parent}.{name}.{table}"))));
+        };
+        for (name, upstream) in &self.upstream {
+            table("upstream", name, "breaker", upstream.breaker.clone().build().err());
+            table("upstream", name, "bulkhead", upstream.bulkhead.clone().build().err());
+            table("upstream", name, "deadline", upstream.deadline.clone().build().err());
+        }
+        for (name, route) in &self.route {
+            table("route", name, "deadline", route.deadline.clone().build().err());
+            table("route", name, "bulkhead", route.bulkhead.clone().build().err());
         }
         for (name, upstream) in &self.upstream {
             if upstream.connect_timeout.is_zero() {

@@ -14,7 +14,13 @@ mod upstream;
 use clap::{Parser, Subcommand};
 use config::{Config, Problems};
 use proxy::Gateway;
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{net::TcpListener, signal::unix, sync::watch};
 
 /// A reverse proxy that stays useful while its upstreams fail.
@@ -65,26 +71,20 @@ fn main() -> ExitCode {
 }
 
 fn demo_length(text: &str) -> Result<Duration, String> {
-    let length = buttress_core::config::parse_duration(text)?;
+    let length = buttress::core::config::parse_duration(text)?;
     let allowed = Duration::from_secs(5)..=Duration::from_secs(3600);
     if allowed.contains(&length) { Ok(length) } else { Err("allowed: 5s to 1h".to_owned()) }
 }
 
-fn load(path: &std::path::Path) -> Result<(Config, Gateway), Problems> {
+fn check(path: &Path) -> Result<ExitCode, Problems> {
     let config = Config::read(path)?;
-    let gateway = Gateway::build(&config).map_err(|errors| Problems::new(path, errors))?;
-    Ok((config, gateway))
-}
-
-fn check(path: &std::path::Path) -> Result<ExitCode, Problems> {
-    let (config, _) = load(path)?;
     println!("{} is fine: {} routes, {} upstreams", path.display(), config.route.len(), config.upstream.len());
     Ok(ExitCode::SUCCESS)
 }
 
-fn run(path: &std::path::Path) -> Result<ExitCode, Problems> {
+fn run(path: &Path) -> Result<ExitCode, Problems> {
     // The config is judged before anything starts.
-    let (config, _) = load(path)?;
+    let config = Config::read(path)?;
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
@@ -96,7 +96,7 @@ fn run(path: &std::path::Path) -> Result<ExitCode, Problems> {
         .init();
     let runtime = tokio::runtime::Runtime::new().map_err(|error| Problems::one(path, error))?;
     runtime.block_on(async {
-        let gateway = Gateway::build(&config).map_err(|errors| Problems::new(path, errors))?;
+        let gateway = Gateway::build(&config).map_err(|error| Problems::one(path, error))?;
         serve(config, gateway).await.map_err(|error| Problems::one(path, error))
     })
 }

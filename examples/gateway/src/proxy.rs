@@ -1,11 +1,15 @@
 //! What a reverse proxy does to requests and responses (RFC 9110, 7.6), and who answers when nobody else can.
 
 use crate::{
-    chain::{Chain, EndpointLayers, Handles, ResponseBody, RouteLayers},
+    chain::{self, Chain, ResponseBody},
     config::{self, Config},
-    upstream::{self, Failed, Pool, RequestBody},
+    upstream::{self, Failed, RequestBody},
 };
-use buttress_core::{Call, ConfigError, NoCut, Protocol, Reason, Rejection, http::HttpGateway};
+use buttress::{
+    ConfigError, Reason, Registry, Rejection,
+    core::{Call, NoCut, Protocol},
+    http::HttpGateway,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -27,41 +31,30 @@ const NAME: &str = "buttress";
 pub(crate) struct Gateway {
     /// Longest prefix first.
     routes: Vec<(String, Chain)>,
-    handles: Handles,
+    registry: Registry,
 }
 
 impl Gateway {
-    /// Builds every chain, or says all that is wrong with their configs.
-    pub(crate) fn build(config: &Config) -> Result<Self, Vec<ConfigError>> {
-        let (mut handles, mut errors) = (Handles::new(), Vec::new());
+    /// Builds every chain; the config has been judged.
+    pub(crate) fn build(config: &Config) -> Result<Self, ConfigError> {
+        let registry = Registry::new();
         let mut endpoints = BTreeMap::new();
         for (name, upstream) in &config.upstream {
-            match EndpointLayers::new(name, upstream, &mut handles) {
-                Ok(layers) => drop(endpoints.insert(name.as_str(), layers.around(Pool::new(upstream)))),
-                Err(wrong) => errors.extend(wrong),
-            }
+            endpoints.insert(name.as_str(), chain::endpoint(name, upstream, &registry)?);
         }
         let mut routes = Vec::new();
         for (name, route) in &config.route {
-            match (RouteLayers::new(name, route, &mut handles), endpoints.get(route.upstream.as_str())) {
-                (Ok(layers), Some(endpoint)) => {
-                    routes.push((config::prefix(&route.prefix).to_owned(), layers.around(endpoint.clone())));
-                }
-                // The error of its upstream is known.
-                (Ok(_), None) => {}
-                (Err(wrong), _) => errors.extend(wrong),
-            }
-        }
-        if !errors.is_empty() {
-            return Err(errors);
+            let Some(endpoint) = endpoints.get(route.upstream.as_str()) else { continue };
+            let chain = chain::route(name, route, &registry, endpoint.clone())?;
+            routes.push((config::prefix(&route.prefix).to_owned(), chain));
         }
         routes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
-        Ok(Self { routes, handles })
+        Ok(Self { routes, registry })
     }
 
-    /// The handles of all layers, by name.
-    pub(crate) fn handles(&self) -> &Handles {
-        &self.handles
+    /// The handles of all layers: `upstream.a.breaker`.
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// Answers a request, whatever happens.

@@ -1,7 +1,7 @@
 //! One upstream endpoint: a connection pool, and what its errors mean.
 
 use crate::config;
-use buttress_core::{
+use buttress::{
     Error, Reason, Rejection,
     http::{RequestBodyError, error_outcome},
 };

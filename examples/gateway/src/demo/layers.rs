@@ -1,7 +1,7 @@
 //! What the layers did, read from their handles as any status page reads them.
 
 use crate::proxy::Gateway;
-use buttress_core::{Handle, Value};
+use buttress::{Handle, Value};
 use std::{fmt, sync::Arc};
 
 /// An upstream and its route.
@@ -88,9 +88,8 @@ pub(crate) struct Watch {
 impl Watch {
     pub(crate) fn new(gateway: &Gateway, side: Side) -> Self {
         let handle = |layer| {
-            let name = format!("upstream.{}.{layer}", side.name());
-            let found = gateway.handles().iter().find(|(other, _)| *other == name);
-            found.expect("every upstream has these layers").1.clone()
+            let found = gateway.registry().get(&format!("upstream.{}.{layer}", side.name()));
+            found.expect("every upstream has these layers")
         };
         Self {
             breaker: handle("breaker"),

@@ -41,7 +41,7 @@ async fn play(length: Duration, seed: u64) -> io::Result<ExitCode> {
     let (a, listens_a) = Upstream::bind(SCRIPT_A, seed).await?;
     let (b, listens_b) = Upstream::bind(SCRIPT_B, seed ^ 1).await?;
     let config = Config::parse(&config(&a, &b, length)).map_err(io::Error::other)?;
-    let gateway = Arc::new(Gateway::build(&config).map_err(|errors| io::Error::other(errors[0].clone()))?);
+    let gateway = Arc::new(Gateway::build(&config).map_err(io::Error::other)?);
     let listener = TcpListener::bind(config.server.listen).await?;
     let address = listener.local_addr()?;
     let (_running, phases) = watch::channel(Phase::Running);
