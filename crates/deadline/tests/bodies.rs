@@ -110,9 +110,14 @@ async fn a_body_in_time_comes_whole_and_its_task_is_gone() {
 
 #[tokio::test(start_paused = true)]
 async fn a_frame_that_is_ready_together_with_the_timer_wins() {
-    for body in both_ways(|| vec![Wait(50 * MS), Data("a"), Wait(50 * MS), Data("b")]) {
-        let body = through(&total(100 * MS), &Meter::default(), get(), body).await;
-        assert_eq!(body.collect().await.unwrap().to_bytes(), "ab");
+    for layer in [total(100 * MS), idle(50 * MS)] {
+        for body in both_ways(|| vec![Wait(50 * MS), Data("a"), Wait(50 * MS), Data("b")]) {
+            let body = through(&layer, &Meter::default(), get(), body).await;
+            // The task that watches sets its timer first, so it is the first to wake.
+            tokio::task::yield_now().await;
+            let reader = tokio::spawn(body.collect());
+            assert_eq!(reader.await.unwrap().unwrap().to_bytes(), "ab");
+        }
     }
 }
 

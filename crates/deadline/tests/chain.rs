@@ -1,7 +1,7 @@
 //! Deadlines that travel: headers in, the context, headers out, layers inside layers.
 mod common;
 
-use buttress_core::{Context, Deadline, Outcome, Reason, Rejection, http::HttpServer};
+use buttress_core::{Context, Deadline, Mode, Outcome, Reason, Rejection, http::HttpServer};
 use buttress_deadline::{CutLayer, DeadlineConfig, DeadlineLayer, Headers};
 use bytes::Bytes;
 use common::*;
@@ -73,6 +73,8 @@ async fn the_deadline_is_the_earlier_one_and_never_above_our_own() {
     let mut short = get();
     Context::of_mut(short.extensions_mut()).deadline = Some(Deadline::new(at(20)));
     assert_eq!(deadline(&layer, short).await, Some(Deadline::new(at(20))));
+    let with_attempts = server(DeadlineConfig::new(100 * MS).per_try(10 * MS));
+    assert_eq!(deadline(&with_attempts, get()).await, Some(Deadline::new(at(100))), "an attempt's end is its own");
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,10 +192,25 @@ async fn without_propagation_nobody_makes_a_context() {
     assert_eq!(hang(&layer, get()).await, (Reason::DeadlinePassed, 100 * MS));
     let per_try = server(DeadlineConfig::default().per_try(100 * MS));
     assert_eq!(seen(&per_try, get()).await.0, None);
-    // A context that is there is obeyed all the same.
-    let mut short = get();
-    Context::of_mut(short.extensions_mut()).deadline = Some(Deadline::new((Instant::now() + 20 * MS).into_std()));
-    assert_eq!(hang(&layer, short).await, (Reason::DeadlinePassed, 20 * MS));
+    // A context that is there is obeyed all the same, and stays as it is.
+    let with_context = |millis| {
+        let (mut req, deadline) = (get(), Deadline::new((Instant::now() + millis * MS).into_std()));
+        Context::of_mut(req.extensions_mut()).deadline = Some(deadline);
+        (req, Some(deadline))
+    };
+    assert_eq!(hang(&layer, with_context(20).0).await, (Reason::DeadlinePassed, 20 * MS));
+    let (long, kept) = with_context(500);
+    assert_eq!(deadline(&layer, long).await, kept);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_that_does_not_enforce_tells_nobody() {
+    let layer = server(DeadlineConfig::new(100 * MS).emit(both()));
+    for mode in [Mode::OBSERVE_ONLY, Mode::Disabled] {
+        layer.handle().set_mode(mode).unwrap();
+        let (context, headers) = seen(&layer, get()).await;
+        assert_eq!((context, headers.len()), (None, 0));
+    }
 }
 
 #[tokio::test(start_paused = true)]
