@@ -124,7 +124,7 @@ impl Bulkhead {
     pub fn try_acquire(&self) -> Result<BulkheadPermit, Rejection> {
         let home = self.shared.stripe();
         if self.shared.mode.is_auto() && !self.shared.limited.load(Relaxed) && self.shared.permits.try_acquire(home) {
-            return Ok(BulkheadPermit::new(self.shared.lease(), Grant::Permit));
+            return Ok(BulkheadPermit::new(self.shared.lease_of(home), Grant::Permit));
         }
         self.try_acquire_slowly()
     }
@@ -244,9 +244,10 @@ impl Bulkhead {
         if mode == Mode::ForcedOpen {
             return Some(Err(self.refuse()));
         }
-        if self.shared.permits.try_acquire(self.shared.stripe()) {
+        let home = self.shared.stripe();
+        if self.shared.permits.try_acquire(home) {
             self.shared.set_limited(false);
-            return Some(Ok(BulkheadPermit::new(self.shared.lease(), Grant::Permit)));
+            return Some(Ok(BulkheadPermit::new(self.shared.lease_of(home), Grant::Permit)));
         }
         self.shared.set_limited(true);
         if self.shared.mode.enforces() {
@@ -261,7 +262,7 @@ impl Bulkhead {
     pub(crate) fn enqueue(&self, clock: &impl Clock) -> Result<Admission<BulkheadPermit, Waiting>, Rejection> {
         let home = self.shared.stripe();
         if self.shared.mode.is_auto() && !self.shared.limited.load(Relaxed) && self.shared.permits.try_acquire(home) {
-            return Ok(Admission::Now(BulkheadPermit::new(self.shared.lease(), Grant::Permit)));
+            return Ok(Admission::Now(BulkheadPermit::new(self.shared.lease_of(home), Grant::Permit)));
         }
         let (max_queue, max_wait) = {
             let config = lock(&self.shared.config);

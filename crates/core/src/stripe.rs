@@ -34,6 +34,12 @@ impl<T> Striped<T> {
         self.leases[self.stripe()].clone()
     }
 
+    /// A lease from `stripe`, for who asked for [`stripe`](Self::stripe) before it decided.
+    #[inline]
+    pub fn lease_of(&self, stripe: usize) -> Arc<Lease<T>> {
+        self.leases[stripe & (self.leases.len() - 1)].clone()
+    }
+
     /// This thread's stripe.
     #[inline]
     pub fn stripe(&self) -> usize {
