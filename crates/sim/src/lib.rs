@@ -7,6 +7,26 @@
 //! | a layer over a response body | [`Frames`], [`grpc`] |
 //! | what a layer at some place of a chain gets to see | [`Meter`] |
 //! | what hyper makes of it | [`wire`] |
+//! | that a layer of yours is a good neighbour in a chain | [`contract`], [`contract_suite!`] |
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! use buttress_core::{GateLayer, http::HttpServer};
+//! use buttress_sim::{Frames, Meter, Script};
+//! use http::{Request, Response};
+//! use tower::{Layer, ServiceExt};
+//!
+//! // A server that hangs in the middle of its answer, and a client that gives up on it.
+//! let script = Script::new(async |_: Request<()>| Ok(Response::new(Frames::new().data("so far").never())));
+//! let meter = Meter::new();
+//! let service = GateLayer::<Meter>::new(meter.clone()).protocol(HttpServer::new()).layer(script);
+//! let response = service.oneshot(Request::new(())).await.unwrap();
+//! assert_eq!(meter.in_flight(), 1);
+//! drop(response);
+//! assert_eq!((meter.in_flight(), meter.tally().ignored), (0, 1));
+//! # }
+//! ```
 
 mod body;
 pub mod contract;

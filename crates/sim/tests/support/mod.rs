@@ -40,7 +40,6 @@ pub enum Fault {
     StateInLayer,
     CallsUnready,
     RefusesInPollReady,
-    RefusesForGood,
     ForgetsShutBetween,
     HidesReadinessErrors,
     SaysReadyAlways,
