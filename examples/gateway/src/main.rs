@@ -21,7 +21,11 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{net::TcpListener, signal::unix, sync::watch};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{self, SignalKind},
+    sync::watch,
+};
 
 /// A reverse proxy that stays useful while its upstreams fail.
 #[derive(Parser)]
@@ -110,6 +114,7 @@ async fn serve(config: Config, gateway: Gateway) -> std::io::Result<ExitCode> {
     };
     let listener = bind(config.server.listen).await?;
     let admin = bind(config.admin.listen).await?;
+    let signalled = signals()?;
     println!("listening on http://{}", listener.local_addr()?);
     println!("admin on http://{}", admin.local_addr()?);
 
@@ -118,7 +123,7 @@ async fn serve(config: Config, gateway: Gateway) -> std::io::Result<ExitCode> {
     tokio::spawn(admin::serve(admin, gateway.clone(), phases.clone()));
     let drain = config.server.drain_min;
     tokio::spawn(async move {
-        signalled().await;
+        signalled.await;
         tracing::info!("draining");
         phase.send_replace(server::Phase::Draining);
         tokio::time::sleep(drain).await;
@@ -135,11 +140,13 @@ async fn serve(config: Config, gateway: Gateway) -> std::io::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn signalled() {
-    let signal = |kind| unix::signal(kind).expect("a signal handler can be installed");
-    let (mut term, mut int) = (signal(unix::SignalKind::terminate()), signal(unix::SignalKind::interrupt()));
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
+/// Listens for SIGTERM and SIGINT from now on; the future ends with the first of them.
+fn signals() -> std::io::Result<impl Future<Output = ()>> {
+    let (mut term, mut int) = (unix::signal(SignalKind::terminate())?, unix::signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
 }

@@ -8,7 +8,7 @@ use crate::{
 use buttress::{
     ConfigError, Reason, Registry, Rejection,
     core::{Call, NoCut, Protocol},
-    http::HttpGateway,
+    http::{self as http_protocol, HttpCall, HttpGateway},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt, Full};
@@ -59,20 +59,8 @@ impl Gateway {
 
     /// Answers a request, whatever happens.
     pub(crate) async fn serve(&self, req: Request<Incoming>, peer: SocketAddr) -> Response<ResponseBody> {
-        let protocol = HttpGateway::new(NAME);
-        let call = Protocol::start_refusable(&protocol, &req);
-        let reject = |rejection| {
-            let refused: Result<Response<_>, Infallible> =
-                Call::<Response<ResponseBody>, Infallible>::reject::<(), NoCut>(call, rejection);
-            let Ok(refused) = refused;
-            refused.map(|body| body.map_err(Into::into).boxed_unsync())
-        };
-        match unpanicked(self.forward(req, peer)).await {
-            Ok(Ok(res)) => res,
-            Ok(Err(Refused::Plain(status, text))) => plain(status, text),
-            Ok(Err(Refused::By(rejection))) => reject(rejection),
-            Err(Panicked) => reject(Rejection::new(Reason::Panicked, "gateway")),
-        }
+        let call = HttpGateway::new(NAME).start_refusable(&req);
+        answered(call, self.forward(req, peer)).await
     }
 
     async fn forward(&self, req: Request<Incoming>, peer: SocketAddr) -> Result<Response<ResponseBody>, Refused> {
@@ -217,6 +205,22 @@ fn add_via(headers: &mut HeaderMap, version: Version) {
     headers.append(header::VIA, HeaderValue::try_from(format!("{received} {NAME}")).expect("ASCII"));
 }
 
+/// The answer, if need be our own: a refusal becomes a response, and so does a panic.
+async fn answered(
+    call: HttpCall<http_protocol::Gateway, http_protocol::Table>,
+    forwarded: impl Future<Output = Result<Response<ResponseBody>, Refused>>,
+) -> Response<ResponseBody> {
+    let rejection = match unpanicked(forwarded).await {
+        Ok(Ok(res)) => return res,
+        Ok(Err(Refused::Plain(status, text))) => return plain(status, text),
+        Ok(Err(Refused::By(rejection))) => rejection,
+        Err(Panicked) => Rejection::new(Reason::Panicked, "gateway"),
+    };
+    let refused: Result<_, Infallible> = Call::<Response<ResponseBody>, _>::reject::<(), NoCut>(call, rejection);
+    let Ok(refused) = refused;
+    refused.map(|body| body.map_err(Into::into).boxed_unsync())
+}
+
 struct Panicked;
 
 /// A panic in the chain is this request's misfortune, and nobody else's.
@@ -227,4 +231,18 @@ async fn unpanicked<F: Future>(future: F) -> Result<F::Output, Panicked> {
         Err(_) => Poll::Ready(Err(Panicked)),
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_a_500_with_its_reason() {
+        let req = Request::get("/").body(()).unwrap();
+        let call = HttpGateway::new(NAME).start_refusable(&req);
+        let res = answered(call, async { panic!("a bug") }).await;
+        assert_eq!(res.status(), 500);
+        assert_eq!(res.headers()["proxy-status"], "buttress; error=proxy_internal_response");
+    }
 }

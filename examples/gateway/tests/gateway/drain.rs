@@ -84,6 +84,25 @@ async fn idle_connections_do_not_hold_the_end_up() {
 }
 
 #[tokio::test]
+async fn connections_beyond_the_cap_wait_for_one_to_end() {
+    let upstream = crate::raw::Upstream::fine().await;
+    let gateway = Gateway::start_with("max_connections = 1", &one(upstream.address, "", ""));
+    let mut first = TcpStream::connect(gateway.address).await.unwrap();
+    first.write_all(GET).await.unwrap();
+    until(&mut first, "ok").await;
+    let mut second = TcpStream::connect(gateway.address).await.unwrap();
+    second.write_all(b"GET /second HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    // The first connection is served all the while; the second one is not.
+    for _ in 0..20 {
+        first.write_all(GET).await.unwrap();
+        until(&mut first, "ok").await;
+    }
+    assert!(!upstream.received().contains("/second"));
+    drop(first);
+    until(&mut second, "ok").await;
+}
+
+#[tokio::test]
 async fn the_admin_pages_are_for_reading_and_for_this_machine() {
     let upstream = crate::raw::Upstream::fine().await;
     let gateway = Gateway::before(upstream.address, "");
