@@ -20,7 +20,9 @@ use std::{
 /// # let _ = layer;
 /// ```
 #[derive(Clone, Default)]
-pub struct Registry(Arc<Mutex<Vec<(String, Arc<dyn Handle>)>>>);
+pub struct Registry(Arc<Mutex<Handles>>);
+
+type Handles = Vec<(String, Arc<dyn Handle>)>;
 
 /// What one handle showed.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,7 +92,7 @@ impl Registry {
         entries.collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<(String, Arc<dyn Handle>)>> {
+    fn lock(&self) -> MutexGuard<'_, Handles> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -214,10 +214,10 @@ where
                         tie.left = tie.left.saturating_sub(data);
                     }
                     // hyper stops polling a body that says it is at its end, or that has given all it declared.
-                    if frame.is_trailers() || tie.left == 0 || body.is_end_stream() {
-                        if let Some(tie) = this.tie.take() {
-                            tie.end(frame.trailers_ref());
-                        }
+                    if (frame.is_trailers() || tie.left == 0 || body.is_end_stream())
+                        && let Some(tie) = this.tie.take()
+                    {
+                        tie.end(frame.trailers_ref());
                     }
                 }
             }
