@@ -1,7 +1,7 @@
 use crate::{BreakerConfig, BreakerPermit, BreakerSnapshot, State, Transition, machine::Machine};
 use buttress_core::{
-    Clock, ConfigError, Error, Fresh, Handle, Mode, Outcome, Rejection, Settle, Signal, Striped, TokioClock, Value,
-    sync::lock,
+    Clock, ConfigError, Error, Fresh, Handle, Mode, Outcome, Rejection, Resting, Settle, Signal, Striped, TokioClock,
+    Value, sync::lock,
 };
 use std::{
     fmt,
@@ -212,6 +212,14 @@ impl Fresh for Breaker {
     }
 }
 
+impl Resting for Breaker {
+    /// Closed and healthy again, no call in flight, no failures in a time window, nothing changed by an operator. What a count
+    /// window or a streak remembers does not keep it: it would for ever, if no more calls come.
+    fn is_resting(&self) -> bool {
+        self.shared.leased() == 0 && self.shared.is_forgettable(self.shared.nanos(&TokioClock))
+    }
+}
+
 impl Handle for Breaker {
     fn kind(&self) -> &'static str {
         "breaker"
@@ -227,6 +235,7 @@ impl Handle for Breaker {
 
     fn set_mode(&self, mode: Mode) -> Result<(), ConfigError> {
         self.shared.mode.set(mode)?;
+        self.shared.sync_signal();
         self.shared.wakers.wake_all();
         Ok(())
     }

@@ -149,7 +149,7 @@ impl InFlight {
     fn raise_floor(&self, epoch: u64) {
         let mut seen = self.floor.load(Relaxed);
         loop {
-            let era = (seen >> BODY_BITS) + 1 & ERA_MASK;
+            let era = ((seen >> BODY_BITS) + 1) & ERA_MASK;
             let next = era << BODY_BITS | epoch.max(seen & BODY_MASK);
             match self.floor.compare_exchange_weak(seen, next, Relaxed, Relaxed) {
                 Ok(_) => return,

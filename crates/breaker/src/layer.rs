@@ -1,5 +1,5 @@
 use crate::{Breaker, BreakerPermit, machine::Machine};
-use buttress_core::{Admit, GateLayer, Gatekeeper, Mode, Opaque, Parked, Rejection, TokioClock};
+use buttress_core::{Admit, GateLayer, Gatekeeper, Keyed, Mode, Parked, Rejection, TokioClock};
 use std::{
     fmt,
     future::Future,
@@ -13,6 +13,10 @@ use tokio::time::Sleep;
 ///
 /// Every service, clone and connection of one layer shares the circuit; [`GateLayer::fresh`] makes another one.
 pub type BreakerLayer = GateLayer<Breaker>;
+
+/// A circuit per key (host, route, tenant): `KeyedBreakerLayer::new(KeyedConfig::default().build(key, make)?)`. It decides in `call`,
+/// so [`Admission::BackPressure`](crate::Admission::BackPressure) refuses here.
+pub type KeyedBreakerLayer<K, F> = GateLayer<Keyed<K, Breaker, F>>;
 
 /// What a clone of the service keeps between `poll_ready` and `call`.
 #[derive(Default)]

@@ -67,7 +67,7 @@
 //! that balancers read, and the [`Mode`]s: forced open, disabled, observe-only, and refusing only a share of what it would.
 //!
 //! Things that are not services (a database pool) use it by hand: [`Breaker::call`], or [`Breaker::try_acquire`] and the
-//! [`BreakerPermit`]. With the time as an argument (`.._at`) it needs no runtime.
+//! [`BreakerPermit`]. With the time as an argument (`.._at`) it needs no runtime. A circuit per key (host, route): [`KeyedBreakerLayer`].
 //!
 //! # Cost
 //!
@@ -99,7 +99,7 @@ mod state;
 pub use breaker::Breaker;
 pub use buttress_core::{ConfigError, Error, Mode, Outcome, Pushback, Reason, Rejection, Settle};
 pub use config::{Admission, BreakerConfig, Window};
-pub use layer::{BreakerLayer, BreakerTurn};
+pub use layer::{BreakerLayer, BreakerTurn, KeyedBreakerLayer};
 pub use permit::BreakerPermit;
 pub use snapshot::{BreakerSnapshot, Cause, State, Transition};
 

@@ -42,6 +42,8 @@ pub(crate) struct Machine {
     pub(crate) signal: Signal,
     pub(crate) wakers: Wakers,
     pub(crate) opened: AtomicU64,
+    /// 1: the config is not the one it was made with.
+    updated: AtomicU64,
     refused: Box<[Padded]>,
     let_through: AtomicU64,
     pub(crate) listeners: Mutex<Vec<Listener>>,
@@ -129,6 +131,7 @@ impl Machine {
             signal: Signal::new(now),
             wakers: Wakers::default(),
             opened: AtomicU64::new(0),
+            updated: AtomicU64::new(0),
             refused: (0..stripes).map(|_| Padded(AtomicU64::new(0))).collect(),
             let_through: AtomicU64::new(0),
             listeners: Mutex::new(Vec::new()),
@@ -176,7 +179,23 @@ impl Machine {
         self.slow.set_threshold(config.slow_after.unwrap_or(config.effective_hang_after()), now);
         self.params.store(&config);
         *present = config;
+        self.updated.store(1, Relaxed);
         Ok(())
+    }
+
+    /// Whether a new one would do as well.
+    pub(crate) fn is_forgettable(&self, now: u64) -> bool {
+        let word = self.word();
+        let healed = self.streak_of_openings.load(Relaxed) == 0
+            || now.saturating_sub(self.closed_at.load(Relaxed)) >= self.params.max_open();
+        let remembers = match &self.window {
+            Calls::Time(_) => {
+                let counts = self.counts(word, now);
+                counts.failures + counts.slow > 0
+            }
+            Calls::Count(_) => false,
+        };
+        self.is_plainly_closed() && healed && !remembers && self.updated.load(Relaxed) == 0
     }
 
     /// Failures in a row, in the generation of `word`.
@@ -664,17 +683,22 @@ impl Machine {
         }
     }
 
-    /// Makes the signal say what the state is. Whoever writes looks again, so the last word is right.
-    fn sync_signal(&self) {
+    /// Makes the signal say whether calls are refused. Whoever writes looks again, so the last word is right.
+    pub(crate) fn sync_signal(&self) {
         loop {
-            let word = self.word();
-            if word.kind() == OPEN {
-                let until = self.origin.at(word.payload().saturating_mul(1_000_000));
-                self.signal.raise(Signal::OPEN, Some(until));
+            let (word, mode) = (self.word(), self.mode.get());
+            let refuses = match mode {
+                Mode::ForcedOpen => true,
+                Mode::Disabled | Mode::Enforcing(0) => false,
+                _ => word.kind() == OPEN,
+            };
+            if refuses {
+                let until = (word.kind() == OPEN).then(|| self.origin.at(word.payload().saturating_mul(1_000_000)));
+                self.signal.raise(Signal::OPEN, until);
             } else {
                 self.signal.clear(Signal::OPEN);
             }
-            if self.word().kind() == word.kind() {
+            if (self.word(), self.mode.get()) == (word, mode) {
                 return;
             }
         }

@@ -5,7 +5,7 @@ mod peers;
 mod service;
 
 use crate::{Admission, Breaker, BreakerConfig, Cause, State, Window};
-use buttress_core::{Clock, Handle, Mode, Outcome, Pushback, Rejection, Settle, Signal, TokioClock};
+use buttress_core::{Clock, Handle, Mode, Outcome, Pushback, Rejection, Signal, TokioClock};
 use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -354,6 +354,19 @@ fn operator_modes_override_and_the_state_machine_runs_on() {
     let refused = (0..1000).filter(|_| rig.acquire().is_err()).count();
     assert!((430..570).contains(&refused), "{refused}");
     assert!(rig.breaker.set_mode(Mode::Enforcing(101)).is_err());
+}
+
+#[test]
+fn the_signal_says_whether_calls_are_refused() {
+    let rig = Rig::new(consecutive(1));
+    let signal = rig.breaker.signal();
+    rig.breaker.set_mode(Mode::ForcedOpen).unwrap();
+    assert!(signal.is(Signal::OPEN));
+    rig.breaker.set_mode(Mode::OBSERVE_ONLY).unwrap();
+    rig.call(Outcome::Failure);
+    assert!(!signal.is(Signal::OPEN), "open, and calls pass");
+    rig.breaker.set_mode(Mode::Auto).unwrap();
+    assert!(signal.is(Signal::OPEN));
 }
 
 #[test]

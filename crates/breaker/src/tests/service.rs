@@ -1,8 +1,8 @@
 //! Through tower, on a paused clock.
 
 use super::{MS, S, consecutive};
-use crate::{Admission, BreakerConfig, BreakerLayer, State};
-use buttress_core::{Error, Handle, Mode, Outcome, Reason, Signal};
+use crate::{Admission, BreakerConfig, BreakerLayer, KeyedBreakerLayer, State};
+use buttress_core::{Error, Handle, KeyedConfig, Mode, Outcome, Reason, Resting, Settle, Signal};
 use std::{
     convert::Infallible,
     future::pending,
@@ -185,6 +185,29 @@ async fn observe_only_lets_calls_through_a_layer_and_counts_them_apart() {
     }
     let seen = handle.snapshot();
     assert_eq!((seen.state, seen.let_through_total, seen.refused_total), (State::Open, 4, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_key_has_a_circuit_and_only_a_resting_one_is_forgotten() {
+    let circuits = KeyedConfig::new(1000).build(|(host, _): &(u32, bool)| *host, |_| consecutive(1).build().unwrap());
+    let service = KeyedBreakerLayer::new(circuits.unwrap()).layer(service_fn(|(_, good)| answer(good)));
+    service.clone().oneshot((1, false)).await.unwrap_err();
+    assert!(service.clone().oneshot((1, true)).await.unwrap_err().rejection().is_some());
+    assert_eq!(service.clone().oneshot((2, true)).await.unwrap(), 1);
+
+    let breaker = consecutive(1).close_after(1).probe_window(1).build().unwrap();
+    assert!(breaker.is_resting());
+    let permit = breaker.try_acquire().unwrap();
+    assert!(!breaker.is_resting(), "a call in flight");
+    permit.settle(Outcome::Failure, None);
+    assert!(!breaker.is_resting(), "open");
+    sleep(5 * S).await;
+    breaker.try_acquire().unwrap().settle(Outcome::Success, None);
+    assert!(!breaker.is_resting(), "it knows how long to stay open next time");
+    sleep(60 * S).await;
+    assert!(breaker.is_resting());
+    breaker.set_mode(Mode::Disabled).unwrap();
+    assert!(!breaker.is_resting(), "an operator's word");
 }
 
 #[tokio::test(start_paused = true)]

@@ -168,7 +168,7 @@ fn a_full_count_window_without_failures_is_not_written_by_a_success() {
     let window = CountWindow::new(100);
     (0..100).for_each(|_| window.record(0, false, false));
     let before = window.words();
-    (0..1000).for_each(|_| window.record(0, false, false));
+    (0..1037).for_each(|_| window.record(0, false, false));
     assert_eq!(window.words(), before);
     window.record(0, true, false);
     assert_ne!(window.words(), before);

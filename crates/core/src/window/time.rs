@@ -73,7 +73,7 @@ impl Stripe {
     fn halve(&self, epoch: u64) {
         add(&self.calls[place(epoch)], epoch, |calls| {
             if is_half_full(calls) {
-                (calls >> SUCCESS_BITS) / 2 << SUCCESS_BITS | (calls & SUCCESS_MASK) / 2
+                (((calls >> SUCCESS_BITS) / 2) << SUCCESS_BITS) | ((calls & SUCCESS_MASK) / 2)
             } else {
                 calls
             }
@@ -235,7 +235,7 @@ fn place(epoch: u64) -> usize {
 
 #[inline]
 fn tag(epoch: u64) -> u64 {
-    epoch / RING as u64 & TAG_MASK
+    (epoch / RING as u64) & TAG_MASK
 }
 
 /// Whether `tag` came before `other`, around the end of the range.
