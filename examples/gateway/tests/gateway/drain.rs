@@ -25,6 +25,7 @@ async fn sigterm_lets_calls_end_and_takes_no_new_ones() {
     until(&mut serving, "\r\n\r\n").await;
     // Connected, and has not asked yet.
     let mut fresh = TcpStream::connect(gateway.address).await.unwrap();
+    let mut late = TcpStream::connect(gateway.address).await.unwrap();
     gateway.terminate();
 
     while get(gateway.admin, "/readyz").await.status() != 503 {
@@ -44,6 +45,12 @@ async fn sigterm_lets_calls_end_and_takes_no_new_ones() {
     while TcpStream::connect(address).await.is_ok() {
         tokio::task::yield_now().await;
     }
+    // Who was connected by then and asks right away is still answered.
+    late.write_all(b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    until(&mut second, "\r\n\r\n").await;
+    second.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+    let answer = rest(&mut late).await;
+    assert!(answer.ends_with("ok") && answer.contains("connection: close"), "{answer}");
     assert!(gateway.ended().is_none(), "it waits for the call in flight");
     serving.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone").await.unwrap();
     let answer = rest(&mut in_flight).await;

@@ -99,4 +99,11 @@ async fn a_request_head_that_comes_too_slowly_is_not_waited_for() {
         assert!(start.elapsed() < Duration::from_secs(5), "{bytes:?}");
     }
     assert_eq!(upstream.received(), "");
+
+    // A connection that has been served before is not waited for either.
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\nx-slow: ").await.unwrap();
+    let answers = raw::rest(&mut client).await;
+    assert!(answers.contains("200 OK"), "{answers}");
+    assert_eq!(upstream.received().matches("GET ").count(), 1);
 }
