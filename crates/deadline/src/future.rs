@@ -21,7 +21,8 @@ pin_project! {
         timer: Option<Sleep>,
         plan: Plan,
         call: Option<K>,
-        lease: SharedLease,
+        // Goes on with the body.
+        lease: Option<SharedLease>,
     }
 }
 
@@ -37,17 +38,17 @@ pin_project! {
 impl<F, K> DeadlineFuture<F, K> {
     #[inline]
     pub(crate) fn running(inner: F, plan: Plan, call: K, lease: SharedLease) -> Self {
-        Self { state: State::Running { inner }, timer: None, plan, call: Some(call), lease }
+        Self { state: State::Running { inner }, timer: None, plan, call: Some(call), lease: Some(lease) }
     }
 
     #[cold]
-    pub(crate) fn refused(rejection: Rejection, call: K, lease: SharedLease) -> Self {
+    pub(crate) fn refused(rejection: Rejection, call: K) -> Self {
         Self {
             state: State::Refused { rejection },
             timer: None,
             plan: Plan::never(Force::Off),
             call: Some(call),
-            lease,
+            lease: None,
         }
     }
 }
@@ -74,7 +75,7 @@ where
             StateProj::Running { inner } => {
                 // The response first: one that is there never loses to the time-out.
                 if let Poll::Ready(result) = inner.poll(cx) {
-                    let cut = Cutoff::new(*this.plan, this.lease.clone());
+                    let cut = Cutoff::new(*this.plan, this.lease.take().expect(DONE));
                     return Poll::Ready(this.call.take().expect(DONE).finish(result, (), cut));
                 }
                 if this.timer.is_none() {
@@ -91,12 +92,12 @@ where
                     return Poll::Pending;
                 }
                 if this.plan.force != Force::End {
-                    this.lease.observe();
+                    this.lease.as_ref().expect(DONE).observe();
                     *this.plan = Plan::never(this.plan.force);
                     this.timer.set(None);
                     return Poll::Pending;
                 }
-                this.lease.pass(this.plan.reason())
+                this.lease.as_ref().expect(DONE).pass(this.plan.reason())
             }
             StateProj::Refused { rejection } => *rejection,
             StateProj::Done => panic!("{DONE}"),

@@ -125,7 +125,7 @@ where
         let call = self.protocol.start_refusable(&req);
         match planned {
             Ok(plan) => DeadlineFuture::running(self.inner.call(req), plan, call, lease),
-            Err(reason) => DeadlineFuture::refused(lease.refuse(reason), call, lease),
+            Err(reason) => DeadlineFuture::refused(lease.refuse(reason), call),
         }
     }
 }
