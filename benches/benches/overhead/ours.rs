@@ -1,53 +1,87 @@
-//! Buttress' layers: `light` is the least that each can be, `stack` what `buttress::stack` builds.
+//! Buttress' layers: `light` is the least that each can be, `stack` what `buttress::stack::client` builds.
 
 use crate::{
     contest::{Field, Title, Who},
     traffic::{Plain, Web},
 };
-use buttress_bulkhead::{BulkheadConfig, BulkheadLayer, QueuedBulkheadLayer};
-use buttress_core::{Opaque, http::HttpServer};
-use buttress_deadline::{DeadlineConfig, DeadlineLayer, Headers};
-use std::time::Duration;
+use buttress::{
+    Breaker, BreakerConfig, BreakerLayer, Bulkhead, BulkheadConfig, BulkheadLayer, DeadlineConfig, DeadlineLayer,
+    Opaque, QueuedBulkheadLayer,
+    breaker::{State, Window},
+    http::HttpServer,
+    stack,
+};
+use std::{sync::Arc, time::Duration};
 use tower::Layer;
 
-/// The rows of a protocol. A macro, because that a service has a permit tied to its response is said in types that no
-/// bound can say for all protocols at once.
+/// The rows of a protocol. A macro, because that a service ties a permit to its response is said in types that no bound can
+/// say for all protocols at once.
 macro_rules! rows {
-    ($name:ident, $traffic:ty, $protocol:ty) => {
+    ($name:ident, $traffic:ty, $protocol:expr) => {
         pub fn $name(field: &mut Field<'_, $traffic>) {
+            for (config, breaker) in breakers() {
+                let layer = BreakerLayer::new(breaker.clone().build().expect(VALID)).protocol($protocol);
+                field.admitted(title("breaker-closed", config), |inner| {
+                    (layer.layer(inner), in_state(layer.handle(), State::Closed))
+                });
+                let layer =
+                    BreakerLayer::new(breaker.open_for(HOUR).max_open(HOUR).build().expect(VALID)).protocol($protocol);
+                field.tripped(title("breaker-open", config), |inner| {
+                    (layer.layer(inner), in_state(layer.handle(), State::Open))
+                });
+            }
+
             for (config, bulkhead) in bulkheads() {
-                let layer = BulkheadLayer::<$protocol>::new(bulkhead.build().expect("a valid bulkhead"));
+                let layer = BulkheadLayer::new(bulkhead.build().expect(VALID)).protocol($protocol);
                 field.admitted(title("bulkhead", config), |inner| (layer.layer(inner), at_rest(layer.handle())));
             }
-            let layer = QueuedBulkheadLayer::<$protocol>::new(queued().build().expect("a valid bulkhead"));
+            let layer = QueuedBulkheadLayer::new(queued().build().expect(VALID)).protocol($protocol);
             field.admitted(title("bulkhead", "queued"), |inner| (layer.layer(inner), at_rest(layer.handle())));
-
-            let layer = BulkheadLayer::<$protocol>::new(BulkheadConfig::new(1).build().expect("a valid bulkhead"));
+            let layer = BulkheadLayer::new(BulkheadConfig::new(1).build().expect(VALID)).protocol($protocol);
             field.full(title("bulkhead-full", "light"), |inner| (layer.layer(inner), at_rest(layer.handle())));
 
             for (config, deadline) in deadlines() {
                 field.timed(title("deadline", config), |inner, after| {
-                    let deadlines = deadline.clone().total(after).build().expect("valid deadlines");
-                    DeadlineLayer::new(deadlines).protocol(<$protocol>::default()).layer(inner)
+                    let deadlines = deadline.clone().total(after).build().expect(VALID);
+                    DeadlineLayer::new(deadlines).protocol($protocol).layer(inner)
                 });
             }
+
+            let server = stack::server().build().expect(VALID).protocol($protocol);
+            field.admitted(title("server-stack", "stack"), |inner| (server.layer(inner), at_rest(server.bulkhead())));
+            let client = stack::client().build().expect(VALID).protocol($protocol);
+            field.admitted(title("client-stack", "stack"), |inner| (client.layer(inner), at_rest(client.bulkhead())));
         }
     };
 }
 
-rows!(opaque, Plain, Opaque);
-rows!(http, Web, HttpServer);
+rows!(opaque, Plain, Opaque::new());
+rows!(http, Web, HttpServer::new());
+
+const VALID: &str = "a valid config";
+const HOUR: Duration = Duration::from_secs(3600);
 
 fn title(case: &'static str, config: &'static str) -> Title {
     Title { case, config, who: Who::Buttress }
 }
 
-fn at_rest(bulkhead: std::sync::Arc<buttress_bulkhead::Bulkhead>) -> impl Fn() {
-    move || assert_eq!(bulkhead.snapshot().in_flight, 0, "every permit came back")
+fn breakers() -> [(&'static str, BreakerConfig); 4] {
+    let time = BreakerConfig::default();
+    [
+        ("light", time.clone().window(Window::Count(100))),
+        ("time-window", time.clone()),
+        ("slow-calls", time.slow_after(Duration::from_millis(500)).slow_rate(0.5)),
+        ("stack", stack::client().breaker.expect("the stack has a breaker")),
+    ]
 }
 
-fn bulkheads() -> [(&'static str, BulkheadConfig); 2] {
-    [("light", BulkheadConfig::new(100)), ("one-stripe", BulkheadConfig::new(100).stripes(1))]
+fn bulkheads() -> [(&'static str, BulkheadConfig); 3] {
+    let light = BulkheadConfig::new(100);
+    [
+        ("light", light.clone()),
+        ("one-stripe", light.stripes(1)),
+        ("stack", stack::client().bulkhead.expect("the stack has a bulkhead")),
+    ]
 }
 
 fn queued() -> BulkheadConfig {
@@ -55,6 +89,16 @@ fn queued() -> BulkheadConfig {
 }
 
 fn deadlines() -> [(&'static str, DeadlineConfig); 2] {
-    let light = DeadlineConfig::new(Duration::from_secs(30)).propagate(false);
-    [("light", light), ("stack", DeadlineConfig::new(Duration::from_secs(30)).read(Headers::new()))]
+    [
+        ("light", DeadlineConfig::default().propagate(false)),
+        ("stack", stack::client().deadline.expect("the stack has a deadline")),
+    ]
+}
+
+fn in_state(breaker: Arc<Breaker>, state: State) -> impl Fn() {
+    move || assert_eq!(breaker.state(), state)
+}
+
+fn at_rest(bulkhead: Arc<Bulkhead>) -> impl Fn() {
+    move || assert_eq!(bulkhead.snapshot().in_flight, 0, "every permit came back")
 }

@@ -1,6 +1,6 @@
 //! What is sent, the service that answers it, and the loop that drives a service as a server's connection does.
 
-use buttress_core::Error;
+use buttress::Error;
 use bytes::Bytes;
 use http::{Extensions, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
