@@ -39,8 +39,8 @@ fn peer_05_half_open_ends_however_slowly_probes_come() {
 #[test]
 fn peer_06_results_of_an_older_state_move_nothing() {
     let mut rig = Rig::new(consecutive(1).close_after(1).probe_window(1));
-    let old: Vec<_> = (0..4).map(|_| rig.hang()).collect();
-    let [bad, good, late_good, late_bad] = <[_; 4]>::try_from(old).unwrap();
+    let old: Vec<_> = (0..5).map(|_| rig.hang()).collect();
+    let [bad, good, late_good, late_bad, last] = <[_; 5]>::try_from(old).unwrap();
     rig.open_and_wait();
     good.settle_at(Outcome::Success, None, &rig.now);
     assert_eq!(rig.snapshot().state, State::Open, "not closed by an old success");
@@ -50,7 +50,9 @@ fn peer_06_results_of_an_older_state_move_nothing() {
     assert_eq!((rig.snapshot().state, rig.snapshot().in_flight), (State::HalfOpen, 1));
     probe.settle_at(Outcome::Success, None, &rig.now);
     late_bad.settle_at(Outcome::Failure, None, &rig.now);
-    assert_eq!((rig.snapshot().state, rig.snapshot().failures), (State::Closed, 0));
+    rig.now += 3 * S;
+    last.settle_at(Outcome::Success, None, &rig.now);
+    assert_eq!((rig.snapshot().state, rig.snapshot().calls), (State::Closed, 0));
 }
 
 #[test]
