@@ -58,12 +58,12 @@ impl Acts {
 impl fmt::Display for Acts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
-        let names = |states: &[&str]| states.join(" > ").replace('_', "-");
-        match self.states.as_slice() {
-            ["closed"] | [] => {}
-            [first, .., last] if self.states.len() > 4 => parts.push(format!("breaker {first} > .. > {last}")),
-            states => parts.push(format!("breaker {}", names(states))),
-        }
+        let path = match self.states.as_slice() {
+            ["closed"] | [] => None,
+            [first, .., last] if self.states.len() > 4 => Some(format!("{first} > .. > {last}")),
+            states => Some(states.join(" > ")),
+        };
+        parts.extend(path.map(|path| format!("breaker {}", path.replace('_', "-"))));
         for (count, what) in
             [(self.refused, "breaker refused"), (self.full, "bulkhead refused"), (self.cut, "deadline cut")]
         {

@@ -29,6 +29,8 @@ pub(crate) enum End {
     Failed,
     /// No connection.
     Unreachable,
+    /// A connection that broke off.
+    Broken,
     /// No answer for as long as a probe waits.
     Hung,
 }
@@ -98,7 +100,7 @@ async fn call(client: Http, uri: Uri, patience: Option<Duration>, seen: Arc<Seen
         let res = client.get(uri).await;
         let end = classify(&res);
         let Ok(res) = res else { return end };
-        if res.into_body().collect().await.is_ok() { end } else { End::Failed }
+        if res.into_body().collect().await.is_ok() { end } else { End::Broken }
     };
     let end = match patience {
         Some(patience) => timeout(patience, whole).await.unwrap_or(End::Hung),
@@ -115,6 +117,6 @@ fn classify(res: &Result<Response<Incoming>, Error>) -> End {
         }
         Ok(_) => End::Failed,
         Err(error) if error.is_connect() => End::Unreachable,
-        Err(_) => End::Failed,
+        Err(_) => End::Broken,
     }
 }

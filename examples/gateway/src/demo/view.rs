@@ -109,7 +109,7 @@ impl View {
 
 /// What most of the probes met.
 fn health(calls: &[Call]) -> (String, bool) {
-    let most = [End::Ok, End::Failed, End::Hung, End::Unreachable]
+    let most = [End::Ok, End::Failed, End::Broken, End::Hung, End::Unreachable]
         .into_iter()
         .max_by_key(|end| calls.iter().filter(|call| call.end == *end).count());
     let ok: Vec<Call> = calls.iter().filter(|call| call.end == End::Ok).copied().collect();
@@ -119,6 +119,7 @@ fn health(calls: &[Call]) -> (String, bool) {
         Some(End::Ok) if p50 > Duration::from_millis(50) => (format!("slow {}", millis(p50)), false),
         Some(End::Ok) => (format!("fine {}", millis(p50)), true),
         Some(End::Hung) => ("no answer".to_owned(), false),
+        Some(End::Broken) => ("breaks off".to_owned(), false),
         Some(End::Unreachable) => ("unreachable".to_owned(), false),
         _ => ("error 500".to_owned(), false),
     }

@@ -73,6 +73,19 @@ async fn a_request_with_two_framings_reaches_the_upstream_with_one() {
 }
 
 #[tokio::test]
+async fn a_framing_that_is_named_hop_by_hop_is_still_framed() {
+    let upstream = Upstream::fine().await;
+    let gateway = Gateway::before(upstream.address, "");
+    let head =
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nConnection: content-length, host, via, close\r\n\r\n";
+    let answer = exchange(gateway.address, format!("{head}hello")).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let received = upstream.received();
+    assert!(received.ends_with("\r\n\r\nhello") && received.contains("content-length: 5\r\n"), "{received}");
+    assert!(received.contains("host: a\r\n") && received.contains("via: 1.1 buttress\r\n"), "{received}");
+}
+
+#[tokio::test]
 async fn a_body_with_a_bad_chunk_never_arrives_whole() {
     let upstream = Upstream::fine().await;
     let gateway = Gateway::before(upstream.address, "");
