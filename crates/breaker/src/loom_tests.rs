@@ -141,7 +141,7 @@ fn loom_a_probe_ends_or_expires_and_not_both() {
 fn loom_calls_that_come_and_go_leave_the_rings_empty() {
     check(|now| {
         let machine = machine(BreakerConfig::default().consecutive(9), now);
-        let threads = [0, 11].map(|second| {
+        let threads = [0, 10].map(|second| {
             let machine = machine.clone();
             let now = now + Duration::from_secs(second);
             spawn(move || {
