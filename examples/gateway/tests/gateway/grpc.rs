@@ -74,6 +74,30 @@ async fn a_client_may_shorten_the_deadline_and_opens_no_breaker_by_it() {
     assert_eq!(status["layers"]["upstream.u.breaker"]["opened_total"], 0, "{status:#}");
 }
 
+#[tokio::test]
+async fn an_upstream_is_told_what_remains_of_the_deadline() {
+    let upstream = crate::raw::Upstream::fine().await;
+    let gateway = Gateway::before(upstream.address, "");
+    let http = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    for (asked, least, most) in [("2S", 1_000, 2_000), ("1H", 29_000, 30_000)] {
+        let req = Request::post(format!("http://{}/x.Y/Z", gateway.address)).header("content-type", "application/grpc");
+        let req = req.header("grpc-timeout", asked).body(Full::<Bytes>::default()).unwrap();
+        http.request(req).await.unwrap();
+        let received = upstream.received();
+        let told = received.rsplit("grpc-timeout: ").next().unwrap().lines().next().unwrap();
+        let (number, unit) = told.split_at(told.len() - 1);
+        let number: u64 = number.parse().unwrap();
+        let millis = match unit {
+            "S" => number * 1000,
+            "m" => number,
+            "u" => number / 1000,
+            unit => panic!("{unit}"),
+        };
+        assert!((least..=most).contains(&millis), "{asked}: {told}");
+        assert_eq!(received.matches("POST ").count(), received.matches("grpc-timeout: ").count(), "one each");
+    }
+}
+
 /// A server whose calls all end with a message, and with this status in trailers.
 async fn ending_with(status: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

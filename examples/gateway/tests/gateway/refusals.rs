@@ -6,7 +6,7 @@ use crate::{
 };
 use buttress_sim::eventually;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use std::net::SocketAddr;
 use tokio::{
@@ -130,6 +130,28 @@ async fn a_full_bulkhead_is_a_503_with_retry_after() {
     let res = get(gateway.address, "/").await;
     assert_eq!(seen(&res), (503, "buttress; error=connection_limit_reached"));
     held.abort();
+}
+
+#[tokio::test]
+async fn calls_wait_for_their_turn_where_the_config_says_so() {
+    let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let bulkhead = "bulkhead = { limit = 1, max_queue = 1, max_wait = \"30s\" }";
+    let gateway = Gateway::before(upstream.local_addr().unwrap(), bulkhead);
+    let address = gateway.address;
+    let ask = || tokio::spawn(async move { get(address, "/").await });
+    let (first, (mut held, _)) = (ask(), upstream.accept().await.unwrap());
+    crate::raw::until(&mut held, "\r\n\r\n").await;
+    let second = ask();
+    while gateway.status().await["layers"]["upstream.u.bulkhead"]["queued"] != 1 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(get(address, "/").await.status(), 503, "the queue is full");
+    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+    held.write_all(answer).await.unwrap();
+    let (mut next, _) = upstream.accept().await.unwrap();
+    crate::raw::until(&mut next, "\r\n\r\n").await;
+    next.write_all(answer).await.unwrap();
+    assert_eq!((first.await.unwrap().status(), second.await.unwrap().status()), (StatusCode::OK, StatusCode::OK));
 }
 
 #[tokio::test]
