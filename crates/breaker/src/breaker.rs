@@ -1,4 +1,4 @@
-use crate::{BreakerConfig, BreakerPermit, BreakerSnapshot, State, Transition, machine::Machine};
+use crate::{BreakerConfig, BreakerPermit, BreakerSnapshot, State, Transition, machine::Machine, ticket::Ticket};
 use buttress_core::{
     Clock, ConfigError, Error, Fresh, Handle, Mode, Outcome, Rejection, Resting, Settle, Signal, Striped, TokioClock,
     Value, sync::lock,
@@ -82,6 +82,14 @@ impl Breaker {
     #[inline]
     pub fn try_acquire_at(&self, clock: &impl Clock) -> Result<BreakerPermit, Rejection> {
         // The decision comes first: a refusal takes no lease.
+        match self.shared.admit_plainly() {
+            Some(word) => Ok(BreakerPermit::new(self.shared.lease(), Ticket::closed(word))),
+            None => self.acquire_slowly(clock),
+        }
+    }
+
+    #[inline(never)]
+    fn acquire_slowly(&self, clock: &impl Clock) -> Result<BreakerPermit, Rejection> {
         let ticket = self.shared.admit(self.shared.stripe(), clock)?;
         Ok(BreakerPermit::new(self.shared.lease(), ticket))
     }

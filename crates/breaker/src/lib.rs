@@ -95,6 +95,7 @@ mod permit;
 mod probes;
 mod snapshot;
 mod state;
+mod ticket;
 
 pub use breaker::Breaker;
 pub use buttress_core::{ConfigError, Error, Mode, Outcome, Pushback, Reason, Rejection, Settle};

@@ -22,7 +22,7 @@ fn state(machine: &Machine) -> State {
     State::of(machine.word())
 }
 
-fn settle(machine: &Machine, mut ticket: crate::machine::Ticket, outcome: Outcome, now: Instant) {
+fn settle(machine: &Machine, mut ticket: crate::ticket::Ticket, outcome: Outcome, now: Instant) {
     machine.conclude(&mut ticket, 0, outcome, None, &now);
 }
 

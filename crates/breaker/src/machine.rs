@@ -4,6 +4,7 @@ use crate::{
     params::Params,
     probes::Probes,
     state::{CLOSED, HALF_OPEN, OPEN, Word},
+    ticket::{Kind, Phase, Ticket},
 };
 use buttress_core::{
     Clock, ConfigError, Mode, ModeCell, Origin, Outcome, Pushback, Reason, Rejection, Signal, Wakers,
@@ -58,54 +59,6 @@ struct Padded(AtomicU64);
 pub(crate) enum Calls {
     Time(TimeWindow),
     Count(CountWindow),
-}
-
-/// An admitted call, as the machine knows it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ticket {
-    kind: Kind,
-    generation: u32,
-    /// The first epoch that counts, of the generation it was admitted in.
-    first: u64,
-    /// Where its time is taken from: the first moment it was pending, or a probe's admission.
-    began: u64,
-    phase: Phase,
-    slow: bool,
-    /// Its epoch in the ring of hung calls; a probe's mark.
-    hung: u64,
-    /// Its epoch in the ring of slow calls; 0: it is in none.
-    slow_epoch: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Closed,
-    Probe(u8),
-    /// Let through against the decision, or not measured.
-    Free,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Never pending: it has cost no time.
-    Instant,
-    /// In the rings.
-    Waiting,
-    /// Its latency is over.
-    Past,
-}
-
-impl Ticket {
-    #[inline]
-    fn new(kind: Kind, word: Word) -> Self {
-        let first = if kind == Kind::Closed { word.payload() } else { 0 };
-        let (generation, phase) = (word.generation(), Phase::Instant);
-        Self { kind, generation, first, began: 0, phase, slow: false, hung: 0, slow_epoch: 0 }
-    }
-
-    fn free() -> Self {
-        Self::new(Kind::Free, Word(0))
-    }
 }
 
 impl Machine {
@@ -206,14 +159,19 @@ impl Machine {
 
     // Admission.
 
-    /// Decides. A closed circuit costs two loads and no clock.
+    /// What a closed circuit decides: two loads and no clock. `None`: ask [`admit`](Self::admit).
     #[inline]
-    pub(crate) fn admit(&self, stripe: usize, clock: &impl Clock) -> Result<Ticket, Rejection> {
+    pub(crate) fn admit_plainly(&self) -> Option<Word> {
         let word = self.word();
-        if word.kind() == CLOSED && self.mode.is_auto() {
-            return Ok(Ticket::new(Kind::Closed, word));
+        (word.kind() == CLOSED && self.mode.is_auto()).then_some(word)
+    }
+
+    /// Decides.
+    pub(crate) fn admit(&self, stripe: usize, clock: &impl Clock) -> Result<Ticket, Rejection> {
+        match self.admit_plainly() {
+            Some(word) => Ok(Ticket::closed(word)),
+            None => self.admit_or_not(stripe, clock),
         }
-        self.admit_or_not(stripe, clock)
     }
 
     #[inline(never)]
@@ -237,7 +195,7 @@ impl Machine {
         loop {
             let word = self.word();
             match word.kind() {
-                CLOSED => return Ok(Ticket::new(Kind::Closed, word)),
+                CLOSED => return Ok(Ticket::closed(word)),
                 OPEN => {
                     if let Some(wait) = until_probe(word, now) {
                         return Err(wait);
@@ -253,8 +211,7 @@ impl Machine {
                     };
                     if self.swap(word, next) {
                         let (slot, mark) = self.probes.take(word.generation(), now);
-                        let ticket = Ticket::new(Kind::Probe(slot), word);
-                        return Ok(Ticket { began: now, hung: mark, phase: Phase::Waiting, ..ticket });
+                        return Ok(Ticket::probe(word, slot, mark, now));
                     }
                 }
             }
@@ -298,19 +255,19 @@ impl Machine {
 
     /// The call takes time: from now on it is watched.
     pub(crate) fn pending(&self, ticket: &mut Ticket, stripe: usize, clock: &impl Clock) {
-        if ticket.kind != Kind::Closed || ticket.phase != Phase::Instant {
+        if ticket.kind() != Kind::Closed || !ticket.is_in(Phase::Instant) {
             return;
         }
         let now = self.nanos(clock);
         ticket.began = now;
         self.look(now);
         let word = self.word();
-        if word.kind() != CLOSED || word.generation() != ticket.generation {
+        if word.kind() != CLOSED || word.generation() != ticket.generation() {
             // Its results will be ignored; only its age may matter to its drop.
-            ticket.kind = Kind::Free;
+            ticket.set_free();
             return;
         }
-        ticket.phase = Phase::Waiting;
+        ticket.enter(Phase::Waiting);
         ticket.hung = self.hung.enter(stripe, now);
         let (slow_after, hang_after) = (self.params.slow_after(), self.params.hang_after());
         if slow_after != u64::MAX && slow_after != hang_after {
@@ -321,17 +278,19 @@ impl Machine {
     /// The call's latency is over.
     #[inline]
     pub(crate) fn head(&self, ticket: &mut Ticket, stripe: usize, clock: &impl Clock) {
-        if ticket.phase == Phase::Waiting {
+        if ticket.is_in(Phase::Waiting) {
             self.end_latency(ticket, stripe, self.nanos(clock));
         } else {
-            ticket.phase = Phase::Past;
+            ticket.enter(Phase::Past);
         }
     }
 
     fn end_latency(&self, ticket: &mut Ticket, stripe: usize, now: u64) {
-        ticket.phase = Phase::Past;
-        ticket.slow = now.saturating_sub(ticket.began) >= self.params.slow_after();
-        if ticket.kind == Kind::Closed {
+        ticket.enter(Phase::Past);
+        if now.saturating_sub(ticket.began) >= self.params.slow_after() {
+            ticket.set_slow();
+        }
+        if ticket.kind() == Kind::Closed {
             self.hung.leave(stripe, ticket.hung);
             if ticket.slow_epoch != 0 {
                 self.slow.leave(stripe, ticket.slow_epoch);
@@ -353,7 +312,7 @@ impl Machine {
         clock: &impl Clock,
     ) {
         self.head(ticket, stripe, clock);
-        if ticket.kind == Kind::Closed && outcome == Outcome::Success && !ticket.slow {
+        if ticket.kind() == Kind::Closed && outcome == Outcome::Success && !ticket.is_slow() {
             self.succeed(ticket, stripe, clock);
         } else {
             self.conclude_otherwise(ticket, stripe, outcome, pushback, clock);
@@ -363,20 +322,20 @@ impl Machine {
     #[inline]
     fn succeed(&self, ticket: &Ticket, stripe: usize, clock: &impl Clock) {
         let word = self.word();
-        if word.kind() != CLOSED || word.generation() != ticket.generation {
+        if word.kind() != CLOSED || word.generation() != ticket.generation() {
             return;
         }
         let streak = self.streak.load(Relaxed);
         if streak as u32 != 0 {
-            self.end_streak(ticket.generation, streak);
+            self.end_streak(ticket.generation(), streak);
         }
         match &self.window {
             Calls::Time(window) => {
-                if window.success(stripe, ticket.first) {
+                if window.success(stripe, ticket.first()) {
                     self.read_clock(window, clock);
                 }
             }
-            Calls::Count(window) => window.record(ticket.generation, false, false),
+            Calls::Count(window) => window.record(ticket.generation(), false, false),
         }
     }
 
@@ -402,15 +361,15 @@ impl Machine {
             Outcome::Overload if self.params.overload_as_failure() => Some(false),
             _ => None,
         };
-        match ticket.kind {
+        match ticket.kind() {
             Kind::Closed => {
                 if let Some(good) = good {
                     self.record(ticket, stripe, good, pushback, self.nanos(clock));
                 }
             }
             Kind::Probe(slot) => {
-                let good = good.map(|good| good && !(ticket.slow && self.params.judges_slowness()));
-                self.settle_probe(ticket.generation, slot, ticket.hung, good, pushback, self.nanos(clock));
+                let good = good.map(|good| good && !(ticket.is_slow() && self.params.judges_slowness()));
+                self.settle_probe(ticket.generation(), slot, ticket.hung, good, pushback, self.nanos(clock));
             }
             Kind::Free => {}
         }
@@ -419,11 +378,13 @@ impl Machine {
     /// The call was given up.
     pub(crate) fn abandon(&self, ticket: &mut Ticket, stripe: usize, panicking: bool, clock: &impl Clock) {
         let mut hung = false;
-        if ticket.phase == Phase::Waiting {
+        if ticket.is_in(Phase::Waiting) {
             let now = self.nanos(clock);
             hung = now.saturating_sub(ticket.began) >= self.params.hang_after();
             self.end_latency(ticket, stripe, now);
-            ticket.slow |= hung;
+            if hung {
+                ticket.set_slow();
+            }
         }
         let outcome = if panicking || hung { Outcome::Failure } else { Outcome::Ignored };
         self.conclude_otherwise(ticket, stripe, outcome, None, clock);
@@ -434,27 +395,27 @@ impl Machine {
     /// A failure, or a slow success.
     fn record(&self, ticket: &Ticket, stripe: usize, good: bool, pushback: Option<Pushback>, now: u64) {
         let word = self.word();
-        if word.kind() != CLOSED || word.generation() != ticket.generation {
+        if word.kind() != CLOSED || word.generation() != ticket.generation() {
             return;
         }
         match &self.window {
             Calls::Time(window) => {
                 let epoch = window.advance(now);
                 if good {
-                    window.success(stripe, ticket.first);
+                    window.success(stripe, ticket.first());
                 } else {
-                    window.failure(stripe, ticket.first, epoch);
+                    window.failure(stripe, ticket.first(), epoch);
                 }
-                if ticket.slow {
-                    window.slow(stripe, ticket.first, epoch);
+                if ticket.is_slow() {
+                    window.slow(stripe, ticket.first(), epoch);
                 }
             }
-            Calls::Count(window) => window.record(ticket.generation, !good, ticket.slow),
+            Calls::Count(window) => window.record(ticket.generation(), !good, ticket.is_slow()),
         }
         if good {
-            self.end_streak(ticket.generation, self.streak.load(Relaxed));
+            self.end_streak(ticket.generation(), self.streak.load(Relaxed));
         } else if ticket.hung == 0 || !self.hung.is_reported(ticket.hung) {
-            self.lengthen_streak(ticket.generation, 1);
+            self.lengthen_streak(ticket.generation(), 1);
         }
         self.look(now);
         self.judge(word, pushback, now);

@@ -1,4 +1,4 @@
-use crate::machine::{Machine, Ticket};
+use crate::{machine::Machine, ticket::Ticket};
 use buttress_core::{Clock, Lease, Outcome, Pushback, Settle, TokioClock};
 use std::{fmt, sync::Arc};
 
@@ -10,13 +10,12 @@ use std::{fmt, sync::Arc};
 pub struct BreakerPermit {
     lease: Arc<Lease<Machine>>,
     ticket: Ticket,
-    concluded: bool,
 }
 
 impl BreakerPermit {
     #[inline]
     pub(crate) fn new(lease: Arc<Lease<Machine>>, ticket: Ticket) -> Self {
-        Self { lease, ticket, concluded: false }
+        Self { lease, ticket }
     }
 
     /// [`Settle::pending`] by another clock.
@@ -37,14 +36,13 @@ impl BreakerPermit {
 
     /// A drop by another clock.
     pub fn abandon_at(mut self, clock: &impl Clock) {
-        self.concluded = true;
+        self.ticket.conclude();
         self.lease.abandon(&mut self.ticket, self.lease.stripe(), false, clock);
     }
 
     #[inline]
     fn conclude_at(&mut self, outcome: Outcome, pushback: Option<Pushback>, clock: &impl Clock) {
-        if !self.concluded {
-            self.concluded = true;
+        if !self.ticket.conclude() {
             self.lease.conclude(&mut self.ticket, self.lease.stripe(), outcome, pushback, clock);
         }
     }
@@ -69,7 +67,7 @@ impl Settle for BreakerPermit {
 impl Drop for BreakerPermit {
     #[inline]
     fn drop(&mut self) {
-        if !self.concluded {
+        if !self.ticket.conclude() {
             let panicking = std::thread::panicking();
             self.lease.abandon(&mut self.ticket, self.lease.stripe(), panicking, &TokioClock);
         }
@@ -78,6 +76,6 @@ impl Drop for BreakerPermit {
 
 impl fmt::Debug for BreakerPermit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BreakerPermit").field("concluded", &self.concluded).finish_non_exhaustive()
+        f.debug_struct("BreakerPermit").field("ticket", &self.ticket).finish_non_exhaustive()
     }
 }

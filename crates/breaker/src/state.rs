@@ -16,7 +16,7 @@ pub(crate) const HALF_OPEN: u64 = 2;
 ///
 /// Payload: closed: the first epoch of the time window that counts; open: until when, in milliseconds since the origin;
 /// half-open: `[ failures 6 | successes 6 | in flight 6 ]`.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Word(pub(crate) u64);
 
 impl Word {

@@ -5,7 +5,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 use tower_layer::Layer;
 use tower_service::Service;
@@ -192,9 +192,15 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.shut = ready!(self.policy.poll_ready(&mut self.turn, cx));
-        if self.shut.is_some() {
-            return Poll::Ready(Ok(()));
+        // Nothing is written where nothing is said: clearing the whole refusal costs every call.
+        match self.policy.poll_ready(&mut self.turn, cx) {
+            Poll::Ready(None) if self.shut.is_none() => {}
+            Poll::Ready(None) => self.shut = None,
+            Poll::Ready(shut) => {
+                self.shut = shut;
+                return Poll::Ready(Ok(()));
+            }
+            Poll::Pending => return Poll::Pending,
         }
         let readiness = self.inner.poll_ready(cx);
         if readiness.is_pending() {
@@ -205,11 +211,10 @@ where
 
     #[inline]
     fn call(&mut self, req: Req) -> Self::Future {
-        let admitted = match self.shut.take() {
-            None => self.policy.admit(&mut self.turn, &req),
-            Some(shut) => Err(shut),
-        };
-        match admitted {
+        if let Some(shut) = self.shut.take() {
+            return GateFuture::refused(shut, self.protocol.start_refusable(&req));
+        }
+        match self.policy.admit(&mut self.turn, &req) {
             Ok(permit) => {
                 let call = self.protocol.start(&req);
                 GateFuture::admitted(self.inner.call(req), permit, call)
@@ -221,30 +226,26 @@ where
 
 pin_project! {
     /// The future of [`Gate`].
+    // Plain fields and no enum, so that a permit is written once, where it stays.
     pub struct GateFuture<F, G, K> {
         #[pin]
-        state: State<F, G>,
+        inner: Option<F>,
+        permit: Option<G>,
         call: Option<K>,
-    }
-}
-
-pin_project! {
-    #[project = StateProj]
-    enum State<F, G> {
-        Admitted { #[pin] inner: F, permit: Option<G>, pending: bool },
-        Refused { rejection: Rejection },
+        rejection: Option<Rejection>,
+        pending: bool,
     }
 }
 
 impl<F, G, K> GateFuture<F, G, K> {
     #[inline]
     pub(crate) fn admitted(inner: F, permit: G, call: K) -> Self {
-        Self { state: State::Admitted { inner, permit: Some(permit), pending: false }, call: Some(call) }
+        Self { inner: Some(inner), permit: Some(permit), call: Some(call), rejection: None, pending: false }
     }
 
     #[inline]
     pub(crate) fn refused(rejection: Rejection, call: K) -> Self {
-        Self { state: State::Refused { rejection }, call: Some(call) }
+        Self { inner: None, permit: None, call: Some(call), rejection: Some(rejection), pending: false }
     }
 }
 
@@ -267,18 +268,17 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        match this.state.project() {
-            StateProj::Admitted { inner, permit, pending } => {
-                let Poll::Ready(result) = inner.poll(cx) else {
-                    if !*pending {
-                        *pending = true;
-                        permit.as_mut().expect(DONE).pending();
-                    }
-                    return Poll::Pending;
-                };
-                Poll::Ready(this.call.take().expect(DONE).finish(result, permit.take().expect(DONE), NoCut))
+        let Some(inner) = this.inner.as_pin_mut() else {
+            let rejection = this.rejection.take().expect(DONE);
+            return Poll::Ready(this.call.take().expect(DONE).reject(rejection));
+        };
+        let Poll::Ready(result) = inner.poll(cx) else {
+            if !*this.pending {
+                *this.pending = true;
+                this.permit.as_mut().expect(DONE).pending();
             }
-            StateProj::Refused { rejection } => Poll::Ready(this.call.take().expect(DONE).reject(*rejection)),
-        }
+            return Poll::Pending;
+        };
+        Poll::Ready(this.call.take().expect(DONE).finish(result, this.permit, NoCut))
     }
 }

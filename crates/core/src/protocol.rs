@@ -1,4 +1,4 @@
-use crate::{ChainError, Outcome, Pushback, Rejection, Settle};
+use crate::{ChainError, Outcome, Pushback, Rejection, Settle, settle::settle_in_place};
 
 /// What a result says, as far as it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,8 +102,15 @@ pub trait Call<Res, Err>: Sized {
     fn reject<G: Settle, T: Cut>(self, rejection: Rejection) -> Result<Self::Response<G, T>, Err>;
 
     /// Ties `guard` to the real end of the result, and lets `cut` end its body early.
-    fn finish<G: Settle, T: Cut>(self, result: Result<Res, Err>, guard: G, cut: T)
-    -> Result<Self::Response<G, T>, Err>;
+    ///
+    /// A guard whose call is over is settled where it is: moving a permit takes longer than settling it. Either way `guard` is
+    /// empty then.
+    fn finish<G: Settle, T: Cut>(
+        self,
+        result: Result<Res, Err>,
+        guard: &mut Option<G>,
+        cut: T,
+    ) -> Result<Self::Response<G, T>, Err>;
 }
 
 /// May end a response body early. Its methods come with the feature `http`; calls without a body are over when they return.
@@ -252,9 +259,9 @@ impl<Res, Err: ChainError, C: ClassifyResult<Res, Err>> Call<Res, Err> for Opaqu
     }
 
     #[inline]
-    fn finish<G: Settle, T: Cut>(self, result: Result<Res, Err>, guard: G, _: T) -> Result<Res, Err> {
+    fn finish<G: Settle, T: Cut>(self, result: Result<Res, Err>, guard: &mut Option<G>, _: T) -> Result<Res, Err> {
         let verdict = self.judge(result.as_ref());
-        guard.settle(verdict.outcome, verdict.pushback);
+        settle_in_place(guard, verdict.outcome, verdict.pushback);
         result
     }
 }

@@ -34,6 +34,15 @@ pub trait Settle: Send + 'static {
     }
 }
 
+/// [`Settle::settle`] without moving the permit.
+#[inline]
+pub(crate) fn settle_in_place<G: Settle>(guard: &mut Option<G>, outcome: Outcome, pushback: Option<Pushback>) {
+    if let Some(guard) = guard {
+        guard.conclude(outcome, pushback);
+    }
+    *guard = None;
+}
+
 impl Settle for () {
     #[inline]
     fn conclude(&mut self, _: Outcome, _: Option<Pushback>) {}

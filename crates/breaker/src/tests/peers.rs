@@ -21,7 +21,7 @@ fn peer_04_a_time_window_is_as_small_after_a_hundred_thousand_calls() {
     assert!(bytes < 4096, "{bytes}");
     rig.calls(Outcome::Success, 100_000);
     assert_eq!(rig.snapshot().calls, 100_000);
-    assert!(!std::mem::needs_drop::<crate::machine::Ticket>(), "a call leaves nothing behind");
+    assert!(!std::mem::needs_drop::<crate::ticket::Ticket>(), "a call leaves nothing behind");
 }
 
 #[test]

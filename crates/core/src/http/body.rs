@@ -1,5 +1,5 @@
 use super::{Classify, HttpCall, refuse::grpc_status};
-use crate::{BoxError, Cut, Outcome, Pushback, Rejection, Settle};
+use crate::{BoxError, Cut, Outcome, Pushback, Rejection, Settle, settle::settle_in_place};
 use ::http::HeaderMap;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -95,14 +95,14 @@ pub(super) struct Tie<G: Settle, K> {
 }
 
 impl<G: Settle, K> Tie<G, K> {
-    pub(super) fn new(guard: G, known: Option<(Outcome, Option<Pushback>)>, left: u64, call: K) -> Self {
-        Self { guard: Some(guard), known, left, call }
+    #[inline]
+    pub(super) fn new(guard: Option<G>, known: Option<(Outcome, Option<Pushback>)>, left: u64, call: K) -> Self {
+        Self { guard, known, left, call }
     }
 
+    #[inline]
     fn settle(&mut self, outcome: Outcome, pushback: Option<Pushback>) {
-        if let Some(guard) = self.guard.take() {
-            guard.settle(outcome, pushback);
-        }
+        settle_in_place(&mut self.guard, outcome, pushback);
     }
 }
 
@@ -117,7 +117,8 @@ impl<G: Settle, K> Drop for Tie<G, K> {
 }
 
 impl<G: Settle, M, C: Classify> Tie<G, HttpCall<M, C>> {
-    fn end(mut self, trailers: Option<&HeaderMap>) {
+    #[inline]
+    fn end(&mut self, trailers: Option<&HeaderMap>) {
         let (outcome, pushback) = self.known.unwrap_or_else(|| self.call.judge_trailers(trailers));
         self.settle(outcome, pushback);
     }
@@ -198,9 +199,10 @@ where
         let piece = ready!(body.as_mut().poll_piece(cx));
         match &piece {
             Piece::Frame(None) => {
-                if let Some(tie) = this.tie.take() {
+                if let Some(tie) = this.tie {
                     tie.end(None);
                 }
+                *this.tie = None;
             }
             Piece::Frame(Some(Ok(frame))) => {
                 if let Some(tie) = this.tie {
@@ -214,10 +216,9 @@ where
                         tie.left = tie.left.saturating_sub(data);
                     }
                     // hyper stops polling a body that says it is at its end, or that has given all it declared.
-                    if (frame.is_trailers() || tie.left == 0 || body.is_end_stream())
-                        && let Some(tie) = this.tie.take()
-                    {
+                    if frame.is_trailers() || tie.left == 0 || body.is_end_stream() {
                         tie.end(frame.trailers_ref());
+                        *this.tie = None;
                     }
                 }
             }

@@ -12,11 +12,15 @@ mod refuse;
 mod tests;
 mod tunnel;
 
-use crate::{Call, Context, Cut, Outcome, Protocol, Pushback, Rejection, Settle, Verdict, protocol::sealed::Sealed};
+use crate::{
+    Call, Context, Cut, Outcome, Protocol, Pushback, Rejection, Settle, Verdict, protocol::sealed::Sealed,
+    settle::settle_in_place,
+};
 use ::http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, header};
 use body::Tie;
 use bytes::Bytes;
 use http_body::Body;
+use std::num::NonZeroU8;
 
 pub use body::{CutBody, Piece, ResponseBody, Tracked, Uncut};
 pub use outcome::{Classify, Head, RequestBodyError, Table, error_outcome, parse_retry_after};
@@ -89,7 +93,48 @@ impl<M, C> Http<M, C> {
 pub struct HttpCall<M, C> {
     mode: M,
     classify: C,
-    ask: Ask,
+    asked: Asked,
+}
+
+/// [`Ask`] in one byte: a call moves from hand to hand, and five bytes written one by one are waited for when they are moved as
+/// one word.
+#[derive(Clone, Copy, Debug)]
+struct Asked(NonZeroU8);
+
+impl Asked {
+    const GRPC: u8 = 1;
+    const HEAD: u8 = 2;
+    const CONNECT: u8 = 4;
+    const JSON: u8 = 8;
+    const SHORT: u8 = 16;
+    /// Always there, so that an `Option` of a call needs no byte of its own.
+    const SOME: NonZeroU8 = NonZeroU8::new(128).unwrap();
+
+    #[inline]
+    fn new(ask: Ask) -> Self {
+        let bit = |is: bool, bit| if is { bit } else { 0 };
+        let bits = bit(ask.grpc, Self::GRPC)
+            | bit(ask.head, Self::HEAD)
+            | bit(ask.connect, Self::CONNECT)
+            | bit(ask.json, Self::JSON)
+            | bit(ask.short, Self::SHORT);
+        Self(Self::SOME | bits)
+    }
+
+    #[inline]
+    fn is(self, bit: u8) -> bool {
+        self.0.get() & bit != 0
+    }
+
+    fn ask(self) -> Ask {
+        Ask {
+            grpc: self.is(Self::GRPC),
+            head: self.is(Self::HEAD),
+            connect: self.is(Self::CONNECT),
+            json: self.is(Self::JSON),
+            short: self.is(Self::SHORT),
+        }
+    }
 }
 
 impl<M, C> Sealed for Http<M, C> {}
@@ -115,13 +160,15 @@ impl<M: Clone, C: Clone, B> Protocol<Request<B>> for Http<M, C> {
             json: false,
             short: Context::of(req.extensions()).is_some_and(|c| c.deadline.is_some_and(|d| d.by_client)),
         };
-        HttpCall { mode: self.mode.clone(), classify: self.classify.clone(), ask }
+        HttpCall { mode: self.mode.clone(), classify: self.classify.clone(), asked: Asked::new(ask) }
     }
 
     #[inline]
     fn start_refusable(&self, req: &Request<B>) -> Self::Call {
         let mut call = self.start(req);
-        call.ask.json = refuse::accepts_json(req.headers());
+        if refuse::accepts_json(req.headers()) {
+            call.asked.0 |= Asked::JSON;
+        }
         call
     }
 
@@ -138,47 +185,48 @@ impl<M: Clone, C: Clone, B> Protocol<Request<B>> for Http<M, C> {
 
 impl<M, C: Classify> HttpCall<M, C> {
     fn judge_head(&self, status: StatusCode, headers: &HeaderMap, extensions: &Extensions, ended: bool) -> Verdict {
-        if !self.ask.grpc && (status.is_success() || status.is_redirection() || status.is_informational()) {
+        if !self.asked.is(Asked::GRPC) && (status.is_success() || status.is_redirection() || status.is_informational())
+        {
             return Verdict::new(self.classified(status, headers, Outcome::Success), None);
         }
         if let Some(rejection) = extensions.get::<Rejection>() {
             return Verdict::refused(*rejection);
         }
-        if self.ask.grpc && status == StatusCode::OK && !headers.contains_key("grpc-status") {
+        if self.asked.is(Asked::GRPC) && status == StatusCode::OK && !headers.contains_key("grpc-status") {
             if !ended {
                 return Verdict::open();
             }
             return Verdict::new(self.classified(status, headers, Outcome::Failure), None);
         }
-        let (by_table, pushback) = if self.ask.grpc {
-            outcome::of_grpc(status, headers, self.ask.short)
+        let (by_table, pushback) = if self.asked.is(Asked::GRPC) {
+            outcome::of_grpc(status, headers, self.asked.is(Asked::SHORT))
         } else {
-            outcome::of_http(status, headers, self.ask.short)
+            outcome::of_http(status, headers, self.asked.is(Asked::SHORT))
         };
         Verdict::new(self.classified(status, headers, by_table), pushback)
     }
 
     #[inline]
     fn classified(&self, status: StatusCode, headers: &HeaderMap, by_table: Outcome) -> Outcome {
-        self.classify.outcome(&Head { grpc: self.ask.grpc, status, headers }, by_table)
+        self.classify.outcome(&Head { grpc: self.asked.is(Asked::GRPC), status, headers }, by_table)
     }
 
     /// The verdict of gRPC trailers, or of a body that ended without any.
     fn judge_trailers(&self, trailers: Option<&HeaderMap>) -> (Outcome, Option<Pushback>) {
         let none = HeaderMap::new();
         let trailers = trailers.unwrap_or(&none);
-        let (by_table, pushback) = outcome::of_grpc(StatusCode::OK, trailers, self.ask.short);
+        let (by_table, pushback) = outcome::of_grpc(StatusCode::OK, trailers, self.asked.is(Asked::SHORT));
         (self.classified(StatusCode::OK, trailers, by_table), pushback)
     }
 
     /// Whether the response has no body, whatever its headers say (RFC 9110, 6.4.1).
     fn is_bodiless(&self, status: StatusCode) -> bool {
-        self.ask.head || status.is_informational() || matches!(status.as_u16(), 204 | 304)
+        self.asked.is(Asked::HEAD) || status.is_informational() || matches!(status.as_u16(), 204 | 304)
     }
 
     /// Whether the connection goes on as a tunnel.
     fn is_tunnel(&self, status: StatusCode) -> bool {
-        status == StatusCode::SWITCHING_PROTOCOLS || (self.ask.connect && status.is_success())
+        status == StatusCode::SWITCHING_PROTOCOLS || (self.asked.is(Asked::CONNECT) && status.is_success())
     }
 }
 
@@ -202,52 +250,54 @@ where
     }
 
     fn answer<G: Settle, T: Cut>(self, answer: Response<Bytes>) -> Self::Response<G, T> {
-        answer.map(|bytes| Tracked::own(bytes, self.ask.grpc))
+        answer.map(|bytes| Tracked::own(bytes, self.asked.is(Asked::GRPC)))
     }
 
     fn reject<G: Settle, T: Cut>(self, rejection: Rejection) -> Result<Self::Response<G, T>, Err> {
-        let grpc = self.ask.grpc;
-        Ok(self.mode.refuse(rejection, self.ask)?.map(|bytes| Tracked::own(bytes, grpc)))
+        let grpc = self.asked.is(Asked::GRPC);
+        Ok(self.mode.refuse(rejection, self.asked.ask())?.map(|bytes| Tracked::own(bytes, grpc)))
     }
 
     #[inline]
     fn finish<G: Settle, T: Cut>(
         self,
         result: Result<Response<B>, Err>,
-        mut guard: G,
+        guard: &mut Option<G>,
         cut: T,
     ) -> Result<Self::Response<G, T>, Err> {
         let mut res = match result {
             Ok(res) => res,
             Err(error) => {
                 let verdict = self.mode.judge(&error);
-                guard.settle(verdict.outcome, verdict.pushback);
+                settle_in_place(guard, verdict.outcome, verdict.pushback);
                 return Err(error);
             }
         };
-        let grpc = self.ask.grpc;
+        let grpc = self.asked.is(Asked::GRPC);
         let ended = res.body().is_end_stream() || self.is_bodiless(res.status());
         let verdict = self.judge_head(res.status(), res.headers(), res.extensions(), ended);
-        if self.is_tunnel(res.status()) {
+        if self.is_tunnel(res.status())
+            && let Some(mut guard) = guard.take()
+        {
             guard.head();
             guard.conclude(verdict.outcome, verdict.pushback);
             Tunnel::hold(res.extensions_mut(), guard);
             return Ok(res.map(|body| Tracked::inner(cut.cover(body), None, grpc)));
         }
         if ended {
-            guard.settle(verdict.outcome, verdict.pushback);
+            settle_in_place(guard, verdict.outcome, verdict.pushback);
             return Ok(res.map(|body| Tracked::inner(cut.cover(body), None, grpc)));
         }
-        if !grpc {
+        if !grpc && let Some(guard) = guard {
             guard.head();
         }
         let left = if grpc { u64::MAX } else { declared_length(&res) };
         if left == 0 {
-            guard.settle(verdict.outcome, verdict.pushback);
+            settle_in_place(guard, verdict.outcome, verdict.pushback);
             return Ok(res.map(|body| Tracked::inner(cut.cover(body), None, grpc)));
         }
         let known = verdict.end.then_some((verdict.outcome, verdict.pushback));
-        let tie = Tie::new(guard, known, left, self);
+        let tie = Tie::new(guard.take(), known, left, self);
         Ok(res.map(|body| Tracked::inner(cut.cover(body), Some(tie), grpc)))
     }
 }

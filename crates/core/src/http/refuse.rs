@@ -112,6 +112,7 @@ pub(super) fn accepts_json(headers: &HeaderMap) -> bool {
     headers
         .get_all(header::ACCEPT)
         .iter()
+        .filter(|value| value.as_bytes() != b"*/*")
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|range| {

@@ -95,7 +95,7 @@ fn grpc() -> Request<()> {
 fn drive<B: ResponseBody>(req: Request<()>, res: Response<B>, polls: usize) -> Vec<String> {
     let log = Log::default();
     let call = HttpServer::new().start(&req);
-    let res = call.finish::<Guard, NoCut>(Ok::<_, Infallible>(res), log.guard(), NoCut).unwrap();
+    let res = call.finish::<Guard, NoCut>(Ok::<_, Infallible>(res), &mut Some(log.guard()), NoCut).unwrap();
     {
         let mut body = pin!(res.into_body());
         let mut cx = std::task::Context::from_waker(Waker::noop());
@@ -186,7 +186,7 @@ fn an_upgraded_connection_concludes_with_its_head_and_holds_its_permit_until_the
     let log = Log::default();
     let res = Response::builder().status(101).body(Empty::<Bytes>::new()).unwrap();
     let call = HttpServer::new().start(&get());
-    let mut res = call.finish::<Guard, NoCut>(Ok::<_, Infallible>(res), log.guard(), NoCut).unwrap();
+    let mut res = call.finish::<Guard, NoCut>(Ok::<_, Infallible>(res), &mut Some(log.guard()), NoCut).unwrap();
     let tunnel = Tunnel::take(res.extensions_mut()).unwrap();
     drop(res);
     assert_eq!((log.read(), tunnel.len()), (vec!["head".into(), "success".into()], 1));
@@ -272,7 +272,7 @@ fn a_refusal_further_in_says_nothing_except_a_passed_deadline_of_ours() {
         let call = HttpClient::new().start(&get());
         let error: Result<Response<Full<Bytes>>, crate::Error<Infallible>> =
             Err(Rejection::new(reason, "inner").into());
-        assert!(call.finish::<Guard, NoCut>(error, log.guard(), NoCut).is_err());
+        assert!(call.finish::<Guard, NoCut>(error, &mut Some(log.guard()), NoCut).is_err());
         assert_eq!(log.read(), [want, "end"]);
     }
 }
