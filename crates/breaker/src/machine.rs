@@ -376,7 +376,7 @@ impl Machine {
     }
 
     /// The call was given up.
-    pub(crate) fn abandon(&self, ticket: &mut Ticket, stripe: usize, panicking: bool, clock: &impl Clock) {
+    pub(crate) fn abandon(&self, ticket: &mut Ticket, stripe: usize, outcome: Outcome, clock: &impl Clock) {
         let mut hung = false;
         if ticket.is_in(Phase::Waiting) {
             let now = self.nanos(clock);
@@ -386,7 +386,7 @@ impl Machine {
                 ticket.set_slow();
             }
         }
-        let outcome = if panicking || hung { Outcome::Failure } else { Outcome::Ignored };
+        let outcome = if hung { Outcome::Failure } else { outcome };
         self.conclude_otherwise(ticket, stripe, outcome, None, clock);
     }
 

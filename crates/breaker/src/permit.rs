@@ -37,7 +37,7 @@ impl BreakerPermit {
     /// A drop by another clock.
     pub fn abandon_at(mut self, clock: &impl Clock) {
         self.ticket.conclude();
-        self.lease.abandon(&mut self.ticket, self.lease.stripe(), false, clock);
+        self.lease.abandon(&mut self.ticket, self.lease.stripe(), Outcome::Ignored, clock);
     }
 
     #[inline]
@@ -68,8 +68,8 @@ impl Drop for BreakerPermit {
     #[inline]
     fn drop(&mut self) {
         if !self.ticket.conclude() {
-            let panicking = std::thread::panicking();
-            self.lease.abandon(&mut self.ticket, self.lease.stripe(), panicking, &TokioClock);
+            let outcome = buttress_core::abandoned();
+            self.lease.abandon(&mut self.ticket, self.lease.stripe(), outcome, &TokioClock);
         }
     }
 }

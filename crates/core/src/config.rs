@@ -89,7 +89,8 @@ pub fn format_duration(duration: Duration) -> String {
     if nanos == 0 {
         return "0s".to_owned();
     }
-    let (unit, size) = UNITS.into_iter().rev().find(|(_, size)| nanos.is_multiple_of(u128::from(*size))).unwrap_or(UNITS[0]);
+    let (unit, size) =
+        UNITS.into_iter().rev().find(|(_, size)| nanos.is_multiple_of(u128::from(*size))).unwrap_or(UNITS[0]);
     format!("{}{unit}", nanos / u128::from(size))
 }
 

@@ -93,7 +93,7 @@ impl<E: StdError + 'static> StdError for Error<E> {
     note = "client: `.lift_errors()` on the innermost service turns its error into `Error<{Self}>`",
     note = "own error type: implement `From<Rejection>` and `ChainError` for it"
 )]
-pub trait ChainError: From<Rejection> + 'static {
+pub trait ChainError: From<Rejection> {
     /// The refusal this error stands for, if it does.
     fn rejection(&self) -> Option<Rejection>;
 
@@ -118,12 +118,14 @@ impl<E: StdError + 'static> ChainError for Error<E> {
     }
 }
 
-impl ChainError for BoxError {
+/// For a box of any lifetime, or a chain could not be awaited in a spawned async block: there the compiler forgets that it is
+/// `'static`. Such a box shows its sources, and they are enough.
+impl ChainError for Box<dyn StdError + Send + Sync + '_> {
     fn rejection(&self) -> Option<Rejection> {
-        Rejection::find(&**self)
+        self.source().and_then(Rejection::find)
     }
     fn cause(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&**self)
+        self.source()
     }
 }
 

@@ -21,6 +21,7 @@
 //! `serde`: configs and snapshots.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod abandon;
 mod clock;
 pub mod config;
 mod context;
@@ -44,6 +45,7 @@ pub mod sync;
 mod wakers;
 pub mod window;
 
+pub use abandon::{abandon, abandoned};
 #[cfg(feature = "tokio")]
 pub use clock::TokioClock;
 pub use clock::{Clock, Origin};
@@ -58,7 +60,7 @@ pub use mode::{Mode, ModeCell};
 pub use outcome::{Outcome, Pushback};
 pub use protocol::{ByResult, Call, ClassifyResult, Cut, NoCut, Opaque, OpaqueCall, Protocol, Verdict};
 pub use queue::{Admission, Enqueue, Queue, QueueFuture, QueueLayer};
-pub use reason::{Reason, Rejection};
+pub use reason::{Details, Reason, Rejection};
 pub use settle::Settle;
 pub use signal::Signal;
 pub use stripe::{Lease, Striped};

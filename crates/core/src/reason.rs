@@ -1,5 +1,5 @@
 use crate::Outcome;
-use std::{error::Error as StdError, fmt, time::Duration};
+use std::{error::Error as StdError, fmt, ops::Deref, time::Duration};
 
 /// Why a call was refused or ended early. The single source of everything a person can see of it: HTTP status, gRPC code,
 /// `Proxy-Status` error ([RFC 9209](https://www.rfc-editor.org/rfc/rfc9209)), metric labels, log fields.
@@ -163,10 +163,16 @@ impl fmt::Display for Reason {
 /// A refusal: which layer said no, why, and when to come back.
 ///
 /// It is an error, and the marker in the extensions of a response that a refusal became, so layers further out recognise it.
-/// Making one allocates nothing.
+/// Making one allocates nothing. Its [`Details`] are read as fields: `rejection.reason`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Rejection(Details);
+
+/// What a [`Rejection`] says.
+///
+/// They are its `source()`, too: an error behind a box with any lifetime cannot be asked for its own type, but for its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Rejection {
+pub struct Details {
     /// Why.
     pub reason: Reason,
     /// The kind of layer that refused: `"breaker"`.
@@ -178,18 +184,42 @@ pub struct Rejection {
 impl Rejection {
     /// A refusal by `layer`.
     pub const fn new(reason: Reason, layer: &'static str) -> Self {
-        Self { reason, layer, retry_after: None }
+        Self(Details { reason, layer, retry_after: None })
     }
 
     /// It is worth coming back after `delay`.
     pub const fn retry_after(mut self, delay: Duration) -> Self {
-        self.retry_after = Some(delay);
+        self.0.retry_after = Some(delay);
         self
     }
 
     /// The refusal in an error or in its sources.
     pub fn find(error: &(dyn StdError + 'static)) -> Option<Self> {
-        crate::error::chain(error).find_map(|e| e.downcast_ref::<Self>().copied())
+        crate::error::chain(error).find_map(Self::of)
+    }
+
+    /// The refusal that this one error is, whatever its sources are.
+    pub(crate) fn of(error: &(dyn StdError + 'static)) -> Option<Self> {
+        error.downcast_ref::<Self>().copied().or_else(|| error.downcast_ref().copied().map(Self))
+    }
+}
+
+impl Deref for Rejection {
+    type Target = Details;
+
+    #[inline]
+    fn deref(&self) -> &Details {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rejection")
+            .field("reason", &self.reason)
+            .field("layer", &self.layer)
+            .field("retry_after", &self.retry_after)
+            .finish()
     }
 }
 
@@ -203,7 +233,19 @@ impl fmt::Display for Rejection {
     }
 }
 
-impl StdError for Rejection {}
+impl fmt::Display for Details {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason.title())
+    }
+}
+
+impl StdError for Rejection {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.0)
+    }
+}
+
+impl StdError for Details {}
 
 #[cfg(test)]
 mod tests {

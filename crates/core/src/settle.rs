@@ -3,8 +3,8 @@ use crate::{Outcome, Pushback};
 /// What a call holds from its admission to its real end: a permit.
 ///
 /// It is told of the call's phases and concluded at most once; [`settle`](Self::settle) concludes and lets go. Dropped
-/// without a conclusion it means that the call was abandoned, and the permit's `Drop` decides what that says: a panic is a
-/// failure, a call that hung is a failure, anything else is [`Outcome::Ignored`].
+/// without a conclusion it means that the call was abandoned; the permit's `Drop` asks [`abandoned`](crate::abandoned) what that
+/// says: a panic is a failure, so is a passed deadline of ours, anything else is [`Outcome::Ignored`].
 ///
 /// | hook | when |
 /// |---|---|

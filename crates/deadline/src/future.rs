@@ -2,7 +2,7 @@ use crate::{
     body::Cutoff,
     policy::{Force, Limit, Plan, SharedLease},
 };
-use buttress_core::{Call, Rejection};
+use buttress_core::{Call, Rejection, abandon};
 use pin_project_lite::pin_project;
 use std::{
     fmt,
@@ -103,7 +103,7 @@ where
             StateProj::Done => panic!("{DONE}"),
         };
         // What the call holds is free before anyone hears of its end.
-        this.state.set(State::Done);
+        abandon(rejection.reason.outcome(), || this.state.set(State::Done));
         Poll::Ready(this.call.take().expect(DONE).reject(rejection))
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::policy::{Force, Plan, SharedLease};
 use buttress_core::{
-    Clock, Reason, Rejection, TokioClock,
+    Clock, Reason, Rejection, TokioClock, abandon,
     http::{Piece, ResponseBody},
     sync::{Arc, Mutex, lock},
 };
@@ -133,10 +133,10 @@ impl Watch {
             slot.fate = Fate::Running;
             return false;
         };
-        let (_, body) = slot.cut(due, &self.lease);
+        let (rejection, body) = slot.cut(due, &self.lease);
         let reader = slot.reader.take();
         drop(slot);
-        drop(body);
+        abandon(rejection.reason.outcome(), || drop(body));
         reader.into_iter().for_each(Waker::wake);
         true
     }
@@ -200,7 +200,7 @@ impl<B: ResponseBody> Reader<B> {
                 if let Fate::Due(due) = *fate {
                     let (rejection, body) = slot.cut(due, &self.lease);
                     drop(slot);
-                    drop(body);
+                    abandon(rejection.reason.outcome(), || drop(body));
                     self.task.abort();
                     return Poll::Ready(Piece::Cut(rejection));
                 }

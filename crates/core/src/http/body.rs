@@ -1,5 +1,5 @@
 use super::{Classify, HttpCall, refuse::grpc_status};
-use crate::{BoxError, Cut, Outcome, Pushback, Rejection, Settle, settle::settle_in_place};
+use crate::{BoxError, Cut, Outcome, Pushback, Rejection, Settle, abandon, settle::settle_in_place};
 use ::http::HeaderMap;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -231,10 +231,11 @@ where
             }
             Piece::Cut(rejection) => {
                 let rejection = *rejection;
+                let outcome = rejection.reason.outcome();
                 if let Some(mut tie) = this.tie.take() {
-                    tie.settle(rejection.reason.outcome(), None);
+                    tie.settle(outcome, None);
                 }
-                this.content.set(Content::Own { bytes: Bytes::new() });
+                abandon(outcome, || this.content.set(Content::Own { bytes: Bytes::new() }));
                 return Poll::Ready(Some(if *this.grpc {
                     let mut trailers = HeaderMap::new();
                     grpc_status(rejection, &mut trailers);

@@ -152,13 +152,18 @@ impl<M: Clone, C: Clone, B> Protocol<Request<B>> for Http<M, C> {
 
     #[inline]
     fn start(&self, req: &Request<B>) -> Self::Call {
+        // gRPC is always POST: every other method saves the look-up, once per layer.
+        let grpc = req.method() == Method::POST && is_grpc(req.headers());
         let ask = Ask {
-            // gRPC is always POST: every other method saves the look-up, once per layer.
-            grpc: req.method() == Method::POST && is_grpc(req.headers()),
+            grpc,
             head: req.method() == Method::HEAD,
             connect: req.method() == Method::CONNECT,
             json: false,
-            short: Context::of(req.extensions()).is_some_and(|c| c.deadline.is_some_and(|d| d.by_client)),
+            short: match Context::of(req.extensions()).and_then(|context| context.deadline) {
+                Some(deadline) => deadline.by_client,
+                // Nobody has compared it with a deadline of ours: DEADLINE_EXCEEDED may well be the client's own wish.
+                None => grpc && req.headers().contains_key("grpc-timeout"),
+            },
         };
         HttpCall { mode: self.mode.clone(), classify: self.classify.clone(), asked: Asked::new(ask) }
     }

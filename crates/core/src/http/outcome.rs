@@ -117,24 +117,40 @@ pub fn parse_retry_after(value: &[u8], now: SystemTime) -> Option<Pushback> {
 /// Marks an error of a *request* body: the client went away, was too slow, sent too much. It never accuses the service that
 /// was to read it. Wrap the body's errors in it where the body comes from somebody else (a proxy).
 #[derive(Debug)]
-pub struct RequestBodyError(BoxError);
+pub struct RequestBodyError(Mark);
+
+/// The mark is a source of its own, so that it is seen behind any box.
+#[derive(Debug)]
+struct Mark(BoxError);
 
 impl RequestBodyError {
     /// Marks `error`.
     pub fn new(error: impl Into<BoxError>) -> Self {
-        Self(error.into())
+        Self(Mark(error.into()))
     }
 }
 
 impl fmt::Display for RequestBodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the request body failed: {}", self.0)
+        f.write_str("the request body failed")
     }
 }
 
 impl StdError for RequestBodyError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&*self.0)
+        Some(&self.0)
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for Mark {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source()
     }
 }
 
@@ -142,10 +158,10 @@ impl StdError for RequestBodyError {
 /// (feature `h2`); anything else is a failure.
 pub fn error_outcome(error: &(dyn StdError + 'static)) -> Outcome {
     for cause in chain(error) {
-        if let Some(rejection) = cause.downcast_ref::<Rejection>() {
+        if let Some(rejection) = Rejection::of(cause) {
             return rejection.reason.outcome();
         }
-        if cause.is::<RequestBodyError>() {
+        if cause.is::<RequestBodyError>() || cause.is::<Mark>() {
             return Outcome::Ignored;
         }
         #[cfg(feature = "h2")]

@@ -285,6 +285,9 @@ fn a_short_deadline_of_the_client_excuses_what_the_service_says_of_it() {
     let late = || Response::builder().header("grpc-status", "4").body(Empty::<Bytes>::new()).unwrap();
     assert_eq!(drive(req, late(), 0), ["ignored", "end"]);
     assert_eq!(drive(grpc(), late(), 0), ["failure", "end"]);
+    let mut unread = grpc();
+    unread.headers_mut().insert("grpc-timeout", HeaderValue::from_static("1m"));
+    assert_eq!(drive(unread, late(), 0), ["ignored", "end"], "a time-out that no deadline of ours was compared with");
 }
 
 #[test]
