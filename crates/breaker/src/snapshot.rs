@@ -106,7 +106,7 @@ impl Transition {
 pub struct BreakerSnapshot {
     /// Its state.
     pub state: State,
-    /// What an operator told it to do: [`Mode::as_str`].
+    /// What an operator told it to do: [`Mode::as_str`](buttress_core::Mode::as_str).
     pub mode: &'static str,
     /// How often it has changed its state, modulo 2^24.
     pub generation: u32,
