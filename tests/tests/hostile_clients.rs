@@ -1,6 +1,6 @@
 //! Clients cannot open a breaker for others, whatever they send: short deadlines, aborted uploads, slow reading.
 
-use axum::{Router, body::Bytes as AxumBytes, extract::Request, response::IntoResponse, routing::post};
+use axum::{Router, body::Bytes as AxumBytes, extract::Request, routing::post};
 use buttress::{breaker::State, deadline::Headers, prelude::*};
 use buttress_tests::serve;
 use std::{net::SocketAddr, time::Duration};
@@ -34,7 +34,7 @@ async fn a_thousand_short_deadlines_and_a_thousand_aborted_uploads_leave_the_bre
     let deadline = DeadlineConfig::new(Duration::from_secs(5)).read(Headers::new()).build().unwrap();
     let app = Router::new()
         .route("/upload", post(async |body: AxumBytes| body.len().to_string()))
-        .route("/slow", post(async |_: Request| tokio::time::sleep(Duration::from_millis(50)).await.into_response()))
+        .route("/slow", post(async |_: Request| tokio::time::sleep(Duration::from_millis(50)).await))
         .layer(ServiceBuilder::new().http_server().with(outer).deadline(deadline).with(inner));
     let server = serve(app).await;
 
