@@ -35,8 +35,9 @@
 //!   full too; with [`Reason::QueueTimeout`](buttress_core::Reason::QueueTimeout) a call that waited for `max_wait`. Under HTTP
 //!   both are a 503 with `Retry-After`, under gRPC `RESOURCE_EXHAUSTED`; to a breaker or a retry further out they say nothing
 //!   about the health of the service.
-//! * **A permit is held to the call's real end**: under HTTP, to the last byte of the body, its trailers, or its drop; an
-//!   upgraded connection keeps it until it closes. [`Release::Head`] gives it back with the response head.
+//! * **A permit is held to the call's real end**: under HTTP, to the last byte of the body, its trailers, or its drop.
+//!   [`Release::Head`] gives it back with the response head. The permit of an upgraded connection is in the extensions of its
+//!   response (`buttress_core::http::Tunnel`): a proxy keeps it there until the tunnel closes; axum drops it with the head.
 //! * **What counts as failure**: nothing. A bulkhead asks how many, not how well.
 //! * **Clones share it**: the state is made in `BulkheadLayer::new`; every service, clone, route and connection counts against
 //!   one limit. [`fresh`](buttress_core::GateLayer::fresh) makes another.
