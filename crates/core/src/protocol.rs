@@ -104,7 +104,7 @@ pub trait Call<Res, Err>: Sized {
     /// Ties `guard` to the real end of the result, and lets `cut` end its body early.
     ///
     /// A guard whose call is over is settled where it is: moving a permit takes longer than settling it. Either way `guard` is
-    /// empty then.
+    /// empty then. Without a guard nothing is judged.
     fn finish<G: Settle, T: Cut>(
         self,
         result: Result<Res, Err>,

@@ -5,9 +5,10 @@ use crate::{
 };
 use buttress_core::{
     BoxError, Clock, Cut, Reason, Rejection, TokioClock,
-    http::{CutBody, Piece, ResponseBody},
+    http::{CutBody, ResponseBody},
 };
-use http_body::SizeHint;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::{
     fmt,
@@ -163,33 +164,35 @@ impl<B: ResponseBody> CutBody<B> for Covered<B> {
     type Error = BoxError;
 
     #[inline]
-    fn poll_piece(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Piece<B::Error>> {
+    fn poll_piece(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        cut: &mut Option<Rejection>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut kind = self.project().kind;
-        let rejection = match kind.as_mut().project() {
-            KindProj::Plain { body } => return body.poll_frame(cx).map(Piece::Frame),
-            KindProj::Inline { body, bounds } => {
-                if let Poll::Ready(frame) = body.poll_frame(cx) {
+        let frame = match kind.as_mut().project() {
+            KindProj::Plain { body } => ready!(body.poll_frame(cx)),
+            KindProj::Inline { body, bounds } => match body.poll_frame(cx) {
+                Poll::Ready(frame) => {
                     bounds.is_stale = true;
-                    return Poll::Ready(Piece::Frame(frame));
+                    frame
                 }
-                ready!(bounds.poll_end(cx))
-            }
-            KindProj::Watched { reader } => match ready!(reader.poll_piece(cx)) {
-                Piece::Cut(rejection) => rejection,
-                frame => return Poll::Ready(frame),
+                Poll::Pending => {
+                    *cut = Some(ready!(bounds.poll_end(cx)));
+                    None
+                }
             },
-            KindProj::Gone => return Poll::Ready(Piece::Frame(None)),
+            KindProj::Watched { reader } => ready!(reader.poll_piece(cx, cut)),
+            KindProj::Gone => None,
         };
-        kind.set(Kind::Gone);
-        Poll::Ready(Piece::Cut(rejection))
+        if cut.is_some() {
+            kind.set(Kind::Gone);
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
     fn cut_error(rejection: Rejection) -> BoxError {
         rejection.into()
-    }
-
-    fn inner_error(error: B::Error) -> BoxError {
-        error.into()
     }
 
     fn is_end_stream(&self) -> bool {

@@ -76,7 +76,7 @@ where
                 // The response first: one that is there never loses to the time-out.
                 if let Poll::Ready(result) = inner.poll(cx) {
                     let cut = Cutoff::new(*this.plan, this.lease.take().expect(DONE));
-                    return Poll::Ready(this.call.take().expect(DONE).finish(result, &mut Some(()), cut));
+                    return Poll::Ready(this.call.take().expect(DONE).finish(result, &mut None, cut));
                 }
                 if this.timer.is_none() {
                     let timer = match this.plan.limit {

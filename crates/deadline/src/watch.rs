@@ -7,10 +7,11 @@
 use crate::policy::{Force, Plan, SharedLease};
 use buttress_core::{
     Clock, Reason, Rejection, TokioClock, abandon,
-    http::{Piece, ResponseBody},
+    http::ResponseBody,
     sync::{Arc, Mutex, lock},
 };
-use http_body::SizeHint;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
 use std::{
     pin::Pin,
     task::{Context, Poll, Waker},
@@ -172,14 +173,19 @@ impl<B: ResponseBody> Reader<B> {
         Self { slot, has_idle, lease, task }
     }
 
-    pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Piece<B::Error>> {
+    #[allow(clippy::type_complexity, reason = "what `Body::poll_frame` returns")]
+    pub(crate) fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+        cut: &mut Option<Rejection>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let mut slot = lock(&self.slot);
         let Slot { body, progress, is_waiting, reader, fate } = &mut *slot;
         let Some(body) = body else {
-            return Poll::Ready(match *fate {
-                Fate::Cut(rejection) => Piece::Cut(rejection),
-                _ => Piece::Frame(None),
-            });
+            if let Fate::Cut(rejection) = *fate {
+                *cut = Some(rejection);
+            }
+            return Poll::Ready(None);
         };
         // The frame first: one that is ready never loses to the cut.
         match body.as_mut().poll_frame(cx) {
@@ -194,7 +200,7 @@ impl<B: ResponseBody> Reader<B> {
                         *fate = Fate::Running;
                     }
                 }
-                Poll::Ready(Piece::Frame(frame))
+                Poll::Ready(frame)
             }
             Poll::Pending => {
                 if let Fate::Due(due) = *fate {
@@ -202,7 +208,8 @@ impl<B: ResponseBody> Reader<B> {
                     drop(slot);
                     abandon(rejection.reason.outcome(), || drop(body));
                     self.task.abort();
-                    return Poll::Ready(Piece::Cut(rejection));
+                    *cut = Some(rejection);
+                    return Poll::Ready(None);
                 }
                 *is_waiting = true;
                 match reader {

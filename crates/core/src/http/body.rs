@@ -15,28 +15,23 @@ pub trait ResponseBody: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'stat
 
 impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static> ResponseBody for B {}
 
-/// What a body that may be cut gives.
-#[derive(Debug)]
-pub enum Piece<E> {
-    /// What the inner body gave.
-    Frame(Option<Result<Frame<Bytes>, E>>),
-    /// It was cut, and its inner body is gone.
-    Cut(Rejection),
-}
-
 /// A body that may be ended early, made by [`Cut::cover`].
 pub trait CutBody<B: ResponseBody> {
     /// The error it shows: the inner one's own where it never cuts.
-    type Error: Into<BoxError>;
+    type Error: Into<BoxError> + 'static;
 
-    /// The next frame, or the cut. A frame that is ready never loses to the cut.
-    fn poll_piece(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Piece<B::Error>>;
+    /// The next frame; one that is ready never loses to the cut. `None` where it was cut: then `cut` says why, and the inner
+    /// body is gone.
+    // The cut is said apart, because a frame is large: it goes through layers without being wrapped and unwrapped.
+    #[allow(clippy::type_complexity, reason = "what `Body::poll_frame` returns")]
+    fn poll_piece(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        cut: &mut Option<Rejection>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>>;
 
     /// The cut as an error.
     fn cut_error(rejection: Rejection) -> Self::Error;
-
-    /// An error of the inner body.
-    fn inner_error(error: B::Error) -> Self::Error;
 
     /// See [`Body::is_end_stream`].
     fn is_end_stream(&self) -> bool;
@@ -64,15 +59,15 @@ impl<B: ResponseBody> CutBody<B> for Uncut<B> {
     type Error = B::Error;
 
     #[inline]
-    fn poll_piece(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Piece<B::Error>> {
-        self.project().body.poll_frame(cx).map(Piece::Frame)
+    fn poll_piece(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        _: &mut Option<Rejection>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        self.project().body.poll_frame(cx)
     }
     fn cut_error(_: Rejection) -> B::Error {
         unreachable!("this body never cuts")
-    }
-    #[inline]
-    fn inner_error(error: B::Error) -> B::Error {
-        error
     }
     #[inline]
     fn is_end_stream(&self) -> bool {
@@ -196,57 +191,57 @@ where
             ContentProj::Own { bytes } => return Poll::Ready(Some(Ok(Frame::data(mem::take(bytes))))),
             ContentProj::Inner { body } => body,
         };
-        let piece = ready!(body.as_mut().poll_piece(cx));
-        match &piece {
-            Piece::Frame(None) => {
-                if let Some(tie) = this.tie {
-                    tie.end(None);
-                }
-                *this.tie = None;
+        let mut cut = None;
+        let frame = ready!(body.as_mut().poll_piece(cx, &mut cut));
+        if let Some(rejection) = cut {
+            let outcome = rejection.reason.outcome();
+            if let Some(mut tie) = this.tie.take() {
+                tie.settle(outcome, None);
             }
-            Piece::Frame(Some(Ok(frame))) => {
-                if let Some(tie) = this.tie {
-                    if *this.grpc
-                        && let Some(guard) = &mut tie.guard
-                    {
-                        guard.head();
-                    }
-                    let data = frame.data_ref().map_or(0, |data| data.len() as u64);
-                    if tie.left != u64::MAX {
-                        tie.left = tie.left.saturating_sub(data);
-                    }
-                    // hyper stops polling a body that says it is at its end, or that has given all it declared.
-                    if frame.is_trailers() || tie.left == 0 || body.is_end_stream() {
-                        tie.end(frame.trailers_ref());
-                        *this.tie = None;
-                    }
-                }
-            }
-            Piece::Frame(Some(Err(error))) => {
-                if let Some(mut tie) = this.tie.take() {
-                    // A boxed error may be a cut of a layer further in, and say that the client chose it.
-                    let boxed = (error as &dyn std::any::Any).downcast_ref::<BoxError>();
-                    tie.settle(boxed.map_or(Outcome::Failure, |error| super::error_outcome(&**error)), None);
-                }
-            }
-            Piece::Cut(rejection) => {
-                let rejection = *rejection;
-                let outcome = rejection.reason.outcome();
-                if let Some(mut tie) = this.tie.take() {
-                    tie.settle(outcome, None);
-                }
-                abandon(outcome, || this.content.set(Content::Own { bytes: Bytes::new() }));
-                return Poll::Ready(Some(if *this.grpc {
-                    let mut trailers = HeaderMap::new();
-                    grpc_status(rejection, &mut trailers);
-                    Ok(Frame::trailers(trailers))
-                } else {
-                    Err(<T::Body<B> as CutBody<B>>::cut_error(rejection))
-                }));
-            }
+            abandon(outcome, || this.content.set(Content::Own { bytes: Bytes::new() }));
+            return Poll::Ready(Some(if *this.grpc {
+                let mut trailers = HeaderMap::new();
+                grpc_status(rejection, &mut trailers);
+                Ok(Frame::trailers(trailers))
+            } else {
+                Err(<T::Body<B> as CutBody<B>>::cut_error(rejection))
+            }));
         }
-        let Piece::Frame(frame) = piece else { unreachable!("a cut has returned") };
-        Poll::Ready(frame.map(|frame| frame.map_err(<T::Body<B> as CutBody<B>>::inner_error)))
+        let Some(tie) = this.tie else { return Poll::Ready(frame) };
+        let ended = match &frame {
+            None => {
+                tie.end(None);
+                true
+            }
+            Some(Ok(frame)) => {
+                if *this.grpc
+                    && let Some(guard) = &mut tie.guard
+                {
+                    guard.head();
+                }
+                let data = frame.data_ref().map_or(0, |data| data.len() as u64);
+                if tie.left != u64::MAX {
+                    tie.left = tie.left.saturating_sub(data);
+                }
+                // hyper stops polling a body that says it is at its end, or that has given all it declared.
+                let ended = frame.is_trailers() || tie.left == 0 || body.is_end_stream();
+                if ended {
+                    tie.end(frame.trailers_ref());
+                }
+                ended
+            }
+            Some(Err(error)) => {
+                // A boxed error may be a cut of a layer further in, and say that the client chose it.
+                let boxed = (error as &dyn std::any::Any).downcast_ref::<BoxError>();
+                tie.settle(boxed.map_or(Outcome::Failure, |error| super::error_outcome(&**error)), None);
+                tie.known = None;
+                true
+            }
+        };
+        if ended {
+            *this.tie = None;
+        }
+        Poll::Ready(frame)
     }
 
     #[inline]

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use http_body::Body;
 use std::num::NonZeroU8;
 
-pub use body::{CutBody, Piece, ResponseBody, Tracked, Uncut};
+pub use body::{CutBody, ResponseBody, Tracked, Uncut};
 pub use outcome::{Classify, Head, RequestBodyError, Table, error_outcome, parse_retry_after};
 pub use refuse::{Ask, Fail, Gateway, Refuse, Render, Reply};
 pub use tunnel::Tunnel;
@@ -270,14 +270,30 @@ where
         guard: &mut Option<G>,
         cut: T,
     ) -> Result<Self::Response<G, T>, Err> {
-        let mut res = match result {
-            Ok(res) => res,
+        match result {
+            Ok(mut res) => {
+                let grpc = self.asked.is(Asked::GRPC);
+                let tie = match guard {
+                    Some(_) => self.tie(&mut res, guard),
+                    None => None,
+                };
+                // The one place where the response moves.
+                let (head, body) = res.into_parts();
+                Ok(Response::from_parts(head, Tracked::inner(cut.cover(body), tie, grpc)))
+            }
             Err(error) => {
                 let verdict = self.mode.judge(&error);
                 settle_in_place(guard, verdict.outcome, verdict.pushback);
-                return Err(error);
+                Err(error)
             }
-        };
+        }
+    }
+}
+
+impl<M, C: Classify> HttpCall<M, C> {
+    /// Ties `guard` to the body of `res`, or settles it where nothing is to come.
+    #[inline]
+    fn tie<B: ResponseBody, G: Settle>(self, res: &mut Response<B>, guard: &mut Option<G>) -> Option<Tie<G, Self>> {
         let grpc = self.asked.is(Asked::GRPC);
         let ended = res.body().is_end_stream() || self.is_bodiless(res.status());
         let verdict = self.judge_head(res.status(), res.headers(), res.extensions(), ended);
@@ -287,23 +303,22 @@ where
             guard.head();
             guard.conclude(verdict.outcome, verdict.pushback);
             Tunnel::hold(res.extensions_mut(), guard);
-            return Ok(res.map(|body| Tracked::inner(cut.cover(body), None, grpc)));
+            return None;
         }
         if ended {
             settle_in_place(guard, verdict.outcome, verdict.pushback);
-            return Ok(res.map(|body| Tracked::inner(cut.cover(body), None, grpc)));
+            return None;
         }
         if !grpc && let Some(guard) = guard {
             guard.head();
         }
-        let left = if grpc { u64::MAX } else { declared_length(&res) };
+        let left = if grpc { u64::MAX } else { declared_length(res) };
         if left == 0 {
             settle_in_place(guard, verdict.outcome, verdict.pushback);
-            return Ok(res.map(|body| Tracked::inner(cut.cover(body), None, grpc)));
+            return None;
         }
         let known = verdict.end.then_some((verdict.outcome, verdict.pushback));
-        let tie = Tie::new(guard.take(), known, left, self);
-        Ok(res.map(|body| Tracked::inner(cut.cover(body), Some(tie), grpc)))
+        Some(Tie::new(guard.take(), known, left, self))
     }
 }
 
