@@ -54,8 +54,15 @@ impl Gatekeeper for Breaker {
         if turn.busy {
             turn.clear();
         }
-        if self.shared.is_plainly_closed() {
+        let machine: &Machine = &self.shared;
+        if machine.is_plainly_closed() {
             return Poll::Ready(None);
+        }
+        // The refusal of an open circuit is made right here, where it stays: one look, one clock.
+        if !machine.params.back_pressure()
+            && let Some(wait) = machine.plainly_open_for(&TokioClock)
+        {
+            return Poll::Ready(Some(machine.refuse(self.shared.stripe(), Some(wait))));
         }
         self.poll_shut(turn, cx)
     }

@@ -166,6 +166,13 @@ impl Machine {
         (word.kind() == CLOSED && self.mode.is_auto()).then_some(word)
     }
 
+    /// How long until the next probe, if the circuit is open and nobody says otherwise. `None`: look more closely.
+    #[inline]
+    pub(crate) fn plainly_open_for(&self, clock: &impl Clock) -> Option<Duration> {
+        let word = self.word();
+        if word.kind() == OPEN && self.mode.is_auto() { until_probe(word, self.nanos(clock)) } else { None }
+    }
+
     /// Decides.
     pub(crate) fn admit(&self, stripe: usize, clock: &impl Clock) -> Result<Ticket, Rejection> {
         match self.admit_plainly() {
@@ -232,6 +239,7 @@ impl Machine {
         }
     }
 
+    #[inline]
     pub(crate) fn refuse(&self, stripe: usize, wait: Option<Duration>) -> Rejection {
         self.refused[stripe].0.fetch_add(1, Relaxed);
         let rejection = Rejection::new(Reason::BreakerOpen, "breaker");
