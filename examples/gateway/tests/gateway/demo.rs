@@ -4,7 +4,7 @@ use crate::process::binary;
 
 #[test]
 fn the_demo_shows_every_layer_at_work_and_says_so() {
-    let output = binary().args(["--demo", "--duration", "6s"]).output().unwrap();
+    let output = binary().args(["--demo", "--duration", "12s"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "no noise");
@@ -18,7 +18,7 @@ fn the_demo_shows_every_layer_at_work_and_says_so() {
         let time = line.trim_start().split(' ').next().unwrap_or_default();
         time.ends_with('s') && !time.contains('.')
     });
-    assert!(seconds.count() >= 6, "{text}");
+    assert!(seconds.count() >= 12, "{text}");
 }
 
 #[test]
