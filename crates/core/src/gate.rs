@@ -272,13 +272,20 @@ where
             let rejection = this.rejection.take().expect(DONE);
             return Poll::Ready(this.call.take().expect(DONE).reject(rejection));
         };
-        let Poll::Ready(result) = inner.poll(cx) else {
-            if !*this.pending {
-                *this.pending = true;
-                this.permit.as_mut().expect(DONE).pending();
+        // Judged where it lies: a response moves once, into what this returns.
+        let mut polled = inner.poll(cx);
+        let result = match &mut polled {
+            Poll::Ready(Ok(res)) => Ok(res),
+            Poll::Ready(Err(error)) => Err(&*error),
+            Poll::Pending => {
+                if !*this.pending {
+                    *this.pending = true;
+                    this.permit.as_mut().expect(DONE).pending();
+                }
+                return Poll::Pending;
             }
-            return Poll::Pending;
         };
-        Poll::Ready(this.call.take().expect(DONE).finish(result, this.permit, NoCut))
+        let tie = this.call.take().expect(DONE).tie(result, this.permit);
+        polled.map_ok(|res| K::bind(res, tie, NoCut))
     }
 }

@@ -91,6 +91,8 @@ pub trait Call<Res, Err>: Sized {
     type Answer;
     /// The response with a permit and a cut tied to it.
     type Response<G: Settle, T: Cut>;
+    /// What ties a permit to a response.
+    type Tie<G: Settle>;
 
     /// Judges a result: an error, a value, a response head.
     fn judge(&self, result: Result<&Res, &Err>) -> Verdict;
@@ -101,16 +103,27 @@ pub trait Call<Res, Err>: Sized {
     /// Refuses: a response on servers, an error elsewhere.
     fn reject<G: Settle, T: Cut>(self, rejection: Rejection) -> Result<Self::Response<G, T>, Err>;
 
-    /// Ties `guard` to the real end of the result, and lets `cut` end its body early.
+    /// Judges `result` where it lies and takes `guard` for the real end of it.
     ///
     /// A guard whose call is over is settled where it is: moving a permit takes longer than settling it. Either way `guard` is
     /// empty then. Without a guard nothing is judged.
+    fn tie<G: Settle>(self, result: Result<&mut Res, &Err>, guard: &mut Option<G>) -> Self::Tie<G>;
+
+    /// Ties what [`tie`](Self::tie) took to the real end of `res`, and lets `cut` end its body early.
+    // Apart from `tie`, so that a response, which is large, moves once and after it was judged.
+    fn bind<G: Settle, T: Cut>(res: Res, tie: Self::Tie<G>, cut: T) -> Self::Response<G, T>;
+
+    /// Both.
+    #[inline]
     fn finish<G: Settle, T: Cut>(
         self,
-        result: Result<Res, Err>,
+        mut result: Result<Res, Err>,
         guard: &mut Option<G>,
         cut: T,
-    ) -> Result<Self::Response<G, T>, Err>;
+    ) -> Result<Self::Response<G, T>, Err> {
+        let tie = self.tie(result.as_mut().map_err(|error| &*error), guard);
+        result.map(|res| Self::bind(res, tie, cut))
+    }
 }
 
 /// May end a response body early. Its methods come with the feature `http`; calls without a body are over when they return.
@@ -237,6 +250,7 @@ impl<C: Clone, Req> Protocol<Req> for Opaque<C> {
 impl<Res, Err: ChainError, C: ClassifyResult<Res, Err>> Call<Res, Err> for OpaqueCall<C> {
     type Answer = Res;
     type Response<G: Settle, T: Cut> = Res;
+    type Tie<G: Settle> = ();
 
     #[inline]
     fn judge(&self, result: Result<&Res, &Err>) -> Verdict {
@@ -259,9 +273,15 @@ impl<Res, Err: ChainError, C: ClassifyResult<Res, Err>> Call<Res, Err> for Opaqu
     }
 
     #[inline]
-    fn finish<G: Settle, T: Cut>(self, result: Result<Res, Err>, guard: &mut Option<G>, _: T) -> Result<Res, Err> {
-        let verdict = self.judge(result.as_ref());
-        settle_in_place(guard, verdict.outcome, verdict.pushback);
-        result
+    fn tie<G: Settle>(self, result: Result<&mut Res, &Err>, guard: &mut Option<G>) {
+        if guard.is_some() {
+            let verdict = self.judge(result.map(|res| &*res));
+            settle_in_place(guard, verdict.outcome, verdict.pushback);
+        }
+    }
+
+    #[inline]
+    fn bind<G: Settle, T: Cut>(res: Res, (): (), _: T) -> Res {
+        res
     }
 }

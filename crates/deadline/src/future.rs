@@ -74,9 +74,12 @@ where
         let rejection = match this.state.as_mut().project() {
             StateProj::Running { inner } => {
                 // The response first: one that is there never loses to the time-out.
-                if let Poll::Ready(result) = inner.poll(cx) {
+                let mut polled = inner.poll(cx);
+                if let Poll::Ready(result) = &mut polled {
                     let cut = Cutoff::new(*this.plan, this.lease.take().expect(DONE));
-                    return Poll::Ready(this.call.take().expect(DONE).finish(result, &mut None, cut));
+                    let result = result.as_mut().map_err(|error| &*error);
+                    let tie = this.call.take().expect(DONE).tie(result, &mut None);
+                    return polled.map_ok(|res| K::bind(res, tie, cut));
                 }
                 if this.timer.is_none() {
                     let timer = match this.plan.limit {

@@ -79,6 +79,13 @@ impl<B: ResponseBody> CutBody<B> for Uncut<B> {
     }
 }
 
+/// What [`Call::tie`](crate::Call::tie) takes of an HTTP call.
+#[allow(missing_debug_implementations, reason = "lives between two lines of a future's poll")]
+pub struct HttpTie<G: Settle, K> {
+    pub(super) tie: Option<Tie<G, K>>,
+    pub(super) grpc: bool,
+}
+
 /// The permit of a call whose body is not at its end.
 pub(super) struct Tie<G: Settle, K> {
     guard: Option<G>,
@@ -155,7 +162,7 @@ where
     }
 
     #[inline]
-    pub(super) fn inner(body: T::Body<B>, tie: Option<Tie<G, K>>, grpc: bool) -> Self {
+    pub(super) fn inner(body: T::Body<B>, HttpTie { tie, grpc }: HttpTie<G, K>) -> Self {
         Self { content: Content::Inner { body }, tie, grpc }
     }
 }

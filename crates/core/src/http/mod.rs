@@ -17,7 +17,7 @@ use crate::{
     settle::settle_in_place,
 };
 use ::http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, header};
-use body::Tie;
+use body::{HttpTie, Tie};
 use bytes::Bytes;
 use http_body::Body;
 use std::num::NonZeroU8;
@@ -243,6 +243,7 @@ where
 {
     type Answer = Response<Bytes>;
     type Response<G: Settle, T: Cut> = Response<Tracked<B, G, T, HttpCall<M, C>>>;
+    type Tie<G: Settle> = HttpTie<G, Self>;
 
     fn judge(&self, result: Result<&Response<B>, &Err>) -> Verdict {
         match result {
@@ -264,36 +265,31 @@ where
     }
 
     #[inline]
-    fn finish<G: Settle, T: Cut>(
-        self,
-        result: Result<Response<B>, Err>,
-        guard: &mut Option<G>,
-        cut: T,
-    ) -> Result<Self::Response<G, T>, Err> {
-        match result {
-            Ok(mut res) => {
-                let grpc = self.asked.is(Asked::GRPC);
-                let tie = match guard {
-                    Some(_) => self.tie(&mut res, guard),
-                    None => None,
-                };
-                // The one place where the response moves.
-                let (head, body) = res.into_parts();
-                Ok(Response::from_parts(head, Tracked::inner(cut.cover(body), tie, grpc)))
-            }
+    fn tie<G: Settle>(self, result: Result<&mut Response<B>, &Err>, guard: &mut Option<G>) -> HttpTie<G, Self> {
+        let grpc = self.asked.is(Asked::GRPC);
+        let tie = match result {
+            _ if guard.is_none() => None,
+            Ok(res) => self.hold(res, guard),
             Err(error) => {
-                let verdict = self.mode.judge(&error);
+                let verdict = self.mode.judge(error);
                 settle_in_place(guard, verdict.outcome, verdict.pushback);
-                Err(error)
+                None
             }
-        }
+        };
+        HttpTie { tie, grpc }
+    }
+
+    #[inline]
+    fn bind<G: Settle, T: Cut>(res: Response<B>, tie: HttpTie<G, Self>, cut: T) -> Self::Response<G, T> {
+        let (head, body) = res.into_parts();
+        Response::from_parts(head, Tracked::inner(cut.cover(body), tie))
     }
 }
 
 impl<M, C: Classify> HttpCall<M, C> {
-    /// Ties `guard` to the body of `res`, or settles it where nothing is to come.
+    /// Takes `guard` for the body of `res`, or settles it where nothing is to come.
     #[inline]
-    fn tie<B: ResponseBody, G: Settle>(self, res: &mut Response<B>, guard: &mut Option<G>) -> Option<Tie<G, Self>> {
+    fn hold<B: ResponseBody, G: Settle>(self, res: &mut Response<B>, guard: &mut Option<G>) -> Option<Tie<G, Self>> {
         let grpc = self.asked.is(Asked::GRPC);
         let ended = res.body().is_end_stream() || self.is_bodiless(res.status());
         let verdict = self.judge_head(res.status(), res.headers(), res.extensions(), ended);
