@@ -1,6 +1,6 @@
 use crate::{
-    ConfigError,
-    sync::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    ConfigError, Draw,
+    sync::{AtomicU32, Ordering::Relaxed},
 };
 
 /// What an operator told a layer to do, whatever its own state says.
@@ -39,8 +39,7 @@ impl Mode {
 #[derive(Debug)]
 pub struct ModeCell {
     word: AtomicU32,
-    /// SplitMix64 (Steele, Lea and Flood 2014): a counter and a hash, so that drawing needs no lock.
-    seed: AtomicU64,
+    draw: Draw,
 }
 
 const AUTO: u32 = 0;
@@ -51,7 +50,7 @@ const ENFORCING: u32 = 3;
 impl ModeCell {
     /// [`Mode::Auto`]; draws of [`Mode::Enforcing`] follow from `seed`.
     pub fn new(seed: u64) -> Self {
-        Self { word: AtomicU32::new(AUTO), seed: AtomicU64::new(seed) }
+        Self { word: AtomicU32::new(AUTO), draw: Draw::new(seed) }
     }
 
     /// The present mode.
@@ -96,15 +95,8 @@ impl ModeCell {
         match self.get() {
             Mode::Auto | Mode::ForcedOpen => true,
             Mode::Disabled | Mode::Enforcing(0) => false,
-            Mode::Enforcing(percent) => self.draw() % 100 < u64::from(percent),
+            Mode::Enforcing(percent) => self.draw.draw() % 100 < u64::from(percent),
         }
-    }
-
-    fn draw(&self) -> u64 {
-        let mut z = self.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
     }
 }
 

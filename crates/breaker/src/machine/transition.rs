@@ -1,0 +1,114 @@
+//! Changes of state: one CAS each, which expects the very word the decision was made on.
+
+use super::{Calls, Machine};
+use crate::{
+    Cause, State, Transition,
+    state::{CLOSED, OPEN, Word},
+};
+use buttress_core::{
+    Mode, Pushback, Signal,
+    sync::{
+        Ordering::{AcqRel, Relaxed},
+        lock,
+    },
+};
+use std::time::Duration;
+
+impl Machine {
+    pub(super) fn open(&self, word: Word, cause: Cause, pushback: Option<Pushback>, now: u64) -> bool {
+        let healthy =
+            word.kind() == CLOSED && now.saturating_sub(self.closed_at.load(Relaxed)) >= self.params.max_open();
+        let times = if healthy { 0 } else { self.streak_of_openings.load(Relaxed) };
+        let max = self.params.max_open();
+        let full = self.params.open_for().saturating_mul(1 << times.min(40)).min(max);
+        let jittered = full / 2 + self.jitter.draw() % (full / 2 + 1);
+        let asked = match pushback.map(Pushback::delay) {
+            Some(Some(delay)) => u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX),
+            Some(None) => u64::MAX,
+            None => 0,
+        };
+        let until = now.saturating_add(jittered.max(asked).min(max)).div_ceil(1_000_000);
+        let opened = self.turn(word, word.then(OPEN, until), cause, now);
+        if opened {
+            self.streak_of_openings.store(times + 1, Relaxed);
+            self.opened.fetch_add(1, Relaxed);
+        }
+        opened
+    }
+
+    pub(super) fn close(&self, word: Word, cause: Cause, now: u64) -> bool {
+        let first = match &self.window {
+            Calls::Time(window) => window.next_epoch(now),
+            Calls::Count(_) => 0,
+        };
+        // Before the circuit closes: whoever finds it closed must not find calls of an earlier generation hanging.
+        self.hung.forget(now);
+        self.slow.forget(now);
+        self.closed_at.store(now, Relaxed);
+        self.turn(word, word.then(CLOSED, first), cause, now)
+    }
+
+    /// Closes, whatever the state, and forgets everything.
+    pub(crate) fn reset(&self, now: u64) {
+        while !self.close(self.word(), Cause::Reset, now) {}
+        self.streak_of_openings.store(0, Relaxed);
+    }
+
+    pub(super) fn swap(&self, word: Word, next: Word) -> bool {
+        self.state.compare_exchange(word.0, next.0, AcqRel, Relaxed).is_ok()
+    }
+
+    pub(super) fn turn(&self, from: Word, to: Word, cause: Cause, now: u64) -> bool {
+        let won = self.swap(from, to);
+        if won {
+            self.announce(from, to, cause, now);
+        }
+        won
+    }
+
+    #[cold]
+    fn announce(&self, from: Word, to: Word, cause: Cause, now: u64) {
+        self.sync_signal();
+        self.wakers.wake_all();
+        let transition = Transition {
+            from: State::of(from),
+            to: State::of(to),
+            generation: to.generation(),
+            cause,
+            open_for: (to.kind() == OPEN).then(|| until_probe(to, now).unwrap_or_default()),
+        };
+        let name = lock(&self.config).name.clone();
+        transition.trace(&name);
+        let listeners = lock(&self.listeners).clone();
+        for listener in listeners {
+            listener(&transition);
+        }
+    }
+
+    /// Makes the signal say whether calls are refused. Whoever writes looks again, so the last word is right.
+    pub(crate) fn sync_signal(&self) {
+        loop {
+            let (word, mode) = (self.word(), self.mode.get());
+            let refuses = match mode {
+                Mode::ForcedOpen => true,
+                Mode::Disabled | Mode::Enforcing(0) => false,
+                _ => word.kind() == OPEN,
+            };
+            if refuses {
+                let until = (word.kind() == OPEN).then(|| self.origin.at(word.payload().saturating_mul(1_000_000)));
+                self.signal.raise(Signal::OPEN, until);
+            } else {
+                self.signal.clear(Signal::OPEN);
+            }
+            if (self.word(), self.mode.get()) == (word, mode) {
+                return;
+            }
+        }
+    }
+}
+
+/// How long an open circuit stays open; `None`: a probe may go.
+pub(crate) fn until_probe(word: Word, now: u64) -> Option<Duration> {
+    let left = word.payload().saturating_mul(1_000_000).saturating_sub(now);
+    (left > 0).then(|| Duration::from_nanos(left))
+}
