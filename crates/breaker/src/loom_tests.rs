@@ -3,7 +3,10 @@
 use crate::{BreakerConfig, State, machine::Machine};
 use buttress_core::{
     Clock, Outcome, TokioClock,
-    sync::{Arc, Ordering::SeqCst},
+    sync::{
+        Arc, AtomicU64,
+        Ordering::{Acquire, Release, SeqCst},
+    },
 };
 use loom::thread::spawn;
 use std::time::{Duration, Instant};
@@ -12,6 +15,15 @@ fn check(test: impl Fn(Instant) + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);
     model.check(move || test(TokioClock.now()));
+}
+
+/// A clock that goes on, in seconds: who sees the later time sees what happened before it.
+struct Moving(Instant, AtomicU64);
+
+impl Clock for Moving {
+    fn now(&self) -> Instant {
+        self.0 + Duration::from_secs(self.1.load(Acquire))
+    }
 }
 
 fn machine(config: BreakerConfig, now: Instant) -> Arc<Machine> {
@@ -68,13 +80,16 @@ fn loom_an_old_result_never_moves_a_new_generation() {
     check(|now| {
         let machine = machine(BreakerConfig::default().consecutive(1).close_after(1).probe_window(1), now);
         let old = machine.admit(0, &now).unwrap();
+        let clock = Arc::new(Moving(now, AtomicU64::new(0)));
         let stale = {
-            let machine = machine.clone();
-            spawn(move || settle(&machine, old, Outcome::Failure, now))
+            let (machine, clock, mut old) = (machine.clone(), clock.clone(), old);
+            spawn(move || machine.conclude(&mut old, 0, Outcome::Failure, None, &*clock))
         };
-        machine.reset(machine.nanos(&now));
+        machine.reset(machine.nanos(&*clock));
+        // From here on a bucket is filled that the new generation counts.
+        clock.1.store(3, Release);
         stale.join().unwrap();
-        let counted = machine.counts(machine.word(), machine.nanos(&now)).failures;
+        let counted = machine.counts(machine.word(), machine.nanos(&*clock)).failures;
         let opened = machine.opened.load(SeqCst);
         // Before the reset it opens the circuit, which the reset closes; after it, it says nothing.
         assert_eq!((state(&machine), counted), (State::Closed, 0), "opened {opened}");
@@ -134,6 +149,43 @@ fn loom_a_probe_ends_or_expires_and_not_both() {
         ending.join().unwrap();
         let tally = machine.word().tally();
         assert_eq!((tally.in_flight, tally.successes + tally.failures), (0, 1));
+    });
+}
+
+#[test]
+fn loom_an_old_probe_never_counts_in_a_new_half_open() {
+    check(|now| {
+        let machine = machine(BreakerConfig::default().consecutive(1), now);
+        let now = half_open(&machine, now);
+        let old = machine.admit(0, &now).unwrap();
+        let stale = {
+            let machine = machine.clone();
+            spawn(move || settle(&machine, old, Outcome::Success, now))
+        };
+        machine.reset(machine.nanos(&now));
+        half_open(&machine, now);
+        stale.join().unwrap();
+        let tally = machine.word().tally();
+        assert_eq!((tally.in_flight, tally.successes, tally.failures), (0, 0, 0));
+    });
+}
+
+#[test]
+fn loom_calls_in_flight_that_meet_in_one_slot_are_all_counted() {
+    check(|now| {
+        let machine = machine(BreakerConfig::default().consecutive(9), now);
+        // Sixteen epochs apart: the later one moves the earlier one out of the slot.
+        let threads = [0, 10, 10].map(|second| {
+            let machine = machine.clone();
+            let now = machine.nanos(&(now + Duration::from_secs(second)));
+            spawn(move || machine.hung.enter(0, now))
+        });
+        let epochs = threads.map(|t| t.join().unwrap());
+        assert_eq!(machine.hung.all(), 3);
+        for (left, epoch) in epochs.into_iter().enumerate() {
+            machine.hung.leave(0, epoch);
+            assert_eq!(machine.hung.all(), 2 - left as u64);
+        }
     });
 }
 
