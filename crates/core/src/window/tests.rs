@@ -122,6 +122,24 @@ fn successes_ask_for_the_clock_once_in_sixteen() {
 }
 
 #[test]
+fn successes_in_the_wrong_bucket_are_as_few_as_the_table_says() {
+    for (stripes, bound) in [(1, 16), (2, 15), (4, 13), (8, 9), (16, 17)] {
+        let window = TimeWindow::new(Duration::from_secs(10), stripes);
+        window.advance(0);
+        // The worst there is: nobody looks at the clock, and every stripe fills up to just before it would.
+        let mut unseen = 0;
+        let asked = (0..16).any(|_| {
+            (0..stripes).any(|stripe| {
+                unseen += 1;
+                window.success(stripe, 0)
+            })
+        });
+        assert!(asked);
+        assert_eq!(unseen, bound, "{stripes} stripes");
+    }
+}
+
+#[test]
 fn counts_near_the_end_of_their_range_are_halved_together() {
     let window = ten_seconds();
     for _ in 0..400_000 {

@@ -28,9 +28,19 @@ const LENGTH_MASK: u64 = (1 << LENGTH_BITS) - 1;
 ///
 /// **Clock.** Reading a clock costs as much as the rest of the call, so a success need not: it goes to the bucket that was
 /// current when somebody last [advanced](Self::advance) the window, and every so often
-/// [`success`](Self::success) asks its caller to advance it. A failure, and a call that took time, always should. The loss: at
-/// a decision, at most `max(16, 4 x stripes)` successes that took no time sit in an older bucket than they belong to.
-/// It errs towards fewer successes.
+/// [`success`](Self::success) asks its caller to advance it. A failure, and a call that took time, always should.
+///
+/// The loss: at a decision, so many successes that took no time sit in an older bucket than they belong to, or have left the
+/// window with it. A stripe asks at every `p`th success of a bucket, `p = max(16 / stripes, 2)`, and who asks moves all stripes:
+/// so each stripe has at most `p - 1` of them, and one has `p`.
+///
+/// | stripes | 1 | 2 | 4 | 8 | 16 | n |
+/// |---|---|---|---|---|---|---|
+/// | a success asks once in | 16 | 8 | 4 | 2 | 2 | 2 |
+/// | misplaced at most | 16 | 15 | 13 | 9 | 17 | n + 1 |
+///
+/// It errs towards fewer successes. Keep the least number of calls that decides (a breaker's `min_calls`) above this bound: so
+/// many failures are more than half of all calls then, even if every success was misplaced.
 ///
 /// Counts that come near the end of their range (8 million successes, half a million failures in one bucket) are halved
 /// together, so rates are kept.
@@ -90,7 +100,7 @@ impl TimeWindow {
             current: AtomicU64::new(0),
             geometry: AtomicU64::new(bucket_millis(length)),
             begun: AtomicU64::new(0),
-            sample: (16 / stripes.next_power_of_two()).max(4) as u64 - 1,
+            sample: (16 / stripes.next_power_of_two()).max(2) as u64 - 1,
             stripes: (0..stripes).map(|_| Stripe::new()).collect(),
         }
     }
