@@ -195,6 +195,7 @@ impl<B: ResponseBody> CutBody<B> for Covered<B> {
         rejection.into()
     }
 
+    #[inline]
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Plain { body } | Kind::Inline { body, .. } => body.is_end_stream(),
@@ -203,6 +204,7 @@ impl<B: ResponseBody> CutBody<B> for Covered<B> {
         }
     }
 
+    #[inline]
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Plain { body } | Kind::Inline { body, .. } => body.size_hint(),

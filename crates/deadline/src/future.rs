@@ -75,10 +75,14 @@ where
             StateProj::Running { inner } => {
                 // The response first: one that is there never loses to the time-out.
                 let mut polled = inner.poll(cx);
-                if let Poll::Ready(result) = &mut polled {
-                    let cut = Cutoff::new(*this.plan, this.lease.take().expect(DONE));
-                    let result = result.as_mut().map_err(|error| &*error);
+                let result = match &mut polled {
+                    Poll::Ready(Ok(res)) => Some(Ok(res)),
+                    Poll::Ready(Err(error)) => Some(Err(&*error)),
+                    Poll::Pending => None,
+                };
+                if let Some(result) = result {
                     let tie = this.call.take().expect(DONE).tie(result, &mut None);
+                    let cut = Cutoff::new(*this.plan, this.lease.take().expect(DONE));
                     return polled.map_ok(|res| K::bind(res, tie, cut));
                 }
                 if this.timer.is_none() {

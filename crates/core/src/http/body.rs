@@ -79,27 +79,28 @@ impl<B: ResponseBody> CutBody<B> for Uncut<B> {
     }
 }
 
-/// What [`Call::tie`](crate::Call::tie) takes of an HTTP call.
-#[allow(missing_debug_implementations, reason = "lives between two lines of a future's poll")]
-pub struct HttpTie<G: Settle, K> {
-    pub(super) tie: Option<Tie<G, K>>,
-    pub(super) grpc: bool,
-}
-
-/// The permit of a call whose body is not at its end.
-pub(super) struct Tie<G: Settle, K> {
+/// What [`Call::tie`](crate::Call::tie) takes of an HTTP call: its permit, until the body is at its end.
+#[allow(missing_debug_implementations, reason = "a part of `Tracked`, which shows what there is to see")]
+pub struct Tie<G: Settle, K> {
+    /// `None`: it is settled, or there was nothing to settle.
     guard: Option<G>,
-    /// What the head said for good; `None`: trailers will say.
-    known: Option<(Outcome, Option<Pushback>)>,
     /// Bytes still to come, as declared; `u64::MAX`: not declared.
     left: u64,
+    /// What the head said for good; `None`: trailers will say.
+    known: Option<(Outcome, Option<Pushback>)>,
     call: K,
 }
 
 impl<G: Settle, K> Tie<G, K> {
     #[inline]
     pub(super) fn new(guard: Option<G>, known: Option<(Outcome, Option<Pushback>)>, left: u64, call: K) -> Self {
-        Self { guard, known, left, call }
+        Self { guard, left, known, call }
+    }
+
+    /// Nothing is left to settle.
+    #[inline]
+    pub(super) fn settled(call: K) -> Self {
+        Self::new(None, None, u64::MAX, call)
     }
 
     #[inline]
@@ -111,6 +112,7 @@ impl<G: Settle, K> Tie<G, K> {
 impl<G: Settle, K> Drop for Tie<G, K> {
     /// An early drop says what the head already told: a bad response that a retry or a fallback throws away is still bad, a
     /// good one that its reader abandons says nothing (the guard's own drop decides).
+    #[inline]
     fn drop(&mut self) {
         if let Some((outcome @ (Outcome::Failure | Outcome::Overload), pushback)) = self.known {
             self.settle(outcome, pushback);
@@ -123,6 +125,33 @@ impl<G: Settle, M, C: Classify> Tie<G, HttpCall<M, C>> {
     fn end(&mut self, trailers: Option<&HeaderMap>) {
         let (outcome, pushback) = self.known.unwrap_or_else(|| self.call.judge_trailers(trailers));
         self.settle(outcome, pushback);
+    }
+
+    /// The inner body gave this.
+    #[inline]
+    fn see<E: 'static>(&mut self, frame: Option<Result<&Frame<Bytes>, &E>>, is_end_stream: impl FnOnce() -> bool) {
+        match frame {
+            None => self.end(None),
+            Some(Ok(frame)) => {
+                if self.call.is_grpc()
+                    && let Some(guard) = &mut self.guard
+                {
+                    guard.head();
+                }
+                if self.left != u64::MAX {
+                    self.left = self.left.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));
+                }
+                // hyper stops polling a body that says it is at its end, or that has given all it declared.
+                if frame.is_trailers() || self.left == 0 || is_end_stream() {
+                    self.end(frame.trailers_ref());
+                }
+            }
+            Some(Err(error)) => {
+                // A boxed error may be a cut of a layer further in, and say that the client chose it.
+                let boxed = (error as &dyn std::any::Any).downcast_ref::<BoxError>();
+                self.settle(boxed.map_or(Outcome::Failure, |error| super::error_outcome(&**error)), None);
+            }
+        }
     }
 }
 
@@ -138,8 +167,7 @@ pin_project! {
     {
         #[pin]
         content: Content<T::Body<B>>,
-        tie: Option<Tie<G, K>>,
-        grpc: bool,
+        tie: Tie<G, K>,
     }
 }
 
@@ -157,13 +185,13 @@ where
     G: Settle,
     T: Cut,
 {
-    pub(super) fn own(bytes: Bytes, grpc: bool) -> Self {
-        Self { content: Content::Own { bytes }, tie: None, grpc }
+    pub(super) fn own(bytes: Bytes, call: K) -> Self {
+        Self { content: Content::Own { bytes }, tie: Tie::settled(call) }
     }
 
     #[inline]
-    pub(super) fn inner(body: T::Body<B>, HttpTie { tie, grpc }: HttpTie<G, K>) -> Self {
-        Self { content: Content::Inner { body }, tie, grpc }
+    pub(super) fn inner(body: T::Body<B>, tie: Tie<G, K>) -> Self {
+        Self { content: Content::Inner { body }, tie }
     }
 }
 
@@ -174,10 +202,7 @@ where
     T: Cut,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tracked")
-            .field("settled", &self.tie.is_none())
-            .field("grpc", &self.grpc)
-            .finish_non_exhaustive()
+        f.debug_struct("Tracked").field("settled", &self.tie.guard.is_none()).finish_non_exhaustive()
     }
 }
 
@@ -202,11 +227,9 @@ where
         let frame = ready!(body.as_mut().poll_piece(cx, &mut cut));
         if let Some(rejection) = cut {
             let outcome = rejection.reason.outcome();
-            if let Some(mut tie) = this.tie.take() {
-                tie.settle(outcome, None);
-            }
+            this.tie.settle(outcome, None);
             abandon(outcome, || this.content.set(Content::Own { bytes: Bytes::new() }));
-            return Poll::Ready(Some(if *this.grpc {
+            return Poll::Ready(Some(if this.tie.call.is_grpc() {
                 let mut trailers = HeaderMap::new();
                 grpc_status(rejection, &mut trailers);
                 Ok(Frame::trailers(trailers))
@@ -214,39 +237,8 @@ where
                 Err(<T::Body<B> as CutBody<B>>::cut_error(rejection))
             }));
         }
-        let Some(tie) = this.tie else { return Poll::Ready(frame) };
-        let ended = match &frame {
-            None => {
-                tie.end(None);
-                true
-            }
-            Some(Ok(frame)) => {
-                if *this.grpc
-                    && let Some(guard) = &mut tie.guard
-                {
-                    guard.head();
-                }
-                let data = frame.data_ref().map_or(0, |data| data.len() as u64);
-                if tie.left != u64::MAX {
-                    tie.left = tie.left.saturating_sub(data);
-                }
-                // hyper stops polling a body that says it is at its end, or that has given all it declared.
-                let ended = frame.is_trailers() || tie.left == 0 || body.is_end_stream();
-                if ended {
-                    tie.end(frame.trailers_ref());
-                }
-                ended
-            }
-            Some(Err(error)) => {
-                // A boxed error may be a cut of a layer further in, and say that the client chose it.
-                let boxed = (error as &dyn std::any::Any).downcast_ref::<BoxError>();
-                tie.settle(boxed.map_or(Outcome::Failure, |error| super::error_outcome(&**error)), None);
-                tie.known = None;
-                true
-            }
-        };
-        if ended {
-            *this.tie = None;
+        if this.tie.guard.is_some() {
+            this.tie.see(frame.as_ref().map(Result::as_ref), || body.is_end_stream());
         }
         Poll::Ready(frame)
     }

@@ -17,7 +17,7 @@ use crate::{
     settle::settle_in_place,
 };
 use ::http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, header};
-use body::{HttpTie, Tie};
+use body::Tie;
 use bytes::Bytes;
 use http_body::Body;
 use std::num::NonZeroU8;
@@ -190,20 +190,19 @@ impl<M: Clone, C: Clone, B> Protocol<Request<B>> for Http<M, C> {
 
 impl<M, C: Classify> HttpCall<M, C> {
     fn judge_head(&self, status: StatusCode, headers: &HeaderMap, extensions: &Extensions, ended: bool) -> Verdict {
-        if !self.asked.is(Asked::GRPC) && (status.is_success() || status.is_redirection() || status.is_informational())
-        {
+        if !self.is_grpc() && (status.is_success() || status.is_redirection() || status.is_informational()) {
             return Verdict::new(self.classified(status, headers, Outcome::Success), None);
         }
         if let Some(rejection) = extensions.get::<Rejection>() {
             return Verdict::refused(*rejection);
         }
-        if self.asked.is(Asked::GRPC) && status == StatusCode::OK && !headers.contains_key("grpc-status") {
+        if self.is_grpc() && status == StatusCode::OK && !headers.contains_key("grpc-status") {
             if !ended {
                 return Verdict::open();
             }
             return Verdict::new(self.classified(status, headers, Outcome::Failure), None);
         }
-        let (by_table, pushback) = if self.asked.is(Asked::GRPC) {
+        let (by_table, pushback) = if self.is_grpc() {
             outcome::of_grpc(status, headers, self.asked.is(Asked::SHORT))
         } else {
             outcome::of_http(status, headers, self.asked.is(Asked::SHORT))
@@ -212,8 +211,13 @@ impl<M, C: Classify> HttpCall<M, C> {
     }
 
     #[inline]
+    fn is_grpc(&self) -> bool {
+        self.asked.is(Asked::GRPC)
+    }
+
+    #[inline]
     fn classified(&self, status: StatusCode, headers: &HeaderMap, by_table: Outcome) -> Outcome {
-        self.classify.outcome(&Head { grpc: self.asked.is(Asked::GRPC), status, headers }, by_table)
+        self.classify.outcome(&Head { grpc: self.is_grpc(), status, headers }, by_table)
     }
 
     /// The verdict of gRPC trailers, or of a body that ended without any.
@@ -243,7 +247,7 @@ where
 {
     type Answer = Response<Bytes>;
     type Response<G: Settle, T: Cut> = Response<Tracked<B, G, T, HttpCall<M, C>>>;
-    type Tie<G: Settle> = HttpTie<G, Self>;
+    type Tie<G: Settle> = Tie<G, Self>;
 
     fn judge(&self, result: Result<&Response<B>, &Err>) -> Verdict {
         match result {
@@ -256,31 +260,28 @@ where
     }
 
     fn answer<G: Settle, T: Cut>(self, answer: Response<Bytes>) -> Self::Response<G, T> {
-        answer.map(|bytes| Tracked::own(bytes, self.asked.is(Asked::GRPC)))
+        answer.map(|bytes| Tracked::own(bytes, self))
     }
 
     fn reject<G: Settle, T: Cut>(self, rejection: Rejection) -> Result<Self::Response<G, T>, Err> {
-        let grpc = self.asked.is(Asked::GRPC);
-        Ok(self.mode.refuse(rejection, self.asked.ask())?.map(|bytes| Tracked::own(bytes, grpc)))
+        Ok(self.mode.refuse(rejection, self.asked.ask())?.map(|bytes| Tracked::own(bytes, self)))
     }
 
     #[inline]
-    fn tie<G: Settle>(self, result: Result<&mut Response<B>, &Err>, guard: &mut Option<G>) -> HttpTie<G, Self> {
-        let grpc = self.asked.is(Asked::GRPC);
-        let tie = match result {
-            _ if guard.is_none() => None,
+    fn tie<G: Settle>(self, result: Result<&mut Response<B>, &Err>, guard: &mut Option<G>) -> Tie<G, Self> {
+        match result {
+            _ if guard.is_none() => Tie::settled(self),
             Ok(res) => self.hold(res, guard),
             Err(error) => {
                 let verdict = self.mode.judge(error);
                 settle_in_place(guard, verdict.outcome, verdict.pushback);
-                None
+                Tie::settled(self)
             }
-        };
-        HttpTie { tie, grpc }
+        }
     }
 
     #[inline]
-    fn bind<G: Settle, T: Cut>(res: Response<B>, tie: HttpTie<G, Self>, cut: T) -> Self::Response<G, T> {
+    fn bind<G: Settle, T: Cut>(res: Response<B>, tie: Tie<G, Self>, cut: T) -> Self::Response<G, T> {
         let (head, body) = res.into_parts();
         Response::from_parts(head, Tracked::inner(cut.cover(body), tie))
     }
@@ -289,8 +290,8 @@ where
 impl<M, C: Classify> HttpCall<M, C> {
     /// Takes `guard` for the body of `res`, or settles it where nothing is to come.
     #[inline]
-    fn hold<B: ResponseBody, G: Settle>(self, res: &mut Response<B>, guard: &mut Option<G>) -> Option<Tie<G, Self>> {
-        let grpc = self.asked.is(Asked::GRPC);
+    fn hold<B: ResponseBody, G: Settle>(self, res: &mut Response<B>, guard: &mut Option<G>) -> Tie<G, Self> {
+        let grpc = self.is_grpc();
         let ended = res.body().is_end_stream() || self.is_bodiless(res.status());
         let verdict = self.judge_head(res.status(), res.headers(), res.extensions(), ended);
         if self.is_tunnel(res.status())
@@ -299,11 +300,11 @@ impl<M, C: Classify> HttpCall<M, C> {
             guard.head();
             guard.conclude(verdict.outcome, verdict.pushback);
             Tunnel::hold(res.extensions_mut(), guard);
-            return None;
+            return Tie::settled(self);
         }
         if ended {
             settle_in_place(guard, verdict.outcome, verdict.pushback);
-            return None;
+            return Tie::settled(self);
         }
         if !grpc && let Some(guard) = guard {
             guard.head();
@@ -311,10 +312,10 @@ impl<M, C: Classify> HttpCall<M, C> {
         let left = if grpc { u64::MAX } else { declared_length(res) };
         if left == 0 {
             settle_in_place(guard, verdict.outcome, verdict.pushback);
-            return None;
+            return Tie::settled(self);
         }
         let known = verdict.end.then_some((verdict.outcome, verdict.pushback));
-        Some(Tie::new(guard.take(), known, left, self))
+        Tie::new(guard.take(), known, left, self)
     }
 }
 
