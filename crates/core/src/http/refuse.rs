@@ -140,7 +140,7 @@ fn render(rejection: Rejection, ask: Ask, status: u16) -> Response<Bytes> {
             *res.body_mut() = Bytes::from_static(reason.title().as_bytes());
         }
         if let Some(seconds) = after {
-            res.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            res.headers_mut().insert(header::RETRY_AFTER, whole(seconds));
         }
     }
     res.extensions_mut().insert(rejection);
@@ -151,6 +151,28 @@ fn render(rejection: Rejection, ask: Ask, status: u16) -> Response<Bytes> {
 fn retry_after(delay: Duration, jitter: f64) -> u64 {
     let spread = delay.as_secs_f64() * (1.0 + 0.2 * jitter);
     (spread.ceil() as u64).max(1)
+}
+
+/// A number as a header. Those that occur, up to 99, allocate nothing.
+fn whole(number: u64) -> HeaderValue {
+    /// "00" to "99".
+    static PAIRS: [u8; 200] = {
+        let mut pairs = [0; 200];
+        let mut n = 0;
+        while n < 100 {
+            pairs[2 * n] = b'0' + (n / 10) as u8;
+            pairs[2 * n + 1] = b'0' + (n % 10) as u8;
+            n += 1;
+        }
+        pairs
+    };
+    let n = number as usize;
+    let digits = match number {
+        0..10 => &PAIRS[2 * n + 1..2 * n + 2],
+        10..100 => &PAIRS[2 * n..2 * n + 2],
+        _ => return HeaderValue::from(number),
+    };
+    HeaderValue::from_static(std::str::from_utf8(digits).unwrap_or_default())
 }
 
 /// A problem document (RFC 9457). Every member is ours, so nothing needs escaping.
@@ -166,7 +188,7 @@ fn problem(rejection: Rejection, status: u16) -> String {
 
 /// Writes what gRPC says of a refusal: into the head of a trailers-only response, or into trailers.
 pub(super) fn grpc_status(rejection: Rejection, headers: &mut HeaderMap) {
-    headers.insert("grpc-status", HeaderValue::from(u16::from(rejection.reason.grpc())));
+    headers.insert("grpc-status", whole(u64::from(rejection.reason.grpc())));
     // Titles are ASCII without `%`: nothing to percent-encode.
     headers.insert("grpc-message", HeaderValue::from_static(rejection.reason.title()));
     if let Some(delay) = rejection.retry_after {
@@ -185,6 +207,13 @@ mod tests {
         assert_eq!(retry_after(Duration::ZERO, 0.0), 1);
         assert_eq!(retry_after(Duration::from_millis(1001), 0.0), 2);
         assert_eq!(retry_after(Duration::from_secs(100), 1.0), 120);
+    }
+
+    #[test]
+    fn a_number_is_written_as_it_is() {
+        for number in (0..=101).chain([999, u64::MAX]) {
+            assert_eq!(whole(number), number.to_string().as_str());
+        }
     }
 
     #[test]
