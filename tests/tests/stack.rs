@@ -93,6 +93,12 @@ fn layers_that_do_not_fit_together_are_named() {
         client(|c| c.breaker(BreakerConfig::default().failure_rate(1.5))),
         "`breaker.failure_rate` is 1.5, allowed: more than 0 and at most 1"
     );
+    assert!(
+        client(|c| c.bulkhead(BulkheadConfig::new(5).max_queue(10)))
+            .starts_with("`bulkhead.max_queue` is 10, allowed: 0")
+    );
+    let server = stack::server().bulkhead(BulkheadConfig::new(5).max_queue(10)).build().unwrap_err();
+    assert_eq!(server.field, "bulkhead.max_queue");
     assert_eq!(
         client(|c| c.deadline(Duration::ZERO)),
         "`per_try.per_try` is 10s, allowed: less than `deadline.total`, which is 0s"

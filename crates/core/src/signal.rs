@@ -54,7 +54,8 @@ impl Signal {
 
     /// When a raised flag is worth another look.
     pub fn until(&self) -> Instant {
-        self.0.origin + Duration::from_millis(self.0.until.load(Relaxed).min(u64::from(u32::MAX)))
+        let until = Duration::from_millis(self.0.until.load(Relaxed));
+        self.0.origin.checked_add(until).unwrap_or(self.0.origin)
     }
 
     /// Sets the pressure: 0 is none, 1 is all there can be; values outside are cut to that.
@@ -98,6 +99,9 @@ mod tests {
         assert!(other.is(Signal::OPEN) && !other.is(Signal::LIMITED));
         assert_eq!(other.until(), now + Duration::from_secs(3));
         assert!((other.pressure() - 0.5).abs() < 0.001);
+        let far = now + Duration::from_secs(100 * 86_400);
+        signal.raise(Signal::OPEN, Some(far));
+        assert_eq!(other.until(), far);
         signal.clear(Signal::OPEN);
         signal.set_pressure(f32::NAN);
         assert!(!other.is(Signal::OPEN) && other.pressure() < 0.001);

@@ -57,10 +57,10 @@ impl Parked {
             drop(places);
             (wakers.clone(), place)
         });
-        match &mut lock(&wakers.0).wakers[*place] {
-            Some(waker) if waker.will_wake(cx.waker()) => {}
-            empty_or_other => *empty_or_other = Some(cx.waker().clone()),
-        }
+        // A waker is cloned and dropped outside the lock: it may be anyone's code.
+        let mine = cx.waker().clone();
+        let before = lock(&wakers.0).wakers[*place].replace(mine);
+        drop(before);
     }
 
     /// Leaves.

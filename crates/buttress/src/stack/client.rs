@@ -1,4 +1,4 @@
-use super::{Description, build, describe, shorter};
+use super::{Description, build, describe, no_queue, shorter};
 use crate::{
     Breaker, BreakerConfig, Bulkhead, BulkheadConfig, ConfigError, DeadlineConfig, Registry, deadline::Headers,
     http::HttpClient,
@@ -111,7 +111,7 @@ impl ClientConfig {
     /// # Errors
     ///
     /// The first field that cannot be, or that does not fit another layer's: `per_try.per_try` below `deadline.total`,
-    /// `breaker.slow_after` below the time of an attempt.
+    /// `breaker.slow_after` below the time of an attempt. The bulkhead refuses at once: a `max_queue` is an error.
     pub fn build(self) -> Result<ClientStack, ConfigError> {
         let total = self.deadline.as_ref().and_then(|deadline| deadline.total);
         let attempt = self.per_try.as_ref().and_then(|deadline| deadline.per_try);
@@ -119,6 +119,7 @@ impl ClientConfig {
         let slow_after = self.breaker.as_ref().and_then(|breaker| breaker.slow_after);
         shorter("breaker.slow_after", slow_after, "per_try.per_try", attempt)?;
         shorter("breaker.slow_after", slow_after, "deadline.total", total)?;
+        no_queue(&self.bulkhead)?;
         let deadline = build(&self.deadline, "deadline", DeadlineConfig::build)?;
         let breaker = build(&self.breaker, "breaker", BreakerConfig::build)?;
         let bulkhead = build(&self.bulkhead, "bulkhead", BulkheadConfig::build)?;

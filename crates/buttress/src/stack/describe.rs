@@ -140,14 +140,5 @@ pub(super) fn breaker(name: &'static str, breaker: &Breaker) -> Part {
 
 pub(super) fn bulkhead(name: &'static str, bulkhead: &Bulkhead) -> Part {
     let config = bulkhead.config();
-    let queue = (config.max_queue > 0).then_some(config.max_queue);
-    part(
-        name,
-        Handle::mode(bulkhead),
-        [
-            ("limit", Some(config.limit.to_string())),
-            ("max_queue", queue.map(|length| length.to_string())),
-            ("max_wait", queue.and(span(Some(config.max_wait)))),
-        ],
-    )
+    part(name, Handle::mode(bulkhead), [("limit", Some(config.limit.to_string()))])
 }

@@ -24,7 +24,7 @@ pub use client::{ClientConfig, ClientStack, client};
 pub use describe::{Change, Description};
 pub use server::{ServerConfig, ServerStack, server};
 
-use crate::{ConfigError, Handle, Mode};
+use crate::{BulkheadConfig, ConfigError, Handle, Mode};
 use std::time::Duration;
 
 /// A part that was switched off is built from its default and disabled.
@@ -55,6 +55,18 @@ fn shorter(
             let outer = buttress_core::config::format_duration(outer);
             Err(ConfigError::duration(field, inner, format!("less than `{outer_field}`, which is {outer}")))
         }
+        _ => Ok(()),
+    }
+}
+
+/// A queue holds requests while they wait, so it is a layer of another kind.
+fn no_queue(bulkhead: &Option<BulkheadConfig>) -> Result<(), ConfigError> {
+    match bulkhead {
+        Some(config) if config.max_queue > 0 => Err(ConfigError::new(
+            "bulkhead.max_queue",
+            config.max_queue,
+            "0: a stack refuses at once; a chain of your own may take `.queued_bulkhead(..)`",
+        )),
         _ => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-use super::{Description, build, describe, shorter};
+use super::{Description, build, describe, no_queue};
 use crate::{Bulkhead, BulkheadConfig, ConfigError, DeadlineConfig, Registry, deadline::Headers, http::HttpServer};
 use buttress_bulkhead::BulkheadLayer;
 use buttress_core::{Gate, GateLayer};
@@ -71,14 +71,9 @@ impl ServerConfig {
     ///
     /// # Errors
     ///
-    /// The first field that cannot be, or that does not fit another layer's: `bulkhead.max_wait` below `deadline.total`.
+    /// The first field that cannot be. The bulkhead refuses at once: a `max_queue` is an error.
     pub fn build(self) -> Result<ServerStack, ConfigError> {
-        let total = self.deadline.as_ref().and_then(|deadline| deadline.total);
-        if let Some(bulkhead) = &self.bulkhead
-            && bulkhead.max_queue > 0
-        {
-            shorter("bulkhead.max_wait", Some(bulkhead.max_wait), "deadline.total", total)?;
-        }
+        no_queue(&self.bulkhead)?;
         let deadline = build(&self.deadline, "deadline", DeadlineConfig::build)?;
         let bulkhead = build(&self.bulkhead, "bulkhead", BulkheadConfig::build)?;
         Ok(ServerStack {
