@@ -1,5 +1,5 @@
 use crate::Breaker;
-use buttress_core::{ConfigError, window::CountWindow};
+use buttress_core::{ConfigError, config::format_duration, window::CountWindow};
 use std::time::Duration;
 
 /// Which calls the rates are made of.
@@ -48,7 +48,7 @@ pub enum Admission {
 #[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct BreakerConfig {
-    /// The name in events. Default `"breaker"`.
+    /// The `name` in log events, whatever a builder or a registry calls the layer. Default `"breaker"`.
     pub name: String,
     /// Opens after this many failures in a row. `None` (default): never for that reason.
     pub consecutive: Option<u32>,
@@ -211,10 +211,18 @@ impl BreakerConfig {
             count("consecutive", consecutive, u32::MAX, "1 or more")?;
         }
         if self.consecutive.is_none() && self.failure_rate.is_none() && self.slow_rate.is_none() {
-            return Err(ConfigError::new("failure_rate", "none", "a share, unless consecutive or slow_rate is set"));
+            return Err(ConfigError::new(
+                "failure_rate",
+                "none",
+                "a share, unless `consecutive` or `slow_rate` is set",
+            ));
         }
         if let (Some(rate), None) = (self.slow_rate, self.slow_after) {
-            return Err(ConfigError::new("slow_rate", rate, "only together with slow_after"));
+            return Err(ConfigError::new(
+                "slow_rate",
+                rate,
+                "only where there is a `slow_after`: set `slow_after` as well",
+            ));
         }
         for (field, value) in [("slow_after", self.slow_after), ("hang_after", self.hang_after)] {
             value.map_or(Ok(()), |value| watched(field, value))?;
@@ -222,7 +230,7 @@ impl BreakerConfig {
         if let (Some(slow), Some(hang)) = (self.slow_after, self.hang_after)
             && hang < slow
         {
-            return Err(ConfigError::duration("hang_after", hang, "slow_after or more"));
+            return Err(ConfigError::duration("hang_after", hang, "`slow_after` or more"));
         }
         match self.window {
             Window::Time(length) if length < Duration::from_millis(100) || length > Duration::from_secs(7 * 86_400) => {
@@ -245,11 +253,16 @@ impl BreakerConfig {
         span("open_for", self.open_for)?;
         span("max_open", self.max_open)?;
         if self.max_open < self.open_for {
-            return Err(ConfigError::duration("max_open", self.max_open, "open_for or more"));
+            let (open_for, max_open) = (format_duration(self.open_for), format_duration(self.max_open));
+            return Err(if self.max_open == Self::default().max_open {
+                ConfigError::new("open_for", open_for, format!("at most `max_open`, which is {max_open}"))
+            } else {
+                ConfigError::new("max_open", max_open, format!("at least `open_for`, which is {open_for}"))
+            });
         }
         span("probe_deadline", self.probe_deadline)?;
         count("probes", self.probes, 32, "1 to 32")?;
         count("probe_window", self.probe_window, 63, "1 to 63")?;
-        count("close_after", self.close_after, self.probe_window, "1 to probe_window")
+        count("close_after", self.close_after, self.probe_window, "1 to `probe_window`")
     }
 }

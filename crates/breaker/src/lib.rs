@@ -1,12 +1,14 @@
 //! A circuit breaker for Tower services: it stops calling what does not work, and finds out when it works again.
 //!
 //! ```
-//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use buttress_breaker::{BreakerConfig, BreakerLayer, Error, State};
 //! use std::{io, time::Duration};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
-//! let layer = BreakerLayer::new(BreakerConfig::default().consecutive(3).open_for(Duration::from_secs(2)).build()?);
+//! let config = BreakerConfig::default().consecutive(3).open_for(Duration::from_secs(2));
+//! # let config = config.seed(1);
+//! let layer = BreakerLayer::new(config.build()?);
 //! let breaker = layer.handle();
 //! let service = ServiceBuilder::new()
 //!     .layer(layer)
@@ -16,7 +18,7 @@
 //!     service.clone().oneshot(7).await.unwrap_err();
 //! }
 //! let refusal = service.oneshot(7).await.unwrap_err();
-//! println!("{refusal}"); // refused by the breaker: circuit open (retry after 1.4s)
+//! assert_eq!(refusal.to_string(), "refused by the breaker: circuit breaker open (retry after 1.75s)");
 //! assert!(refusal.rejection().is_some());
 //! assert_eq!(breaker.snapshot().state, State::Open);
 //! # Ok(()) }
@@ -51,8 +53,8 @@
 //! # Cancelled calls
 //!
 //! A call dropped before its end says nothing (clients that give up cannot open the circuit for others), unless it had been in
-//! flight for `hang_after` without an answer. A panic is a failure. A probe that is dropped gives its place back; one that
-//! hangs loses it at `probe_deadline`, and counts as bad.
+//! flight for `hang_after` without an answer, or a deadline of ours dropped it: both are failures. So is a panic. A probe that
+//! is dropped gives its place back; one that hangs loses it at `probe_deadline`, and counts as bad.
 //!
 //! # Where it stands, and what is shared
 //!
@@ -63,7 +65,8 @@
 //! # Operating it
 //!
 //! `layer.handle()` is the [`Breaker`] itself: [`snapshot`](Breaker::snapshot), a live [`update`](Breaker::update) that keeps state,
-//! [`reset`](Breaker::reset), [`on_transition`](Breaker::on_transition) (also `tracing` events), the [`signal`](Breaker::signal)
+//! [`reset`](Breaker::reset), [`on_transition`](Breaker::on_transition) (also `tracing` events of the
+//! target `buttress::breaker`, with the config's `name`), the [`signal`](Breaker::signal)
 //! that balancers read, and the [`Mode`]s: forced open, disabled, observe-only, and refusing only a share of what it would.
 //!
 //! Things that are not services (a database pool) use it by hand: [`Breaker::call`], or [`Breaker::try_acquire`] and the

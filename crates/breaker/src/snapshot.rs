@@ -87,14 +87,20 @@ pub struct Transition {
     pub open_for: Option<Duration>,
 }
 
+/// The target of events, as the facade names the crate.
+const TARGET: &str = "buttress::breaker";
+
 impl Transition {
     pub(crate) fn trace(&self, name: &str) {
         let (from, to, cause) = (self.from.as_str(), self.to.as_str(), self.cause.as_str());
         let (generation, open_for) = (self.generation, self.open_for.unwrap_or_default());
+        let open_for = Duration::from_millis(u64::try_from(open_for.as_millis()).unwrap_or(u64::MAX));
         match self.to {
-            State::Open => tracing::warn!(name, from, to, cause, generation, ?open_for, "circuit opened"),
-            State::Closed => tracing::info!(name, from, to, cause, generation, "circuit closed"),
-            State::HalfOpen => tracing::debug!(name, from, to, cause, generation, "circuit probes"),
+            State::Open => {
+                tracing::warn!(target: TARGET, name, from, to, cause, generation, ?open_for, "circuit opened");
+            }
+            State::Closed => tracing::info!(target: TARGET, name, from, to, cause, generation, "circuit closed"),
+            State::HalfOpen => tracing::debug!(target: TARGET, name, from, to, cause, generation, "circuit probes"),
         }
     }
 }

@@ -45,7 +45,9 @@ pub(crate) struct Shared {
     limited: AtomicBool,
     release_at_head: AtomicBool,
     pub(crate) back_pressure: bool,
-    queued: bool,
+    pub(crate) queued: bool,
+    /// Whether it was said that a layer without a queue ignores `max_queue`.
+    pub(crate) warned: AtomicBool,
     signal: Signal,
     config: Mutex<BulkheadConfig>,
     /// Whether the config was updated.
@@ -55,6 +57,9 @@ pub(crate) struct Shared {
     over_limit_total: AtomicU64,
     timed_out_total: AtomicU64,
 }
+
+/// The target of events, as the facade names the crate.
+pub(crate) const TARGET: &str = "buttress::bulkhead";
 
 /// What a bulkhead shows of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +110,7 @@ impl Bulkhead {
             release_at_head: AtomicBool::new(config.release == Release::Head),
             back_pressure: config.admission == AdmissionMode::BackPressure,
             queued: config.max_queue > 0,
+            warned: AtomicBool::new(false),
             signal: Signal::new(TokioClock.now()),
             config: Mutex::new(config),
             changed: AtomicBool::new(false),
@@ -226,7 +232,7 @@ impl Bulkhead {
         self.shared.release_at_head.store(present.release == Release::Head, Relaxed);
         self.shared.permits.set_order(present.order);
         if limits.0 != limits.1 {
-            tracing::info!(bulkhead = &*present.name, from = limits.0, to = limits.1, "bulkhead limit changed");
+            tracing::info!(target: TARGET, bulkhead = &*present.name, from = limits.0, to = limits.1, "bulkhead limit changed");
             // Under the config's lock, so that of two updates the later one wins in both places.
             self.shared.permits.set_limit(limits.1);
         }
@@ -363,7 +369,7 @@ impl Handle for Bulkhead {
 
     fn set_mode(&self, mode: Mode) -> Result<(), ConfigError> {
         self.shared.mode.set(mode)?;
-        tracing::info!(bulkhead = &*self.config().name, mode = mode.as_str(), "bulkhead mode changed");
+        tracing::info!(target: TARGET, bulkhead = &*self.config().name, mode = mode.as_str(), "bulkhead mode changed");
         if matches!(mode, Mode::Disabled | Mode::OBSERVE_ONLY) {
             self.shared.permits.pass_all(|| self.shared.count_pass());
         }

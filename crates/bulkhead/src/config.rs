@@ -29,7 +29,8 @@ pub struct BulkheadConfig {
     /// How many calls may be in flight at once: 0 (every call is refused) to [`MAX_LIMIT`]. Default: 64.
     pub limit: u32,
     /// How many calls may wait for a permit: 0 (the default: a call without a permit is refused at once) to [`MAX_LIMIT`].
-    /// When it is full, the newcomer is refused, whatever the order.
+    /// When it is full, the newcomer is refused, whatever the order. Only a [`QueuedBulkheadLayer`](crate::QueuedBulkheadLayer),
+    /// [`Bulkhead::acquire`] and [`Bulkhead::call`] wait; a [`BulkheadLayer`](crate::BulkheadLayer) refuses at once.
     pub max_queue: u32,
     /// How long a call may wait, measured from its arrival. Default: 100 ms.
     #[cfg_attr(feature = "serde", serde(with = "buttress_core::config::duration"))]
@@ -46,7 +47,7 @@ pub struct BulkheadConfig {
     /// With one stripe a call is refused only if the limit was reached at that very moment; with more, a refusal may also
     /// overlook a permit that comes back while it looks. The limit itself holds exactly either way.
     pub stripes: u32,
-    /// The name in log events. Default: `"bulkhead"`.
+    /// The name in log events, whatever a builder or a registry calls the layer. Default: `"bulkhead"`.
     pub name: Cow<'static, str>,
 }
 
@@ -102,6 +103,13 @@ impl Default for BulkheadConfig {
             stripes: 0,
             name: Cow::Borrowed("bulkhead"),
         }
+    }
+}
+
+/// The defaults with this limit.
+impl From<u32> for BulkheadConfig {
+    fn from(limit: u32) -> Self {
+        Self::new(limit)
     }
 }
 

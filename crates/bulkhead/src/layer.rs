@@ -1,7 +1,7 @@
-use crate::{Bulkhead, BulkheadConfig, BulkheadPermit, Waiting};
+use crate::{Bulkhead, BulkheadConfig, BulkheadPermit, Waiting, bulkhead::TARGET};
 use buttress_core::{
     Admission, Admit, ConfigError, Enqueue, Gate, GateLayer, Gatekeeper, Keyed, Opaque, Queue, QueueLayer, Rejection,
-    TokioClock,
+    TokioClock, sync::Ordering::Relaxed,
 };
 use std::{
     fmt,
@@ -12,8 +12,9 @@ use std::{
 
 /// The layer that refuses at once: `BulkheadLayer::new(64)`, `BulkheadConfig::new(64).release(..).layer()?`.
 ///
-/// It never waits in `call`: `max_queue` of a bulkhead that was put into it by hand means nothing here
-/// ([`BulkheadConfig::layer`] says so).
+/// It never waits in `call`: `max_queue` of a bulkhead that was put into it by hand means nothing here.
+/// [`BulkheadConfig::layer`] is an error then; `BulkheadLayer::new` cannot be, and the first refusal is told with a `tracing`
+/// warning.
 pub type BulkheadLayer = GateLayer<Bulkhead>;
 
 /// The service of [`BulkheadLayer`].
@@ -85,6 +86,15 @@ impl fmt::Debug for Turn {
 }
 
 impl Bulkhead {
+    /// Once: its config has a queue, and this layer refuses at once.
+    #[cold]
+    fn warn_of_a_queue_without_use(&self) {
+        if !self.shared.warned.swap(true, Relaxed) {
+            let name = &*self.config().name;
+            tracing::warn!(target: TARGET, bulkhead = name, "a call was refused though `max_queue` is set: this layer does not queue, `QueuedBulkheadLayer` does");
+        }
+    }
+
     #[cold]
     fn reserve(&self, turn: &mut Turn, cx: &mut Context<'_>) -> Poll<Option<Rejection>> {
         loop {
@@ -129,7 +139,11 @@ impl<Req> Admit<Req> for Bulkhead {
         {
             return Ok(permit);
         }
-        self.try_acquire()
+        let admitted = self.try_acquire();
+        if admitted.is_err() && self.shared.queued {
+            self.warn_of_a_queue_without_use();
+        }
+        admitted
     }
 }
 

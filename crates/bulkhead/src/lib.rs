@@ -19,12 +19,24 @@
 //! # }
 //! ```
 //!
+//! On an HTTP server a refusal is a response, and any error type will do:
+//!
+//! ```
+//! # #[cfg(feature = "http")] {
+//! use buttress_bulkhead::BulkheadLayer;
+//! use buttress_core::http::HttpServer;
+//!
+//! let layer = BulkheadLayer::new(64).protocol(HttpServer::new()); // `Router::layer` takes it
+//! # let _ = layer;
+//! # }
+//! ```
+//!
 //! # Which one
 //!
 //! | you want | you take |
 //! |---|---|
 //! | a refusal at once when it is full | [`BulkheadLayer`]: the default, and right for most |
-//! | short bursts to wait a little | [`QueuedBulkheadLayer`]: a bounded queue, a bounded wait; the inner service is `Clone` |
+//! | short bursts to wait a little | [`QueuedBulkheadLayer`]: a bounded queue (`max_queue`), a bounded wait (`max_wait`); the inner service is `Clone` |
 //! | a caller that stops when told to | [`BulkheadLayer`] with [`AdmissionMode::BackPressure`] |
 //! | a compartment per host, tenant or route | [`KeyedBulkheadLayer`], [below](#compartments-per-key) |
 //! | to guard what is no service | [`Bulkhead`] itself: [`call`](Bulkhead::call), [`acquire`](Bulkhead::acquire), [`try_acquire`](Bulkhead::try_acquire) |
@@ -50,12 +62,12 @@
 //!
 //! An admission takes no lock and allocates nothing: one compare-and-swap to take the permit, one subtraction to give it back,
 //! on a cache line that threads only share when the limit is small (see [`BulkheadConfig::stripes`]). For the same reason
-//! admitted calls are not counted here; the telemetry layer does.
+//! admitted calls are not counted.
 //!
 //! # Where it stands
 //!
-//! On a server: telemetry > fallback > deadline > shed > **bulkhead** > handler. On a client, per endpoint: breaker >
-//! **bulkhead** > per-try time-out > transport. A deadline belongs outside of a bulkhead with a queue, so that the wait counts.
+//! On a server: deadline > **bulkhead** > handler. On a client, one per endpoint: deadline > breaker > **bulkhead** > per-try
+//! deadline > transport. A deadline belongs outside of a bulkhead with a queue, so that the wait counts.
 //!
 //! # Compartments per key
 //!

@@ -89,7 +89,7 @@ impl<E: StdError + 'static> StdError for Error<E> {
 #[diagnostic::on_unimplemented(
     message = "a layer cannot refuse a call with the error `{Self}`",
     label = "this service's error cannot carry a `Rejection`",
-    note = "HTTP or gRPC server: let refusals be responses: `ServiceBuilder::new().http_server()` or `.protocol(HttpServer::new())`",
+    note = "HTTP or gRPC server: let refusals be responses: take the layer of `buttress::http` (`buttress::http::BulkheadLayer`), or after `ServiceBuilder::new().http_server()` add it by its own method or with `.with(..)`; `.layer(..)` leaves it as it is",
     note = "client: `.lift_errors()` on the innermost service turns its error into `Error<{Self}>`",
     note = "own error type: implement `From<Rejection>` and `ChainError` for it"
 )]

@@ -76,7 +76,7 @@ impl ModeCell {
             Mode::ForcedOpen => FORCED_OPEN,
             Mode::Disabled => DISABLED,
             Mode::Enforcing(percent) if percent > 100 => {
-                return Err(ConfigError::new("enforcing", percent, "0 to 100 percent"));
+                return Err(ConfigError::new("mode", format!("enforcing {percent} percent"), "enforcing 0 to 100 percent"));
             }
             Mode::Enforcing(percent) => ENFORCING | u32::from(percent) << 2,
         };
@@ -125,7 +125,7 @@ mod tests {
             assert_eq!(mode.get(), m);
         }
         let error = mode.set(Mode::Enforcing(101)).unwrap_err();
-        assert_eq!(error.to_string(), "`enforcing` is 101, allowed: 0 to 100 percent");
+        assert_eq!(error.to_string(), "`mode` is enforcing 101 percent, allowed: enforcing 0 to 100 percent");
         assert_eq!(mode.get(), Mode::Auto);
     }
 }

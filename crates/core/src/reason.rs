@@ -230,7 +230,9 @@ impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "refused by the {}: {}", self.layer, self.reason.title())?;
         if let Some(delay) = self.retry_after {
-            write!(f, " (retry after {delay:?})")?;
+            // Up, or who comes back that early is refused again.
+            let millis = u64::try_from(delay.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+            write!(f, " (retry after {:?})", Duration::from_millis(millis))?;
         }
         Ok(())
     }
@@ -277,5 +279,7 @@ mod tests {
         assert_eq!(Rejection::find(&wrapped), Some(refused));
         assert_eq!(Rejection::find(&std::io::Error::other("else")), None);
         assert_eq!(refused.to_string(), "refused by the shed: overloaded (retry after 2s)");
+        let odd = refused.retry_after(Duration::from_nanos(2_911_541_701));
+        assert_eq!(odd.to_string(), "refused by the shed: overloaded (retry after 2.912s)");
     }
 }

@@ -398,18 +398,22 @@ fn config_errors_name_field_value_and_what_is_allowed() {
         (config().failure_rate(f64::NAN), "`failure_rate` is NaN, allowed: more than 0 and at most 1"),
         (
             config().failure_rate(None),
-            "`failure_rate` is none, allowed: a share, unless consecutive or slow_rate is set",
+            "`failure_rate` is none, allowed: a share, unless `consecutive` or `slow_rate` is set",
         ),
-        (config().slow_rate(0.5), "`slow_rate` is 0.5, allowed: only together with slow_after"),
+        (
+            config().slow_rate(0.5),
+            "`slow_rate` is 0.5, allowed: only where there is a `slow_after`: set `slow_after` as well",
+        ),
         (config().consecutive(0), "`consecutive` is 0, allowed: 1 or more"),
         (config().window(Window::Count(0)), "`window` is 0, allowed: 1 to 1000000 calls"),
         (config().window(Window::Count(10)), "`min_calls` is 20, allowed: at most the window's size, 10"),
         (config().window(Window::Time(MS)), "`window` is 1ms, allowed: 100ms to 168h"),
         (config().confidence(1.0), "`confidence` is 1, allowed: 0.5 to below 1"),
-        (config().open_for(61 * S), "`max_open` is 1m, allowed: open_for or more"),
+        (config().open_for(61 * S), "`open_for` is 61s, allowed: at most `max_open`, which is 1m"),
+        (config().max_open(S), "`max_open` is 1s, allowed: at least `open_for`, which is 5s"),
         (config().probes(33), "`probes` is 33, allowed: 1 to 32"),
-        (config().close_after(6), "`close_after` is 6, allowed: 1 to probe_window"),
-        (config().slow_after(2 * S).hang_after(S), "`hang_after` is 1s, allowed: slow_after or more"),
+        (config().close_after(6), "`close_after` is 6, allowed: 1 to `probe_window`"),
+        (config().slow_after(2 * S).hang_after(S), "`hang_after` is 1s, allowed: `slow_after` or more"),
     ] {
         assert_eq!(config.build().unwrap_err().to_string(), text);
     }
