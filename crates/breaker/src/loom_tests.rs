@@ -98,6 +98,22 @@ fn loom_an_old_result_never_moves_a_new_generation() {
 }
 
 #[test]
+fn loom_an_old_failure_never_ends_a_new_streak() {
+    check(|now| {
+        let machine = machine(BreakerConfig::default().consecutive(9), now);
+        let old = machine.admit(0, &now).unwrap();
+        let stale = {
+            let machine = machine.clone();
+            spawn(move || settle(&machine, old, Outcome::Failure, now))
+        };
+        machine.reset(machine.nanos(&now));
+        settle(&machine, machine.admit(0, &now).unwrap(), Outcome::Failure, now);
+        stale.join().unwrap();
+        assert_eq!(machine.consecutive(machine.word()), 1);
+    });
+}
+
+#[test]
 fn loom_probe_places_are_conserved() {
     check(|now| {
         let machine = machine(BreakerConfig::default().consecutive(1).probes(1), now);
