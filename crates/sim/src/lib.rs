@@ -27,6 +27,24 @@
 //! assert_eq!((meter.in_flight(), meter.tally().ignored), (0, 1));
 //! # }
 //! ```
+//!
+//! A layer of your own is held to the contract in its `tests/contract.rs`, one test per rule, by
+//!
+//! ```
+//! # use buttress_core::{GateLayer, http::{HttpClient, HttpServer}};
+//! # use buttress_sim::{Meter, contract::Subject, contract_suite};
+//! fn meter() -> Subject {
+//!     let layer = GateLayer::<Meter>::new(Meter::new());
+//!     let handle = layer.handle();
+//!     Subject::new(layer.clone(), layer.clone().protocol(HttpServer::new()), layer.protocol(HttpClient::new()))
+//!         .in_flight(move || handle.in_flight())
+//! }
+//!
+//! contract_suite!(meter);
+//! # fn main() {}
+//! ```
+//!
+//! [`contract`] says which of its readings sharpens which rule.
 
 mod body;
 pub mod contract;

@@ -1,8 +1,17 @@
 //! The contract of every Buttress layer, as a test suite that a layer's crate runs in a few lines.
 //!
 //! A [`Subject`] says how the layer is made and what can be read back from it; [`contract_suite!`](crate::contract_suite)
-//! makes one test per [`Rule`], so that a broken rule has a name. A rule that needs a knob the subject does not have (a limit,
-//! a count of outcomes) has nothing to say and passes.
+//! makes one test per [`Rule`], so that a broken rule has a name. A rule that needs a knob the subject does not have passes,
+//! and prints `nothing to check` with the knob's name (`cargo test -- --nocapture`, `cargo nextest run --success-output final`):
+//!
+//! | knob | without it these rules have nothing to check | and these check less |
+//! |---|---|---|
+//! | [`in_flight`](Subject::in_flight) | `a_permit_is_held_to_the_end_of_the_body`, `an_upgraded_connection_keeps_its_permit` | all that look whether something is left behind: cancellation, panics, the rules over hyper |
+//! | [`limit`](Subject::limit) | `no_more_calls_than_the_limit_run_at_once`, `a_waiting_call_that_is_dropped_leaves_nothing_behind` | `clones_and_layer_calls_share_one_state` |
+//! | [`shut`](Subject::shut) | `a_refusal_is_a_whole_answer_on_the_wire`; without a limit either, `a_refusal_comes_out_of_the_future_and_is_marked` | `clones_and_layer_calls_share_one_state`, `poll_ready_fails_only_with_the_inner_services_own_error` |
+//! | [`shut`](Subject::shut) and [`asks_first`](Subject::asks_first) | `shut_it_refuses_without_asking_the_inner_service`, `shutting_wakes_parked_callers` | |
+//! | [`outcomes`](Subject::outcomes) | | all that look how a call was counted: bodies, panics, refusals further in, the rules over hyper |
+//! | [`at_rest`](Subject::at_rest) | | as `in_flight` |
 //!
 //! In `tests/contract.rs` (the crate needs `tokio` with `rt`, `time` and `test-util` in its dev-dependencies):
 //!

@@ -59,7 +59,7 @@ pub(crate) async fn a_permit_is_held_to_the_end_of_the_body(make: &dyn Fn() -> S
         for exchange in FINISHED.iter().chain([&failing]) {
             let name = exchange.name;
             let subject = make();
-            let Some(before) = subject.running() else { return Ok(()) };
+            let Some(before) = subject.running() else { return nothing_to_check("in_flight") };
             let mut one = service(&subject, role, &answers(exchange.response));
             one_ready(&mut one).await?;
             let mut call = tower_service::Service::call(&mut one, (exchange.request)());
@@ -223,7 +223,7 @@ fn status(status: u16) -> Response<AnyBody> {
 pub(crate) async fn an_upgraded_connection_keeps_its_permit(make: &dyn Fn() -> Subject) -> Verdict {
     for role in Role::HTTP {
         let subject = make();
-        let Some(running) = subject.running() else { return Ok(()) };
+        let Some(running) = subject.running() else { return nothing_to_check("in_flight") };
         let before = outcomes(&subject);
         let upgrade = || {
             let mut res = Response::new(AnyBody::default());

@@ -15,7 +15,9 @@ use tower_service::Service;
 pub(crate) async fn shut_it_refuses_without_asking_the_inner_service(make: &dyn Fn() -> Subject) -> Verdict {
     for role in Role::ALL {
         let subject = make();
-        let (Some(shut), true) = (&subject.shut, subject.asks_first) else { return Ok(()) };
+        let (Some(shut), true) = (&subject.shut, subject.asks_first) else {
+            return nothing_to_check("shut` with `.asks_first");
+        };
         let script = answering().readiness(Readiness::Never);
         let mut one = service(&subject, role, &script);
         shut(true);
@@ -39,7 +41,9 @@ pub(crate) async fn shut_it_refuses_without_asking_the_inner_service(make: &dyn 
 pub(crate) async fn shutting_wakes_parked_callers(make: &dyn Fn() -> Subject) -> Verdict {
     for role in Role::ALL {
         let subject = make();
-        let (Some(shut), true) = (&subject.shut, subject.asks_first) else { return Ok(()) };
+        let (Some(shut), true) = (&subject.shut, subject.asks_first) else {
+            return nothing_to_check("shut` with `.asks_first");
+        };
         let script = answering().readiness(Readiness::Never);
         let callers: Vec<_> = (0..3).map(|_| tokio::spawn(service(&subject, role, &script).oneshot(get()))).collect();
         for _ in 0..10 {
@@ -84,7 +88,12 @@ pub(crate) async fn a_refusal_comes_out_of_the_future_and_is_marked(make: &dyn F
             let answer = stack.ask(get()).await;
             ensure!(refusal(role, &answer).is_none(), "{role:?}: open again, it gave {}", show(&answer));
         }
-        let Some(limit) = subject.limit else { continue };
+        let Some(limit) = subject.limit else {
+            match subject.shut {
+                Some(_) => continue,
+                None => return nothing_to_check("shut` or `.limit"),
+            }
+        };
         let latch = Latch::new();
         let script = held_by(&latch);
         let one = service(&subject, role, &script);
@@ -104,7 +113,7 @@ pub(crate) async fn a_refusal_comes_out_of_the_future_and_is_marked(make: &dyn F
 pub(crate) async fn a_refusal_is_a_whole_answer_on_the_wire(make: &dyn Fn() -> Subject) -> Verdict {
     for version in Version::ALL {
         let subject = make();
-        let Some(shut) = &subject.shut else { return Ok(()) };
+        let Some(shut) = &subject.shut else { return nothing_to_check("shut") };
         let stack = Stack::new(&subject, Role::Server, answering());
         let server = Server::start(version, stack.service.clone()).await.map_err(|error| error.to_string())?;
         let client = server.connect().await.map_err(|error| error.to_string())?;
