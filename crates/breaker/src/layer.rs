@@ -1,5 +1,5 @@
 use crate::{Breaker, BreakerPermit, machine::Machine};
-use buttress_core::{Admit, GateLayer, Gatekeeper, Keyed, Mode, Parked, Rejection, TokioClock};
+use buttress_core::{Admit, GateLayer, Gatekeeper, Keyed, Mode, Outcome, Parked, Rejection, Settle, TokioClock};
 use std::{
     fmt,
     future::Future,
@@ -67,6 +67,10 @@ impl Gatekeeper for Breaker {
         self.poll_shut(turn, cx)
     }
 
+    fn unready(&self) {
+        self.count_unready();
+    }
+
     fn parked(&self, turn: &mut BreakerTurn, cx: &mut Context<'_>) {
         turn.busy = true;
         turn.parked.park(&self.shared.wakers, cx);
@@ -78,6 +82,14 @@ impl Gatekeeper for Breaker {
 }
 
 impl Breaker {
+    /// A failure of the inner service that no call had a part in.
+    #[cold]
+    fn count_unready(&self) {
+        if let Ok(permit) = self.try_acquire() {
+            permit.settle(Outcome::Failure, None);
+        }
+    }
+
     /// `Some`: the next call would be refused, and it is worth waiting this long (`None`: nobody knows how long).
     fn would_refuse(&self) -> Option<Option<Duration>> {
         match self.shared.mode.get() {

@@ -31,10 +31,8 @@ pub(crate) enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub(crate) enum Phase {
-    /// Never pending: it has cost no time.
-    Instant,
-    /// In the rings.
-    Waiting,
+    /// In the rings. (Before that, 0: never pending, and no time has passed.)
+    Waiting = 1,
     /// Its latency is over.
     Past,
 }

@@ -1,6 +1,6 @@
 //! The breaker keeps the contract of every layer.
 
-use buttress_breaker::{Admission, Breaker, BreakerConfig, BreakerLayer, Window};
+use buttress_breaker::{Admission, Breaker, BreakerConfig, BreakerLayer, State, Window};
 use buttress_core::{
     Handle, Mode, Outcome, Settle,
     http::{HttpClient, HttpServer},
@@ -39,7 +39,11 @@ fn count_window() -> Subject {
 fn tripped() -> Subject {
     let (subject, breaker) = unshut(BreakerConfig::default().consecutive(5));
     let trip = move |shut| match shut {
-        true => (0..5).for_each(|_| breaker.try_acquire().unwrap().settle(Outcome::Failure, None)),
+        true => {
+            while breaker.state() == State::Closed {
+                breaker.try_acquire().unwrap().settle(Outcome::Failure, None);
+            }
+        }
         false => breaker.reset(),
     };
     subject.shut(trip).asks_first()

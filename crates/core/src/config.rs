@@ -98,8 +98,11 @@ pub fn format_duration(duration: Duration) -> String {
 #[cfg(feature = "serde")]
 pub mod duration {
     use super::{Duration, format_duration, parse_duration};
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-    use std::borrow::Cow;
+    use serde::{
+        Deserializer, Serializer,
+        de::{Error, Visitor},
+    };
+    use std::fmt;
 
     /// Writes it.
     pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -108,7 +111,38 @@ pub mod duration {
 
     /// Reads it.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        parse_duration(&Cow::<'_, str>::deserialize(deserializer)?).map_err(D::Error::custom)
+        deserializer.deserialize_str(Text)
+    }
+
+    struct Text;
+
+    impl Visitor<'_> for Text {
+        type Value = Duration;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a duration: a number and a unit (ns, us, ms, s, m, h), as in \"250ms\"")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Duration, E> {
+            parse_duration(text).map_err(E::custom)
+        }
+
+        fn visit_u64<E: Error>(self, number: u64) -> Result<Duration, E> {
+            Err(no_unit(number))
+        }
+
+        fn visit_i64<E: Error>(self, number: i64) -> Result<Duration, E> {
+            Err(no_unit(number))
+        }
+
+        fn visit_f64<E: Error>(self, number: f64) -> Result<Duration, E> {
+            Err(no_unit(number))
+        }
+    }
+
+    /// The most common slip deserves the right text, with the number that was written.
+    fn no_unit<E: Error>(number: impl fmt::Display) -> E {
+        E::custom(format_args!("{number} is not a duration, allowed: a number and a unit, as in \"{number}s\""))
     }
 }
 
@@ -155,5 +189,18 @@ mod tests {
             let error = parse_duration(text).unwrap_err();
             assert!(error.contains(&format!("`{text}`")) && error.contains("250ms"), "{error}");
         }
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn a_number_without_a_unit_is_told_what_it_lacks() {
+        use serde::de::value::{Error, F64Deserializer, I64Deserializer, StrDeserializer, U64Deserializer};
+        let said = |read: Result<Duration, Error>| read.unwrap_err().to_string();
+        let wanted = "5 is not a duration, allowed: a number and a unit, as in \"5s\"";
+        assert_eq!(said(duration::deserialize(U64Deserializer::new(5))), wanted);
+        assert_eq!(said(duration::deserialize(I64Deserializer::new(5))), wanted);
+        assert!(said(duration::deserialize(F64Deserializer::new(1.5))).ends_with("as in \"1.5s\""));
+        let read: Result<Duration, Error> = duration::deserialize(StrDeserializer::new("5s"));
+        assert_eq!(read, Ok(Duration::from_secs(5)));
     }
 }

@@ -1,4 +1,4 @@
-use crate::{Call, NoCut, Opaque, Protocol, Rejection, Settle};
+use crate::{Call, NoCut, Opaque, Protocol, Rejection, Settle, settle::or_fail};
 use pin_project_lite::pin_project;
 use std::{
     fmt,
@@ -30,6 +30,9 @@ pub trait Gatekeeper: Send + Sync + 'static {
     fn parked(&self, turn: &mut Self::Turn, cx: &mut Context<'_>) {
         let _ = (turn, cx);
     }
+
+    /// The inner service failed before it was called: its `poll_ready` gave an error.
+    fn unready(&self) {}
 }
 
 /// A policy that admits or refuses a request at once: breaker, bulkhead, rate limit. Everything else of such a layer (the
@@ -203,8 +206,10 @@ where
             Poll::Pending => return Poll::Pending,
         }
         let readiness = self.inner.poll_ready(cx);
-        if readiness.is_pending() {
-            self.policy.parked(&mut self.turn, cx);
+        match &readiness {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => self.policy.unready(),
+            Poll::Pending => self.policy.parked(&mut self.turn, cx),
         }
         readiness
     }
@@ -273,7 +278,7 @@ where
             return Poll::Ready(this.call.take().expect(DONE).reject(rejection));
         };
         // Judged where it lies: a response moves once, into what this returns.
-        let mut polled = inner.poll(cx);
+        let mut polled = or_fail(this.permit, || inner.poll(cx));
         let result = match &mut polled {
             Poll::Ready(Ok(res)) => Ok(res),
             Poll::Ready(Err(error)) => Err(&*error),

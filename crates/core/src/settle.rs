@@ -8,16 +8,17 @@ use crate::{Outcome, Pushback};
 ///
 /// | hook | when |
 /// |---|---|
-/// | [`pending`](Self::pending) | the first time the call is not ready: from here on it takes time |
-/// | [`head`](Self::head) | its latency ends: the response head (HTTP), the first message or the end (gRPC), the end (any other call) |
+/// | [`pending`](Self::pending) | somebody waits for the answer: from here on the call takes time |
+/// | [`head`](Self::head) | nobody does any more: its latency ends with the response head. (gRPC: whoever asks for the first message waits again) |
 /// | [`conclude`](Self::conclude) | its outcome is known |
 /// | `Drop` | its real end: whatever is held is given back |
 pub trait Settle: Send + 'static {
-    /// The call was not ready when it was first asked.
+    /// The call was not ready when it was asked. May come more than once, and again after a [`head`](Self::head).
     #[inline]
     fn pending(&mut self) {}
 
-    /// The call's latency ends here; its body goes on. May come more than once: the first one counts.
+    /// The call's latency ends here; its body goes on. May come more than once: the first one after a
+    /// [`pending`](Self::pending) counts.
     #[inline]
     fn head(&mut self) {}
 
@@ -41,6 +42,22 @@ pub(crate) fn settle_in_place<G: Settle>(guard: &mut Option<G>, outcome: Outcome
         guard.conclude(outcome, pushback);
     }
     *guard = None;
+}
+
+/// Runs `poll`, and if it panics settles the permit as failed: whoever catches the panic may drop the call much later, and
+/// without one.
+#[inline]
+pub(crate) fn or_fail<G: Settle, T>(guard: &mut Option<G>, poll: impl FnOnce() -> T) -> T {
+    struct Fuse<'a, G: Settle>(&'a mut Option<G>);
+    impl<G: Settle> Drop for Fuse<'_, G> {
+        fn drop(&mut self) {
+            settle_in_place(self.0, Outcome::Failure, None);
+        }
+    }
+    let fuse = Fuse(guard);
+    let polled = poll();
+    std::mem::forget(fuse);
+    polled
 }
 
 impl Settle for () {

@@ -110,8 +110,8 @@ impl Meter {
         self.log().steps.iter().filter(|(of, _)| *of == call).map(|(_, step)| *step).collect()
     }
 
-    /// The time from the admission to the first [`Settle::head`] or, without one, to the conclusion, of each call that got so
-    /// far; on tokio's clock.
+    /// How long somebody waited, of each call that was concluded: from [`Settle::pending`] to [`Settle::head`], more than once
+    /// if it was told so; on tokio's clock.
     pub fn latencies(&self) -> Vec<Duration> {
         self.log().latencies.clone()
     }
@@ -132,7 +132,7 @@ impl<Req> Admit<Req> for Meter {
         let call = log.calls;
         log.calls += 1;
         log.in_flight += 1;
-        Ok(Metered { meter: self.clone(), call, start: Some(Instant::now()), concluded: false })
+        Ok(Metered { meter: self.clone(), call, waiting: None, waited: Duration::ZERO, concluded: false })
     }
 }
 
@@ -141,8 +141,9 @@ impl<Req> Admit<Req> for Meter {
 pub struct Metered {
     meter: Meter,
     call: u64,
-    /// Taken when the latency ends.
-    start: Option<Instant>,
+    /// Since when somebody waits.
+    waiting: Option<Instant>,
+    waited: Duration,
     concluded: bool,
 }
 
@@ -153,10 +154,15 @@ impl Metered {
         if let Step::Concluded(outcome) = step {
             log.tally.count(outcome);
         }
-        if matches!(step, Step::Head | Step::Concluded(_))
-            && let Some(start) = self.start.take()
-        {
-            log.latencies.push(start.elapsed());
+        match step {
+            Step::Pending if self.waiting.is_none() => self.waiting = Some(Instant::now()),
+            Step::Head | Step::Concluded(_) => {
+                self.waited += self.waiting.take().map(|since| since.elapsed()).unwrap_or_default();
+            }
+            _ => {}
+        }
+        if let Step::Concluded(_) = step {
+            log.latencies.push(self.waited);
         }
     }
 }
@@ -182,7 +188,7 @@ impl Drop for Metered {
         let mut log = self.meter.log();
         log.in_flight -= 1;
         if !self.concluded {
-            log.tally.count(if std::thread::panicking() { Outcome::Failure } else { Outcome::Ignored });
+            log.tally.count(buttress_core::abandoned());
         }
     }
 }

@@ -97,7 +97,7 @@ async fn a_meter_tells_the_story_of_every_call() {
     drop(service.oneshot(grpc::request("/s/m")).await.unwrap());
     assert_eq!(meter.tally(), Tally { failure: 1, ignored: 1, ..Tally::default() });
     assert_eq!(meter.steps(0).last_chunk(), Some(&[Step::Concluded(Outcome::Failure), Step::Dropped]));
-    assert_eq!(meter.steps(1), [Step::Pending, Step::Dropped]);
+    assert_eq!(meter.steps(1), [Step::Pending, Step::Head, Step::Dropped]);
     assert_eq!((meter.in_flight(), meter.calls()), (0, 2));
 }
 

@@ -10,7 +10,8 @@ use buttress_core::{Clock, Outcome, Pushback, sync::Ordering::Relaxed, window::T
 impl Machine {
     /// The call takes time: from now on it is watched.
     pub(crate) fn pending(&self, ticket: &mut Ticket, stripe: usize, clock: &impl Clock) {
-        if ticket.kind() != Kind::Closed || !ticket.is_in(Phase::Instant) {
+        // After a head somebody may wait again: for the first message of a gRPC stream.
+        if ticket.kind() != Kind::Closed || ticket.is_in(Phase::Waiting) {
             return;
         }
         let now = self.nanos(clock);
@@ -49,6 +50,7 @@ impl Machine {
             self.hung.leave(stripe, ticket.hung);
             if ticket.slow_epoch != 0 {
                 self.slow.leave(stripe, ticket.slow_epoch);
+                ticket.slow_epoch = 0;
             }
             if let Calls::Time(window) = &self.window {
                 window.advance(now);

@@ -8,13 +8,23 @@ use crate::{
 use buttress_core::Pushback;
 
 impl Machine {
-    /// Takes the places of probes that are past their deadline. True: something changed.
+    /// Takes the places of probes that are past their deadline, and decides what is decided: the rules may have changed since
+    /// the last probe ended. True: something changed.
     pub(super) fn expire_probes(&self, word: Word, now: u64) -> bool {
         let deadline = self.params.probe_deadline();
         let mut changed = false;
         while let Some((slot, mark)) = self.probes.expired(word.generation(), now, deadline) {
             self.settle_probe(word.generation(), slot, mark, Some(false), None, now);
             changed = true;
+        }
+        let (rules, tally) = (self.params.probes(), word.tally());
+        if !changed && rules.closes(tally) {
+            self.close(word, Cause::ProbesGood, now);
+            return true;
+        }
+        if !changed && rules.opens(tally) {
+            self.open(word, Cause::ProbesBad, None, now);
+            return true;
         }
         changed
     }

@@ -247,6 +247,42 @@ fn it_opens_again_as_soon_as_enough_good_probes_are_out_of_reach() {
 }
 
 #[test]
+fn new_rules_decide_on_probes_that_have_ended() {
+    let t0 = TokioClock.now();
+    let config = consecutive(1).probes(1).close_after(3).probe_window(5);
+    let breaker = Breaker::new_at(config.clone(), &t0).unwrap();
+    breaker.try_acquire_at(&t0).unwrap().settle_at(Outcome::Failure, None, &t0);
+    let later = t0 + 60 * S;
+    for outcome in [Outcome::Success, Outcome::Success, Outcome::Failure] {
+        breaker.try_acquire_at(&later).unwrap().settle_at(outcome, None, &later);
+    }
+    assert_eq!(breaker.state(), State::HalfOpen);
+    breaker.update_at(config.clone().probe_window(3), &later).unwrap();
+    assert!(breaker.try_acquire_at(&later).is_err(), "three good ones of three are out of reach");
+    assert_eq!(breaker.state(), State::Open);
+    let again = later + 120 * S;
+    for _ in 0..2 {
+        breaker.try_acquire_at(&again).unwrap().settle_at(Outcome::Success, None, &again);
+    }
+    breaker.update_at(config.close_after(2), &again).unwrap();
+    assert!(breaker.try_acquire_at(&again).is_ok());
+    assert_eq!(breaker.state(), State::Closed, "two are enough now");
+}
+
+#[test]
+fn whoever_waits_for_the_first_message_after_the_head_takes_the_calls_time_again() {
+    let t0 = TokioClock.now();
+    let breaker = Breaker::new_at(consecutive(1).hang_after(S), &t0).unwrap();
+    let mut permit = breaker.try_acquire_at(&t0).unwrap();
+    permit.pending_at(&t0);
+    permit.head_at(&t0);
+    let unread = t0 + 60 * S;
+    assert_eq!(breaker.snapshot_at(&unread).state, State::Closed, "nobody asked for it");
+    permit.pending_at(&unread);
+    assert_eq!(breaker.snapshot_at(&(unread + 3 * S)).state, State::Open, "somebody did, and it hangs");
+}
+
+#[test]
 fn a_slow_probe_is_a_bad_one_where_slow_calls_count() {
     let mut rig = Rig::new(consecutive(1).slow_after(100 * MS).slow_rate(0.5));
     rig.open_and_wait();

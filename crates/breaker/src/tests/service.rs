@@ -228,3 +228,42 @@ async fn things_that_are_not_services_can_be_called_through_it() {
     assert!(call.await.is_err());
     assert_eq!(breaker.state(), State::Open, "a hung call");
 }
+
+#[tokio::test(start_paused = true)]
+async fn peer_07_errors_of_inner_readiness_are_failures() {
+    #[derive(Clone)]
+    struct Broken;
+    impl Service<bool> for Broken {
+        type Response = u32;
+        type Error = Failure;
+        type Future = std::future::Ready<Result<u32, Failure>>;
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+            Poll::Ready(Err(Error::Inner(io::Error::other("no connection"))))
+        }
+        fn call(&mut self, _: bool) -> Self::Future {
+            unreachable!("it is never ready")
+        }
+    }
+    let layer = layer(consecutive(3));
+    let handle = layer.handle();
+    let service = layer.layer(Broken);
+    for _ in 0..3 {
+        assert!(matches!(service.clone().oneshot(true).await, Err(Error::Inner(_))));
+    }
+    assert_eq!(service.oneshot(true).await.unwrap_err().rejection().unwrap().reason, Reason::BreakerOpen);
+    assert_eq!(handle.snapshot().state, State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_that_somebody_catches_is_a_failure() {
+    use futures_util::FutureExt;
+    let layer = layer(consecutive(3));
+    let handle = layer.handle();
+    let service =
+        layer.layer(service_fn(|_: bool| async { if true { panic!("on purpose") } else { answer(true).await } }));
+    for _ in 0..3 {
+        let call = std::panic::AssertUnwindSafe(service.clone().oneshot(true));
+        assert!(call.catch_unwind().await.is_err());
+    }
+    assert_eq!(handle.snapshot().state, State::Open);
+}

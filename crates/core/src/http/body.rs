@@ -1,5 +1,5 @@
 use super::{Classify, HttpCall, refuse::grpc_status};
-use crate::{BoxError, Cut, Outcome, Pushback, Rejection, Settle, abandon, settle::settle_in_place};
+use crate::{BoxError, Cut, Outcome, Pushback, Rejection, Settle, abandon, settle::{or_fail, settle_in_place}};
 use ::http::HeaderMap;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -7,7 +7,7 @@ use pin_project_lite::pin_project;
 use std::{
     fmt, mem,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 /// A response body that layers can watch over: bytes, and errors that can be boxed. Every such [`Body`] is one.
@@ -88,13 +88,16 @@ pub struct Tie<G: Settle, K> {
     left: u64,
     /// What the head said for good; `None`: trailers will say.
     known: Option<(Outcome, Option<Pushback>)>,
+    /// A frame has come. Until then somebody who polls a gRPC body waits for the answer, and that takes the call's time;
+    /// while nobody polls, it does not.
+    begun: bool,
     call: K,
 }
 
 impl<G: Settle, K> Tie<G, K> {
     #[inline]
     pub(super) fn new(guard: Option<G>, known: Option<(Outcome, Option<Pushback>)>, left: u64, call: K) -> Self {
-        Self { guard, left, known, call }
+        Self { guard, left, known, begun: false, call }
     }
 
     /// Nothing is left to settle.
@@ -127,17 +130,33 @@ impl<G: Settle, M, C: Classify> Tie<G, HttpCall<M, C>> {
         self.settle(outcome, pushback);
     }
 
+    /// Somebody asked for a frame, and there was none.
+    #[inline]
+    fn wait(&mut self) {
+        if self.is_waiting()
+            && let Some(guard) = &mut self.guard
+        {
+            guard.pending();
+        }
+    }
+
+    #[inline]
+    fn is_waiting(&self) -> bool {
+        self.known.is_none() && !self.begun
+    }
+
     /// The inner body gave this.
     #[inline]
     fn see<E: 'static>(&mut self, frame: Option<Result<&Frame<Bytes>, &E>>, is_end_stream: impl FnOnce() -> bool) {
         match frame {
             None => self.end(None),
             Some(Ok(frame)) => {
-                if self.call.is_grpc()
+                if self.is_waiting()
                     && let Some(guard) = &mut self.guard
                 {
                     guard.head();
                 }
+                self.begun = true;
                 if self.left != u64::MAX {
                     self.left = self.left.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));
                 }
@@ -224,7 +243,11 @@ where
             ContentProj::Inner { body } => body,
         };
         let mut cut = None;
-        let frame = ready!(body.as_mut().poll_piece(cx, &mut cut));
+        let polled = or_fail(&mut this.tie.guard, || body.as_mut().poll_piece(cx, &mut cut));
+        let Poll::Ready(frame) = polled else {
+            this.tie.wait();
+            return Poll::Pending;
+        };
         if let Some(rejection) = cut {
             let outcome = rejection.reason.outcome();
             this.tie.settle(outcome, None);

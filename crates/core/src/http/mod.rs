@@ -190,23 +190,23 @@ impl<M: Clone, C: Clone, B> Protocol<Request<B>> for Http<M, C> {
 
 impl<M, C: Classify> HttpCall<M, C> {
     fn judge_head(&self, status: StatusCode, headers: &HeaderMap, extensions: &Extensions, ended: bool) -> Verdict {
-        if !self.is_grpc() && (status.is_success() || status.is_redirection() || status.is_informational()) {
-            return Verdict::new(self.classified(status, headers, Outcome::Success), None);
-        }
         if let Some(rejection) = extensions.get::<Rejection>() {
             return Verdict::refused(*rejection);
         }
-        if self.is_grpc() && status == StatusCode::OK && !headers.contains_key("grpc-status") {
+        if !self.is_grpc() || !answers_grpc(headers) {
+            if status.is_success() || status.is_redirection() || status.is_informational() {
+                return Verdict::new(self.classified(status, headers, Outcome::Success), None);
+            }
+            let (by_table, pushback) = outcome::of_http(status, headers, self.asked.is(Asked::SHORT));
+            return Verdict::new(self.classified(status, headers, by_table), pushback);
+        }
+        if status == StatusCode::OK && !headers.contains_key("grpc-status") {
             if !ended {
                 return Verdict::open();
             }
             return Verdict::new(self.classified(status, headers, Outcome::Failure), None);
         }
-        let (by_table, pushback) = if self.is_grpc() {
-            outcome::of_grpc(status, headers, self.asked.is(Asked::SHORT))
-        } else {
-            outcome::of_http(status, headers, self.asked.is(Asked::SHORT))
-        };
+        let (by_table, pushback) = outcome::of_grpc(status, headers, self.asked.is(Asked::SHORT));
         Verdict::new(self.classified(status, headers, by_table), pushback)
     }
 
@@ -291,7 +291,7 @@ impl<M, C: Classify> HttpCall<M, C> {
     /// Takes `guard` for the body of `res`, or settles it where nothing is to come.
     #[inline]
     fn hold<B: ResponseBody, G: Settle>(self, res: &mut Response<B>, guard: &mut Option<G>) -> Tie<G, Self> {
-        let grpc = self.is_grpc();
+        let grpc = self.is_grpc() && answers_grpc(res.headers());
         let ended = res.body().is_end_stream() || self.is_bodiless(res.status());
         let verdict = self.judge_head(res.status(), res.headers(), res.extensions(), ended);
         if self.is_tunnel(res.status())
@@ -306,7 +306,7 @@ impl<M, C: Classify> HttpCall<M, C> {
             settle_in_place(guard, verdict.outcome, verdict.pushback);
             return Tie::settled(self);
         }
-        if !grpc && let Some(guard) = guard {
+        if let Some(guard) = guard {
             guard.head();
         }
         let left = if grpc { u64::MAX } else { declared_length(res) };
@@ -317,6 +317,12 @@ impl<M, C: Classify> HttpCall<M, C> {
         let known = verdict.end.then_some((verdict.outcome, verdict.pushback));
         Tie::new(guard.take(), known, left, self)
     }
+}
+
+/// Whether a response speaks gRPC. What the *request* called itself is not enough: a client could make every good answer of a
+/// plain HTTP service a failure, and open its breaker for all others.
+fn answers_grpc(headers: &HeaderMap) -> bool {
+    headers.contains_key("grpc-status") || is_grpc(headers)
 }
 
 /// How many bytes the body will have: its own exact hint, else `Content-Length`; `u64::MAX` when nobody says.

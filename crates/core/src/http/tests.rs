@@ -29,6 +29,9 @@ impl Log {
 }
 
 impl Settle for Guard {
+    fn pending(&mut self) {
+        self.0.write("pending");
+    }
     fn head(&mut self) {
         self.0.write("head");
     }
@@ -162,23 +165,34 @@ fn an_error_of_the_body_is_a_failure() {
     assert_eq!(drive(get(), cut, 2), ["head", "failure", "end", "drop"]);
 }
 
+/// A gRPC response, which says so.
+fn spoken<B>(body: B) -> Response<B> {
+    Response::builder().header("content-type", "application/grpc").body(body).unwrap()
+}
+
 #[test]
 fn grpc_is_decided_by_trailers_a_trailers_only_head_or_an_end_without_either() {
     for (code, want) in [("0", "success"), ("14", "failure"), ("8", "overload"), ("5", "success"), ("1", "ignored")] {
-        let res = Response::new(script([data("m"), trailers(code)]));
+        let res = spoken(script([data("m"), trailers(code)]));
         assert_eq!(drive(grpc(), res, 2), ["head", "head", want, "end", "drop"], "{code}");
         let only = Response::builder().header("grpc-status", code).body(Empty::<Bytes>::new()).unwrap();
         assert_eq!(drive(grpc(), only, 0), [want, "end"], "{code}");
     }
-    assert_eq!(drive(grpc(), Response::new(script([data("m")])), 2), ["head", "failure", "end", "drop"]);
-    assert_eq!(drive(grpc(), Response::new(Empty::new()), 0), ["failure", "end"]);
-    assert_eq!(drive(grpc(), Response::new(script([data("m"), trailers("0")])), 1), ["head", "drop", "end"]);
+    assert_eq!(drive(grpc(), spoken(script([data("m")])), 2), ["head", "head", "failure", "end", "drop"]);
+    assert_eq!(drive(grpc(), spoken(Empty::new()), 0), ["failure", "end"]);
+    assert_eq!(drive(grpc(), spoken(script([data("m"), trailers("0")])), 1), ["head", "head", "drop", "end"]);
     let web = Request::post("/").header("content-type", "application/grpc-web").body(()).unwrap();
-    assert_eq!(
-        drive(web, Response::new(Full::from("m")), 1),
-        ["head", "success", "end", "drop"],
-        "grpc-web is HTTP here"
-    );
+    assert_eq!(drive(web, spoken(Full::from("m")), 1), ["head", "success", "end", "drop"], "grpc-web is HTTP here");
+}
+
+#[test]
+fn a_client_that_calls_its_request_grpc_makes_no_failure_of_a_plain_http_answer() {
+    assert_eq!(drive(grpc(), Response::new(Full::from("hello")), 1), ["head", "success", "end", "drop"]);
+    assert_eq!(drive(grpc(), Response::new(Empty::new()), 0), ["success", "end"]);
+    for code in [400, 404, 405, 415] {
+        assert_eq!(drive(grpc(), status(code), 3), ["head", "success", "end", "drop"], "{code}");
+    }
+    assert_eq!(drive(grpc(), status(503), 3), ["head", "failure", "end", "drop"], "what is bad stays bad");
 }
 
 #[test]
@@ -254,6 +268,9 @@ fn a_refusal_can_be_written_by_a_closure_and_is_marked_all_the_same() {
         HttpServer::new().render(|_, _| Response::builder().status(418).body(Bytes::from("short and stout")).unwrap());
     let res = refused(&teapot, &get(), OPEN);
     assert_eq!((res.status().as_u16(), res.extensions().get::<Rejection>()), (418, Some(&OPEN)));
+    let friendly = HttpServer::new().render(|_, _| Response::new(Bytes::from("come back later")));
+    let res = refused(&friendly, &get(), OPEN).map(Full::new);
+    assert_eq!(drive(get(), res, 1), ["head", "ignored Pushback(9.5s)", "end", "drop"], "a refusal is no success, whatever its status");
 }
 
 #[test]
