@@ -46,7 +46,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Proxies, as the config says, until SIGTERM or SIGINT; then drains.
+    /// Proxies, as the config says, until SIGTERM or SIGINT; then drains: a second signal stops at once (exit code 1).
     Run {
         /// The config file.
         #[arg(short, long, default_value = "gateway.toml")]
@@ -99,13 +99,16 @@ fn run(path: &Path) -> Result<ExitCode, Problems> {
         )
         .init();
     let runtime = tokio::runtime::Runtime::new().map_err(|error| Problems::one(path, error))?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let gateway = Gateway::build(&config).map_err(|error| Problems::one(path, error))?;
         serve(config, gateway).await.map_err(|error| Problems::one(path, error))
-    })
+    });
+    // A name that is still being looked up is not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
-/// Runs until a signal, then drains. A failure when calls had to be aborted.
+/// Runs until a signal, then drains until it is done or a second signal comes. A failure when calls had to be aborted.
 async fn serve(config: Config, gateway: Gateway) -> std::io::Result<ExitCode> {
     let bind = async |address| {
         TcpListener::bind(address)
@@ -114,7 +117,7 @@ async fn serve(config: Config, gateway: Gateway) -> std::io::Result<ExitCode> {
     };
     let listener = bind(config.server.listen).await?;
     let admin = bind(config.admin.listen).await?;
-    let signalled = signals()?;
+    let mut signals = Signals::new()?;
     println!("listening on http://{}", listener.local_addr()?);
     println!("admin on http://{}", admin.local_addr()?);
 
@@ -122,16 +125,27 @@ async fn serve(config: Config, gateway: Gateway) -> std::io::Result<ExitCode> {
     let (phase, phases) = watch::channel(server::Phase::Running);
     tokio::spawn(admin::serve(admin, gateway.clone(), phases.clone()));
     let drain = config.server.drain_min;
-    tokio::spawn(async move {
-        signalled.await;
-        tracing::info!("draining");
+    let ordered_to_stop = async {
+        signals.next().await;
+        tracing::info!("draining; a second signal stops at once");
         phase.send_replace(server::Phase::Draining);
-        tokio::time::sleep(drain).await;
-        phase.send_replace(server::Phase::Stopping);
-        // The phase lives as long as anybody looks at it.
-        phase.closed().await;
-    });
-    let aborted = server::serve(listener, gateway, &config.server, phases).await;
+        let drained = async {
+            tokio::time::sleep(drain).await;
+            phase.send_replace(server::Phase::Stopping);
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = signals.next() => {}
+            () = drained => {}
+        }
+    };
+    let aborted = tokio::select! {
+        aborted = server::serve(listener, gateway, &config.server, phases) => aborted,
+        () = ordered_to_stop => {
+            tracing::warn!("stopped by a second signal; what was in flight is aborted");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
     if aborted > 0 {
         tracing::warn!(connections = aborted, "aborted what did not end in time");
         return Ok(ExitCode::FAILURE);
@@ -140,13 +154,21 @@ async fn serve(config: Config, gateway: Gateway) -> std::io::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Listens for SIGTERM and SIGINT from now on; the future ends with the first of them.
-fn signals() -> std::io::Result<impl Future<Output = ()>> {
-    let (mut term, mut int) = (unix::signal(SignalKind::terminate())?, unix::signal(SignalKind::interrupt())?);
-    Ok(async move {
+/// SIGTERM and SIGINT, listened for from the beginning.
+struct Signals {
+    term: unix::Signal,
+    int: unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { term: unix::signal(SignalKind::terminate())?, int: unix::signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
         tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
         }
-    })
+    }
 }

@@ -1,10 +1,17 @@
 //! The end in good order, and what the admin pages say meanwhile.
 
 use crate::{
-    process::{Gateway, get, one},
+    process::{Gateway, binary, get, one},
     raw::{exchange, rest, until},
 };
 use buttress_sim::eventually;
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Empty;
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioIo},
+};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
@@ -74,14 +81,59 @@ async fn what_does_not_end_is_aborted_and_said() {
 }
 
 #[tokio::test]
-async fn idle_connections_do_not_hold_the_end_up() {
+async fn a_second_signal_stops_at_once() {
+    for (second, drain_min) in [("-TERM", "10ms"), ("-INT", "10ms"), ("-TERM", "40s")] {
+        let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tables = one(upstream.local_addr().unwrap(), "", "");
+        let server = format!("drain_min = \"{drain_min}\"\ndrain_max = \"60s\"");
+        let mut gateway = Gateway::start_with(&server, &tables);
+        let mut in_flight = TcpStream::connect(gateway.address).await.unwrap();
+        in_flight.write_all(GET).await.unwrap();
+        let _serving = upstream.accept().await.unwrap();
+        gateway.terminate();
+        let phase = if drain_min == "40s" { "draining" } else { "stopping" };
+        while gateway.status().await["state"] != phase {
+            tokio::task::yield_now().await;
+        }
+        gateway.signal(second);
+        eventually("the gateway has ended", || gateway.ended().is_some()).await;
+        assert_eq!(gateway.ended().unwrap().code(), Some(1));
+    }
+    let help = binary().args(["run", "--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    assert!(help.contains("a second signal stops at once"), "{help}");
+}
+
+#[tokio::test]
+async fn http_2_clients_are_told_to_go_before_the_listener_closes_and_idle_http_1_clients_after() {
     let upstream = crate::raw::Upstream::fine().await;
-    let mut gateway = Gateway::start_with("drain_min = \"10ms\"", &one(upstream.address, "", ""));
+    let gateway = Gateway::start_with("drain_min = \"40s\"\ndrain_max = \"60s\"", &one(upstream.address, "", ""));
     let mut idle = TcpStream::connect(gateway.address).await.unwrap();
     idle.write_all(GET).await.unwrap();
     until(&mut idle, "ok").await;
-    let h2: hyper_util::client::legacy::Client<_, http_body_util::Empty<bytes::Bytes>> =
-        hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).http2_only(true).build_http();
+    let stream = TokioIo::new(TcpStream::connect(gateway.address).await.unwrap());
+    let (mut h2, connection) =
+        hyper::client::conn::http2::handshake::<_, _, Empty<Bytes>>(TokioExecutor::new(), stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let req = Request::get(format!("http://{}/", gateway.address)).body(Empty::new()).unwrap();
+    assert_eq!(h2.send_request(req).await.unwrap().status(), 200);
+    gateway.terminate();
+    eventually("the HTTP/2 connection has ended", || connection.is_finished()).await;
+    idle.write_all(GET).await.unwrap();
+    assert!(until(&mut idle, "ok").await.contains("connection: close"));
+    assert_eq!(gateway.status().await["state"], "draining");
+}
+
+#[tokio::test]
+async fn idle_connections_do_not_hold_the_end_up() {
+    let upstream = crate::raw::Upstream::fine().await;
+    // Who says nothing is not waited for as long as for a head.
+    let server = "drain_min = \"10ms\"\ndrain_max = \"60s\"\nheader_timeout = \"60s\"";
+    let mut gateway = Gateway::start_with(server, &one(upstream.address, "", ""));
+    let mut idle = TcpStream::connect(gateway.address).await.unwrap();
+    idle.write_all(GET).await.unwrap();
+    until(&mut idle, "ok").await;
+    let h2: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
     let uri: http::Uri = format!("http://{}/", gateway.address).parse().unwrap();
     assert_eq!(h2.get(uri).await.unwrap().status(), 200);
     let _silent = TcpStream::connect(gateway.address).await.unwrap();
