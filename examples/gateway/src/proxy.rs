@@ -65,6 +65,9 @@ impl Gateway {
 
     async fn forward(&self, req: Request<Incoming>, peer: SocketAddr) -> Result<Response<ResponseBody>, Refused> {
         let host = host(&req)?;
+        if has_dot_segments(req.uri().path()) {
+            return Err(Refused::Plain(StatusCode::BAD_REQUEST, "the path has dot segments"));
+        }
         let chain = self.route(req.uri().path()).ok_or(Refused::Plain(StatusCode::NOT_FOUND, "no such route"))?;
         let mut req = req.map(RequestBody::new);
         clean_request(&mut req, host, peer);
@@ -72,6 +75,9 @@ impl Gateway {
             Failed::Client => Refused::Plain(StatusCode::BAD_REQUEST, "the request body broke off"),
             Failed::Refused(rejection) => Refused::By(rejection),
         })?;
+        if let Some(rejection) = res.extensions().get::<Rejection>() {
+            return Err(Refused::By(*rejection));
+        }
         clean_response(&mut res);
         Ok(res)
     }
@@ -123,6 +129,35 @@ fn host<B>(req: &Request<B>) -> Result<Option<HeaderValue>, Refused> {
     }
 }
 
+/// Whether a server might resolve `path` to one that another route is for (RFC 3986, 5.2.4): `..` or `.` between slashes or
+/// backslashes, each of them as it is or percent-encoded, and with parameters behind `;` or without.
+fn has_dot_segments(path: &str) -> bool {
+    let mut rest = path.as_bytes();
+    let decoded = std::iter::from_fn(|| {
+        let hex = |byte: u8| char::from(byte).to_digit(16);
+        let (byte, len) = if let [b'%', high, low, ..] = *rest
+            && let (Some(high), Some(low)) = (hex(high), hex(low))
+        {
+            ((high << 4 | low) as u8, 3)
+        } else {
+            (*rest.first()?, 1)
+        };
+        rest = &rest[len..];
+        Some(byte)
+    });
+    // How many dots the segment has so far; `None`: it has something else.
+    let mut dots = None;
+    for byte in decoded.chain([b'/']) {
+        match byte {
+            b'/' | b'\\' | b';' if matches!(dots, Some(1 | 2)) => return true,
+            b'/' | b'\\' => dots = Some(0),
+            b'.' => dots = dots.map(|n: u8| n.saturating_add(1)),
+            _ => dots = None,
+        }
+    }
+    false
+}
+
 fn clean_request<B>(req: &mut Request<B>, host: Option<HeaderValue>, peer: SocketAddr) {
     let version = req.version();
     let headers = req.headers_mut();
@@ -139,11 +174,13 @@ fn clean_request<B>(req: &mut Request<B>, host: Option<HeaderValue>, peer: Socke
     // hyper has said 100 to the client by the time the body is read.
     headers.remove(header::EXPECT);
     // Nobody in front of us is trusted: what they say of themselves is replaced.
+    let claims: Vec<HeaderName> = headers.keys().filter(|name| is_claim(name.as_str())).cloned().collect();
+    for name in claims {
+        headers.remove(name);
+    }
     let text = |text: String| HeaderValue::try_from(text).expect("an address is a header value");
     headers.insert("x-forwarded-for", text(peer.ip().to_string()));
     headers.insert("x-forwarded-proto", HeaderValue::from_static("http"));
-    headers.remove("x-forwarded-host");
-    headers.remove("x-real-ip");
     let node = match peer {
         SocketAddr::V4(peer) => peer.ip().to_string(),
         SocketAddr::V6(peer) => format!("\"[{}]\"", peer.ip()),
@@ -159,6 +196,17 @@ fn clean_request<B>(req: &mut Request<B>, host: Option<HeaderValue>, peer: Socke
     }
     headers.insert(header::FORWARDED, HeaderValue::try_from(forwarded).expect("a host is a header value"));
     add_via(headers, version);
+}
+
+/// Whether servers take the header `name` from the proxy in front of them as the truth about a request: where it comes from,
+/// what it was for. `_` and `-` are the same to those that speak CGI.
+fn is_claim(name: &str) -> bool {
+    let begins = |known: &str| {
+        name.len() >= known.len() && name.bytes().zip(known.bytes()).all(|(a, b)| a == b || (a == b'_' && b == b'-'))
+    };
+    ["x-forwarded", "x-original-", "x-rewrite-", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip"]
+        .into_iter()
+        .any(begins)
 }
 
 fn clean_response<B>(res: &mut Response<B>) {

@@ -16,8 +16,9 @@ use tokio::{
 async fn the_longest_prefix_wins_and_a_prefix_ends_at_a_slash() {
     let (web, api) = (Upstream::fine().await, Upstream::fine().await);
     let tables = format!(
-        "{}\n[upstream.api]\naddress = \"{}\"\n[route.api]\nprefix = \"/api/\"\nupstream = \"api\"",
-        one(web.address, "", ""),
+        "{}\n[upstream.api]\naddress = \"{}\"\n[route.z]\nprefix = \"/api/\"\nupstream = \"api\"",
+        // The shorter prefix comes first in the file and by name.
+        one(web.address, "", "").replace("[route.r]", "[route.a]"),
         api.address
     );
     let gateway = Gateway::start_with("", &tables);
@@ -65,6 +66,30 @@ async fn hop_by_hop_headers_go_no_further() {
 }
 
 #[tokio::test]
+async fn an_expectation_is_met_here_and_goes_no_further() {
+    let upstream = Upstream::fine().await;
+    let gateway = Gateway::before(upstream.address, "");
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    client.write_all(head.as_bytes()).await.unwrap();
+    until(&mut client, "HTTP/1.1 100 Continue\r\n\r\n").await;
+    client.write_all(b"hello").await.unwrap();
+    until(&mut client, "HTTP/1.1 200 OK").await;
+    let received = upstream.received();
+    assert!(received.ends_with("hello") && !received.contains("expect"), "{received}");
+}
+
+#[tokio::test]
+async fn dots_that_are_no_segment_of_their_own_go_through() {
+    let upstream = Upstream::fine().await;
+    let gateway = Gateway::before(upstream.address, "");
+    for path in ["/.well-known/x", "/a..b", "/...", "/a./b.;c", "/%2ehidden", "/x?q=/../y", "/100%", "/%2"] {
+        assert_eq!(get(gateway.address, path).await.status(), 200, "{path}");
+        assert!(upstream.received().contains(&format!("GET {path} HTTP/1.1\r\n")), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn te_trailers_is_kept() {
     let upstream = Upstream::fine().await;
     let gateway = Gateway::before(upstream.address, "");
@@ -80,10 +105,14 @@ async fn what_a_client_says_of_where_it_comes_from_is_replaced() {
     exchange(
         gateway.address,
         "GET / HTTP/1.1\r\nHost: example.com:81\r\nX-Forwarded-For: 10.0.0.1\r\nForwarded: for=10.0.0.1\r\n\
-         X-Forwarded-Proto: https\r\nX-Real-IP: 10.0.0.1\r\nX-Forwarded-Host: evil\r\nConnection: close\r\n\r\n",
+         X-Forwarded-Proto: https\r\nX-Real-IP: 10.0.0.1\r\nX-Forwarded-Host: evil\r\nX-Forwarded-Port: 443\r\n\
+         X-Forwarded-Prefix: /evil\r\nX_Forwarded_For: 10.0.0.1\r\nX-Forwarded-Anything: evil\r\nX-Forwarded: evil\r\n\
+         X-Original-URL: /evil\r\nX-Original-Host: evil\r\nX-Rewrite-URL: /evil\r\nX-Client-IP: 10.0.0.1\r\n\
+         X-Cluster-Client-IP: 10.0.0.1\r\nTrue-Client-IP: 10.0.0.1\r\nX-Forward: kept\r\nConnection: close\r\n\r\n",
     )
     .await;
     let received = upstream.received();
+    assert!(!received.contains("x-forwarded-port") && received.contains("x-forward: kept\r\n"), "{received}");
     assert!(!received.contains("10.0.0.1") && !received.contains("evil") && !received.contains("https"), "{received}");
     for line in [
         "x-forwarded-for: 127.0.0.1",
