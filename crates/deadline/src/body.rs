@@ -21,8 +21,8 @@ use tokio::{
     time::{Instant as TokioInstant, Sleep, sleep_until},
 };
 
-/// A body that declares at most so many bytes fits into the buffers between us and the socket, so somebody polls it to its
-/// end; it needs no task of its own.
+/// A body that declares at most so many bytes usually comes in one frame. Whoever polls it once has all of it then, and it needs
+/// no task of its own; one that goes on after its first frame gets one.
 const SMALL: u64 = 64 * 1024;
 
 /// Ends a response body at its deadline, or when it makes no progress.
@@ -63,10 +63,11 @@ impl Cut for Cutoff {
         {
             let now = TokioClock.now();
             let watch = Watch { at: end_of(plan.limit, absolute, now), idle, plan, lease };
-            return Covered { kind: Kind::Watched { reader: Reader::spawn(body, watch, now, &runtime) } };
+            return Covered { kind: Kind::Watched { reader: Reader::spawn(Box::pin(body), watch, now, &runtime) } };
         }
-        let bounds = Inline { plan, idle, absolute, timer: None, is_idle_next: false, is_stale: true, lease };
-        Covered { kind: Kind::Inline { body, bounds } }
+        let bounds =
+            Inline { plan, idle, absolute, end: None, timer: None, is_idle_next: false, is_stale: true, lease };
+        Covered { kind: Kind::Inline { inline: Some((Box::pin(body), bounds)) } }
     }
 }
 
@@ -83,7 +84,7 @@ fn end_of(limit: Limit, absolute: Option<Duration>, now: Instant) -> Option<Inst
 
 pin_project! {
     /// A response body under a deadline. A body of more than 64 KiB, or of unknown length, is watched by a task, so it ends
-    /// even if nobody polls it; a smaller one is watched while it is polled.
+    /// even if nobody polls it; a smaller one only if it goes on after its first frame.
     pub struct Covered<B> {
         #[pin]
         kind: Kind<B>,
@@ -94,7 +95,7 @@ pin_project! {
     #[project = KindProj]
     enum Kind<B> {
         Plain { #[pin] body: B },
-        Inline { #[pin] body: B, bounds: Inline },
+        Inline { inline: Option<(Pin<Box<B>>, Inline)> },
         Watched { reader: Reader<B> },
         Gone,
     }
@@ -105,6 +106,8 @@ struct Inline {
     plan: Plan,
     idle: Option<Duration>,
     absolute: Option<Duration>,
+    /// When the timer fires; without a runtime there is none, and the clock is asked at every poll.
+    end: Option<Instant>,
     /// Boxed, so that a body that is `Unpin` stays so, and is small while it needs no timer.
     timer: Option<Pin<Box<Sleep>>>,
     /// The timer fires for want of progress.
@@ -127,15 +130,22 @@ impl Inline {
     /// Pending: whether that was too long.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Rejection> {
         // A deadline stays where it is; idleness begins anew with every frame.
-        if self.is_stale && (self.timer.is_none() || self.idle.is_some()) {
-            let end = self.next_end(TokioClock.now()).map(TokioInstant::from_std);
-            match (&mut self.timer, end) {
+        if self.is_stale && (self.end.is_none() || self.idle.is_some()) {
+            self.end = self.next_end(TokioClock.now());
+            match (&mut self.timer, self.end.map(TokioInstant::from_std)) {
                 (Some(timer), Some(end)) => timer.as_mut().reset(end),
-                (timer, end) => *timer = end.map(|end| Box::pin(sleep_until(end))),
+                (timer, end) => {
+                    let end = end.filter(|_| Handle::try_current().is_ok());
+                    *timer = end.map(|end| Box::pin(sleep_until(end)));
+                }
             }
         }
         self.is_stale = false;
-        if !self.timer.as_mut().is_some_and(|timer| has_fired(timer.as_mut(), cx)) {
+        let is_over = match &mut self.timer {
+            Some(timer) => has_fired(timer.as_mut(), cx),
+            None => self.end.is_some_and(|end| TokioClock.now() >= end),
+        };
+        if !is_over {
             return Poll::Pending;
         }
         if self.plan.force == Force::End {
@@ -143,8 +153,21 @@ impl Inline {
             return Poll::Ready(self.lease.cut(reason, self.is_idle_next));
         }
         self.lease.observe();
-        (self.plan.limit, self.idle, self.timer) = (Limit::Never, None, None);
+        (self.plan.limit, self.idle, self.timer, self.end) = (Limit::Never, None, None, None);
         Poll::Pending
+    }
+}
+
+impl Inline {
+    /// A body that goes on after its first frame may be left there: from here on a task watches it.
+    fn hand_over<B: ResponseBody>(mut self, body: Pin<Box<B>>) -> Kind<B> {
+        let now = TokioClock.now();
+        let Ok(runtime) = Handle::try_current() else {
+            return Kind::Inline { inline: Some((body, self)) };
+        };
+        let at = end_of(self.plan.limit, self.absolute.take(), now);
+        let Self { plan, idle, lease, .. } = self;
+        Kind::Watched { reader: Reader::spawn(body, Watch { at, idle, plan, lease }, now, &runtime) }
     }
 }
 
@@ -172,16 +195,23 @@ impl<B: ResponseBody> CutBody<B> for Covered<B> {
         let mut kind = self.project().kind;
         let frame = match kind.as_mut().project() {
             KindProj::Plain { body } => ready!(body.poll_frame(cx)),
-            KindProj::Inline { body, bounds } => match body.poll_frame(cx) {
-                Poll::Ready(frame) => {
-                    bounds.is_stale = true;
-                    frame
+            KindProj::Inline { inline } => {
+                let Some((body, bounds)) = inline else { return Poll::Ready(None) };
+                match body.as_mut().poll_frame(cx) {
+                    Poll::Ready(frame) => {
+                        bounds.is_stale = true;
+                        if matches!(&frame, Some(Ok(frame)) if frame.is_data()) && !body.is_end_stream() {
+                            let going_on = inline.take().map(|(body, bounds)| bounds.hand_over(body));
+                            going_on.into_iter().for_each(|going_on| kind.set(going_on));
+                        }
+                        frame
+                    }
+                    Poll::Pending => {
+                        *cut = Some(ready!(bounds.poll_end(cx)));
+                        None
+                    }
                 }
-                Poll::Pending => {
-                    *cut = Some(ready!(bounds.poll_end(cx)));
-                    None
-                }
-            },
+            }
             KindProj::Watched { reader } => ready!(reader.poll_piece(cx, cut)),
             KindProj::Gone => None,
         };
@@ -198,7 +228,8 @@ impl<B: ResponseBody> CutBody<B> for Covered<B> {
     #[inline]
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Plain { body } | Kind::Inline { body, .. } => body.is_end_stream(),
+            Kind::Plain { body } => body.is_end_stream(),
+            Kind::Inline { inline } => inline.as_ref().is_none_or(|(body, _)| body.is_end_stream()),
             Kind::Watched { reader } => reader.is_end_stream(),
             Kind::Gone => true,
         }
@@ -207,7 +238,8 @@ impl<B: ResponseBody> CutBody<B> for Covered<B> {
     #[inline]
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Plain { body } | Kind::Inline { body, .. } => body.size_hint(),
+            Kind::Plain { body } => body.size_hint(),
+            Kind::Inline { inline } => inline.as_ref().map(|(body, _)| body.size_hint()).unwrap_or_default(),
             Kind::Watched { reader } => reader.size_hint(),
             Kind::Gone => SizeHint::with_exact(0),
         }

@@ -59,9 +59,9 @@
 //! # Bodies
 //!
 //! hyper does not poll a body while the socket is blocked, so a timer that is polled with the body never fires for a reader
-//! that has stopped reading. A body that declares at most 64 KiB fits into the buffers between and is watched while it is
-//! polled. Every other one is boxed and shared with one task that drops it when its time is up, whether anybody polls or not,
-//! and gives back every permit inside; it is gone as soon as the body is. That task needs a runtime with timers; outside of a
+//! that has stopped reading. A body that declares at most 64 KiB usually comes in one frame, and is watched while it is polled
+//! for that. Every other one, and one that goes on after its first frame, is shared with a task that drops it when its time is
+//! up, whether anybody polls or not, and gives back every permit inside; the task is gone as soon as the body is. That task needs a runtime with timers; outside of a
 //! runtime such a body is watched while it is polled. What counts as progress is a frame delivered. A reader that waits when
 //! time is up is woken first, and has 10 ms to take a frame that came in the same moment.
 //!

@@ -164,9 +164,8 @@ pub(crate) struct Reader<B> {
 }
 
 impl<B: ResponseBody> Reader<B> {
-    pub(crate) fn spawn(body: B, watch: Watch, now: Instant, runtime: &Handle) -> Self {
-        let slot =
-            Slot { body: Some(Box::pin(body)), progress: now, is_waiting: false, reader: None, fate: Fate::Running };
+    pub(crate) fn spawn(body: Pin<Box<B>>, watch: Watch, now: Instant, runtime: &Handle) -> Self {
+        let slot = Slot { body: Some(body), progress: now, is_waiting: false, reader: None, fate: Fate::Running };
         let slot = Arc::new(Mutex::new(slot));
         let (has_idle, lease) = (watch.idle.is_some(), watch.lease.clone());
         let task = runtime.spawn(watch.run(slot.clone())).abort_handle();

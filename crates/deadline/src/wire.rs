@@ -126,16 +126,18 @@ impl Wire {
         said
     }
 
+    /// Every header that is configured says the same, so that none a stranger sent is left beside ours.
     pub(crate) fn write(&self, headers: &mut HeaderMap, grpc: bool, remaining: Duration) {
-        let (name, text) = if self.grpc_timeout && grpc {
-            (GRPC_TIMEOUT, format_grpc_timeout(remaining))
-        } else if let Some(name) = &self.millis {
-            (name.clone(), format_millis(remaining))
-        } else {
-            return;
+        let mut write = |name: HeaderName, text: String| {
+            if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(text)) {
+                headers.insert(name, value);
+            }
         };
-        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(text)) {
-            headers.insert(name, value);
+        if self.grpc_timeout && grpc {
+            write(GRPC_TIMEOUT, format_grpc_timeout(remaining));
+        }
+        if let Some(name) = &self.millis {
+            write(name.clone(), format_millis(remaining));
         }
     }
 }

@@ -183,6 +183,39 @@ async fn a_body_that_nobody_polls_gives_its_permit_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_small_body_that_is_left_after_its_first_frame_gives_its_permit_back() {
+    // As hyper leaves one whose client opened no HTTP/2 window.
+    for config in [DeadlineConfig::new(50 * MS), DeadlineConfig::default().idle(50 * MS)] {
+        let (layer, inside) = (server(config), Meter::default());
+        let mut body = through(&layer, &inside, get(), script([Data("a"), Data("b")]).declaring(2)).await;
+        assert_eq!(text(next(&mut body).await), "a");
+        sleep(40 * MS).await;
+        assert_eq!(inside.held(), 1);
+        sleep(20 * MS).await;
+        assert_eq!(inside.held(), 0);
+        assert_eq!(cut(next(&mut body).await), Reason::ClientDeadlinePassed, "the reader was slow");
+    }
+}
+
+#[test]
+fn without_a_runtime_a_body_is_watched_while_it_is_polled() {
+    let layer = total(20 * MS);
+    let service = layer
+        .layer(service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(script([Hang]).declaring(2))) }));
+    let call = service.oneshot(get());
+    let mut body = futures_util::FutureExt::now_or_never(call).expect("it is ready").unwrap().into_body();
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let begin = Instant::now();
+    loop {
+        match Pin::new(&mut body).poll_frame(&mut cx) {
+            std::task::Poll::Pending => assert!(begin.elapsed() < Duration::from_secs(10), "it never ends"),
+            std::task::Poll::Ready(frame) => break assert_eq!(cut(frame), Reason::DeadlinePassed),
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reader_that_waits_but_is_not_polled_again_does_not_hold_the_body() {
     let (layer, inside) = (idle(50 * MS), Meter::default());
     let mut body = through(&layer, &inside, get(), script([Hang])).await;
