@@ -1,6 +1,6 @@
 //! Many threads, one state.
 
-use buttress::prelude::*;
+use buttress::{BreakerLayer, BulkheadLayer, prelude::*};
 use std::{
     future::{Future, Ready},
     pin::pin,

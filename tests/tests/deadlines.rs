@@ -1,6 +1,6 @@
 //! What a passed deadline says to the layers it cuts off.
 
-use buttress::{breaker::State, prelude::*};
+use buttress::{BreakerLayer, State, prelude::*};
 use std::{future::pending, time::Duration};
 use tower::{ServiceBuilder, ServiceExt as _, service_fn};
 

@@ -1,7 +1,7 @@
 //! Clients cannot open a breaker for others, whatever they send: short deadlines, aborted uploads, slow reading.
 
 use axum::{Router, body::Bytes as AxumBytes, extract::Request, routing::post};
-use buttress::{breaker::State, deadline::Headers, prelude::*};
+use buttress::{BreakerLayer, State, deadline::Headers, prelude::*};
 use buttress_tests::serve;
 use std::{net::SocketAddr, time::Duration};
 use tokio::{

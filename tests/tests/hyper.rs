@@ -1,6 +1,6 @@
 //! Client chains around a real hyper client: what real connections do to outcomes and permits.
 
-use buttress::{Reqwest, breaker::State, prelude::*};
+use buttress::{BreakerLayer, BulkheadLayer, Reqwest, State, prelude::*};
 use buttress_sim::eventually;
 use buttress_tests::fresh_connections;
 use bytes::Bytes;

@@ -1,6 +1,6 @@
 //! tonic over real sockets: a server layer, a per-service layer, generated clients with a chain of ours.
 
-use buttress::{breaker::State, deadline::Headers, http::HttpServer, prelude::*};
+use buttress::{BreakerLayer, BulkheadLayer, HttpServer, State, deadline::Headers, prelude::*};
 use buttress_sim::eventually;
 use std::{net::SocketAddr, time::Duration};
 use tokio::net::TcpListener;

@@ -42,23 +42,102 @@
 //!
 //! # In a client
 //!
-//! The innermost service lifts its errors once; then any layer can refuse, and none changes the type again:
+//! The innermost service lifts its errors once; then any layer can refuse, and none changes the error type again (the response
+//! body is wrapped, because permits are held to its end):
 //!
 //! ```
+//! # #[cfg(feature = "http")] #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), buttress::ConfigError> {
 //! use buttress::prelude::*;
+//! use bytes::Bytes;
+//! use http_body_util::Full;
+//! use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 //! use std::time::Duration;
-//! use tower::{ServiceBuilder, service_fn};
+//! use tower::ServiceBuilder;
 //!
-//! let transport = service_fn(|id: u64| async move { Ok::<_, std::io::Error>(id) });
+//! // Retries of its own are off, so that attempts are counted.
+//! let hyper = Client::builder(TokioExecutor::new()).retry_canceled_requests(false).build_http();
 //! let client = ServiceBuilder::new()
+//!     .http_client()
 //!     .deadline(Duration::from_secs(2))
-//!     .breaker(Breaker::default())
+//!     .breaker(BreakerConfig::default().failure_rate(0.3).open_for(Duration::from_secs(5)).build()?)
 //!     .bulkhead(8)
-//!     .service(transport.lift_errors());
-//! # buttress::check::<u64, _>(&client);
+//!     .service(hyper.lift_errors());
+//! buttress::check::<http::Request<Full<Bytes>>, _>(&client); // where something is missing, this says what
+//! # Ok(()) }
+//! # #[cfg(not(feature = "http"))] fn main() {}
 //! ```
 //!
+//! What is no HTTP (a database, a queue of jobs) leaves the line with the protocol out; then `Ok` and `Err` are the outcomes.
 //! [`stack`] builds a standard chain, checked across its layers.
+//!
+//! # In which order
+//!
+//! Outermost first. Server: deadline > bulkhead > handler. Client: deadline > breaker > bulkhead > per-try deadline >
+//! transport; one breaker and one bulkhead per upstream.
+//!
+//! # Per tenant, host or route
+//!
+//! A policy per key, in a bounded table: what a key is made of, and which policy it gets.
+//!
+//! ```
+//! # #[cfg(feature = "http")] fn main() -> Result<(), buttress::ConfigError> {
+//! use axum::{Router, body::Body, routing::get};
+//! use buttress::{KeyedBulkheadLayer, KeyedConfig, prelude::*};
+//! use http::{HeaderValue, Request};
+//! use tower::ServiceBuilder;
+//!
+//! // At most 10 000 tenants are known at once; each may have 8 requests under way. Those without the header share one.
+//! let per_tenant = KeyedConfig::new(10_000)
+//!     .build(|req: &Request<Body>| req.headers().get("x-tenant").cloned(), |_tenant| Bulkhead::from(8))?;
+//! let layer = KeyedBulkheadLayer::<Option<HeaderValue>, _>::new(per_tenant);
+//! let tenants = layer.handle();
+//!
+//! let app: Router = Router::new()
+//!     .route("/", get(async || "hello"))
+//!     .layer(ServiceBuilder::new().http_server().with(layer));
+//!
+//! tenants.for_each(|tenant, bulkhead| println!("{tenant:?}: {} in flight", bulkhead.snapshot().in_flight));
+//! # let _ = app;
+//! # Ok(()) }
+//! # #[cfg(not(feature = "http"))] fn main() {}
+//! ```
+//!
+//! [`Keyed`] says what happens when the table is full. [`KeyedBreakerLayer`] does the same with a circuit per key. For a few
+//! routes that are known beforehand a layer value each is enough: [`fresh`](GateLayer::fresh) makes another with the same config.
+//!
+//! # Keeping a client in a struct
+//!
+//! The service of a standard stack has a name; any other chain goes into a box:
+//!
+//! ```
+//! # #[cfg(feature = "http")] fn main() -> Result<(), buttress::ConfigError> {
+//! use axum::body::Body;
+//! use buttress::{Error, Lift, prelude::*, stack::ClientService};
+//! use http::{Request, Response};
+//! use hyper_util::{client::legacy::{Client, connect::HttpConnector}, rt::TokioExecutor};
+//! use tower::{Layer, ServiceBuilder, ServiceExt as _, util::BoxCloneSyncService};
+//!
+//! type Hyper = Client<HttpConnector, Body>;
+//! type Failed = Error<hyper_util::client::legacy::Error>;
+//!
+//! struct Api {
+//!     users: ClientService<Lift<Hyper>>,
+//!     orders: BoxCloneSyncService<Request<Body>, Response<Body>, Failed>,
+//! }
+//!
+//! let hyper: Hyper = Client::builder(TokioExecutor::new()).build_http();
+//! let orders = ServiceBuilder::new().http_client().bulkhead(8).service(hyper.clone().lift_errors());
+//! let api = Api {
+//!     users: buttress::stack::client().build()?.layer(hyper.lift_errors()),
+//!     // The body that was wrapped becomes one with a name again.
+//!     orders: BoxCloneSyncService::new(orders.map_response(|response| response.map(Body::new))),
+//! };
+//! # let _ = (api.users, api.orders);
+//! # Ok(()) }
+//! # #[cfg(not(feature = "http"))] fn main() {}
+//! ```
+//!
+//! Clones are cheap and share everything: clone the service for each call (`api.users.clone().oneshot(request)`).
 //!
 //! # What the layers have in common
 //!
@@ -70,6 +149,11 @@
 //! - **Everything can be seen and changed while it runs**: each layer has a `.handle()`, and a [`Registry`] holds them all.
 //! - **Time is tokio's**, so `#[tokio::test(start_paused = true)]` tests them without sleeping.
 //!
+//! # Where the rest is
+//!
+//! This page re-exports what chains are built from. Everything else of a layer's crate is in [`breaker`], [`bulkhead`] and
+//! [`deadline`]; what layers are written with is in [`core`](buttress_core), as `buttress::core`.
+//!
 //! # Features
 //!
 //! On by default: `http`, and one per layer (`breaker`, `bulkhead`, `deadline`). Off: `h2` (recognise HTTP/2 stream errors),
@@ -78,6 +162,7 @@
 
 #[cfg(feature = "http")]
 pub mod http;
+mod policy;
 pub mod prelude;
 mod registry;
 #[cfg(feature = "reqwest")]
@@ -90,16 +175,21 @@ pub mod stack;
 #[cfg(feature = "reqwest")]
 pub use crate::reqwest::Reqwest;
 #[cfg(feature = "breaker")]
-pub use buttress_breaker::{self as breaker, Breaker, BreakerConfig, BreakerLayer};
+pub use buttress_breaker::{self as breaker, Breaker, BreakerConfig, BreakerLayer, KeyedBreakerLayer, State, Window};
 #[cfg(feature = "bulkhead")]
-pub use buttress_bulkhead::{self as bulkhead, Bulkhead, BulkheadConfig, BulkheadLayer, QueuedBulkheadLayer};
+pub use buttress_bulkhead::{
+    self as bulkhead, Bulkhead, BulkheadConfig, BulkheadLayer, KeyedBulkheadLayer, QueuedBulkheadLayer,
+};
 pub use buttress_core as core;
+#[cfg(feature = "http")]
+pub use buttress_core::http::{HttpClient, HttpGateway, HttpServer};
 pub use buttress_core::{
-    BoxError, ChainError, ConfigError, Context, Error, GateLayer, Handle, Mode, Opaque, Outcome, Priority, Pushback,
-    QueueLayer, Reason, Rejection, Signal, Value,
+    BoxError, ChainError, ConfigError, Context, Error, GateLayer, Handle, Keyed, KeyedConfig, Lift, Mode, Opaque,
+    Outcome, Priority, Pushback, QueueLayer, Reason, Rejection, Signal, Value,
 };
 #[cfg(feature = "deadline")]
 pub use buttress_deadline::{self as deadline, DeadlineConfig, DeadlineLayer, Deadlines};
+pub use policy::IntoPolicy;
 pub use registry::{Entry, Registry};
 pub use scope::{Scope, ServiceBuilderExt, Speak};
 pub use service::{ServiceExt, check};

@@ -1,11 +1,14 @@
 //! What a module that builds chains imports: `use buttress::prelude::*;`.
+//!
+//! No layer types: `buttress::BulkheadLayer` refuses with an error, `buttress::http::BulkheadLayer` with a response, and which
+//! one is meant should be seen.
 
-#[cfg(feature = "breaker")]
-pub use crate::{Breaker, BreakerConfig, BreakerLayer};
-#[cfg(feature = "bulkhead")]
-pub use crate::{Bulkhead, BulkheadConfig, BulkheadLayer, QueuedBulkheadLayer};
 #[cfg(feature = "deadline")]
-pub use crate::{DeadlineConfig, DeadlineLayer};
+pub use crate::DeadlineConfig;
+#[cfg(feature = "breaker")]
+pub use crate::{Breaker, BreakerConfig};
+#[cfg(feature = "bulkhead")]
+pub use crate::{Bulkhead, BulkheadConfig};
 pub use crate::{
     Error, Handle as _, Mode, Outcome, Reason, Registry, Rejection, ServiceBuilderExt as _, ServiceExt as _,
 };

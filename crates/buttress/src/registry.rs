@@ -24,7 +24,7 @@ pub struct Registry(Arc<Mutex<Handles>>);
 
 type Handles = Vec<(String, Arc<dyn Handle>)>;
 
-/// What one handle showed.
+/// What one handle showed. `Serialize` with the feature `serde`: `{"name", "kind", "mode", <reading>: <value>, ..}`.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Entry {
@@ -82,7 +82,8 @@ impl Registry {
         self.lock().clone()
     }
 
-    /// What all of them show now. No handle is asked under the lock.
+    /// What all of them show now. No handle is asked under the lock. With the feature `serde` an [`Entry`] is `Serialize`:
+    /// `serde_json::to_string(&registry.snapshot())` is a status page.
     pub fn snapshot(&self) -> Vec<Entry> {
         let entries = self.handles().into_iter().map(|(name, handle)| {
             let mut readings = Vec::new();

@@ -5,6 +5,7 @@ use buttress_core::{GateLayer, Gatekeeper, Handle, Opaque, QueueLayer};
 use std::sync::Arc;
 use tower::{ServiceBuilder, layer::util::Stack};
 use tower_layer::Layer;
+use tower_service::Service;
 
 /// A layer of ours: it takes a builder's protocol, and shows its handle.
 #[diagnostic::on_unimplemented(
@@ -88,15 +89,22 @@ pub trait ServiceBuilderExt<L>: Sized {
         self.protocol(Opaque::new())
     }
 
-    /// A circuit breaker around any service whose error can carry a refusal.
+    /// A circuit breaker around any service whose error can carry a refusal. A config is built first:
+    /// `.breaker(config.build()?)`.
     #[cfg(feature = "breaker")]
-    fn breaker(self, breaker: impl Into<crate::Breaker>) -> Scope<Stack<GateLayer<crate::Breaker>, L>, Opaque> {
+    fn breaker(
+        self,
+        breaker: impl crate::IntoPolicy<crate::Breaker>,
+    ) -> Scope<Stack<GateLayer<crate::Breaker>, L>, Opaque> {
         self.opaque().breaker(breaker)
     }
 
-    /// A bulkhead around any service whose error can carry a refusal.
+    /// A bulkhead around any service whose error can carry a refusal; a number is its limit. See [`Scope::bulkhead`].
     #[cfg(feature = "bulkhead")]
-    fn bulkhead(self, bulkhead: impl Into<crate::Bulkhead>) -> Scope<Stack<GateLayer<crate::Bulkhead>, L>, Opaque> {
+    fn bulkhead(
+        self,
+        bulkhead: impl crate::IntoPolicy<crate::Bulkhead>,
+    ) -> Scope<Stack<GateLayer<crate::Bulkhead>, L>, Opaque> {
         self.opaque().bulkhead(bulkhead)
     }
 
@@ -104,7 +112,7 @@ pub trait ServiceBuilderExt<L>: Sized {
     #[cfg(feature = "deadline")]
     fn deadline(
         self,
-        deadline: impl Into<crate::Deadlines>,
+        deadline: impl crate::IntoPolicy<crate::Deadlines>,
     ) -> Scope<Stack<buttress_deadline::CutLayer<Opaque>, L>, Opaque> {
         self.opaque().deadline(deadline)
     }
@@ -133,7 +141,8 @@ impl<L, P: Clone> Scope<L, P> {
         Self { registry: Some(registry.clone()), ..self }
     }
 
-    /// Their names begin with `name` and a dot.
+    /// Their names in the registry begin with `name` and a dot. Log events show the `name` of each policy's own config
+    /// instead: a policy is named before it gets here.
     #[must_use]
     pub fn named(self, name: impl std::fmt::Display) -> Self {
         Self { prefix: format!("{name}."), ..self }
@@ -144,7 +153,8 @@ impl<L, P: Clone> Scope<L, P> {
         Scope { builder: self.builder, protocol, registry: self.registry, prefix: self.prefix }
     }
 
-    /// A layer of ours: it gets the protocol, the registry gets its handle.
+    /// A layer of ours: it gets the protocol, the registry gets its handle. For those without a method of their own (per
+    /// key, shared by hand with [`GateLayer::shared`], made elsewhere).
     pub fn with<T: Speak<P>>(self, layer: T) -> Scope<Stack<T::Layer, L>, P> {
         if let (Some(registry), Some(handle)) = (&self.registry, layer.watch()) {
             registry.add(format!("{}{}", self.prefix, handle.kind()), handle);
@@ -153,7 +163,7 @@ impl<L, P: Clone> Scope<L, P> {
         self.layer(layer.speak(protocol))
     }
 
-    /// Any other layer, as it is.
+    /// Any other layer, as it is. A layer of ours would not get the protocol: use its method, or [`with`](Self::with).
     pub fn layer<T>(self, layer: T) -> Scope<Stack<T, L>, P> {
         Scope {
             builder: self.builder.layer(layer),
@@ -163,37 +173,58 @@ impl<L, P: Clone> Scope<L, P> {
         }
     }
 
-    /// A circuit breaker.
+    /// A circuit breaker. A config is built first: `.breaker(config.build()?)`.
     #[cfg(feature = "breaker")]
-    pub fn breaker(self, breaker: impl Into<crate::Breaker>) -> Scope<Stack<GateLayer<crate::Breaker, P>, L>, P> {
-        self.with(crate::BreakerLayer::new(breaker))
+    pub fn breaker(
+        self,
+        breaker: impl crate::IntoPolicy<crate::Breaker>,
+    ) -> Scope<Stack<GateLayer<crate::Breaker, P>, L>, P> {
+        self.with(crate::BreakerLayer::new(breaker.into_policy()))
     }
 
-    /// A bulkhead that refuses at once when it is full; a number is its limit.
+    /// A bulkhead that refuses at once when it is full; a number is its limit. It does not queue, whatever `max_queue` its
+    /// config has: for that there is [`queued_bulkhead`](Self::queued_bulkhead).
     #[cfg(feature = "bulkhead")]
-    pub fn bulkhead(self, bulkhead: impl Into<crate::Bulkhead>) -> Scope<Stack<GateLayer<crate::Bulkhead, P>, L>, P> {
-        self.with(crate::BulkheadLayer::new(bulkhead))
+    pub fn bulkhead(
+        self,
+        bulkhead: impl crate::IntoPolicy<crate::Bulkhead>,
+    ) -> Scope<Stack<GateLayer<crate::Bulkhead, P>, L>, P> {
+        self.with(crate::BulkheadLayer::new(bulkhead.into_policy()))
     }
 
-    /// A bulkhead with a bounded queue in front of it; the service inside must be `Clone`.
+    /// A bulkhead with a bounded queue in front of it (`max_queue` of its config; a plain number has none); the service
+    /// inside must be `Clone`.
     #[cfg(feature = "bulkhead")]
     pub fn queued_bulkhead(
         self,
-        bulkhead: impl Into<crate::Bulkhead>,
+        bulkhead: impl crate::IntoPolicy<crate::Bulkhead>,
     ) -> Scope<Stack<QueueLayer<crate::Bulkhead, P>, L>, P> {
-        self.with(crate::QueuedBulkheadLayer::new(bulkhead))
+        self.with(crate::QueuedBulkheadLayer::new(bulkhead.into_policy()))
     }
 
     /// A deadline; a [`Duration`](std::time::Duration) is the total time of a call.
     #[cfg(feature = "deadline")]
-    pub fn deadline(self, deadline: impl Into<crate::Deadlines>) -> Scope<Stack<buttress_deadline::CutLayer<P>, L>, P> {
-        self.with(crate::DeadlineLayer::new(deadline))
+    pub fn deadline(
+        self,
+        deadline: impl crate::IntoPolicy<crate::Deadlines>,
+    ) -> Scope<Stack<buttress_deadline::CutLayer<P>, L>, P> {
+        self.with(crate::DeadlineLayer::new(deadline.into_policy()))
     }
 
     /// The service inside all layers.
     pub fn service<S>(self, inner: S) -> L::Service
     where
         L: Layer<S>,
+    {
+        self.builder.service(inner)
+    }
+
+    /// [`service`](Self::service), which also asks the compiler whether the chain takes requests of type `Req`, and if not,
+    /// why: `.service_for::<http::Request<Body>, _>(inner)`. The same as [`check`](crate::check) afterwards.
+    pub fn service_for<Req, S>(self, inner: S) -> L::Service
+    where
+        L: Layer<S>,
+        L::Service: Service<Req>,
     {
         self.builder.service(inner)
     }

@@ -6,6 +6,9 @@ pub trait ServiceExt: Sized {
     /// Turns the error `E` into [`Error<E>`](crate::Error), so that layers above can refuse. Once, at the bottom of a client
     /// chain; no layer above changes the type again.
     ///
+    /// `E` must be `std::error::Error + 'static`, so that a refusal can be found among its sources; a `String` or a type
+    /// without that trait becomes one first, with [`map_err`](tower::ServiceExt::map_err).
+    ///
     /// ```
     /// use buttress::prelude::*;
     /// use tower::{ServiceBuilder, service_fn};
@@ -24,6 +27,8 @@ impl<S> ServiceExt for S {}
 /// Asks the compiler whether `service` takes requests of type `Req`, and if not, why.
 ///
 /// Method syntax (`service.oneshot(request)`) hides the reason behind "trait bounds were not satisfied"; this shows it.
+/// Over HTTP: `buttress::check::<http::Request<Body>, _>(&client)` with the body type of your requests. It does nothing when
+/// it runs.
 ///
 /// ```
 /// # use buttress::prelude::*;

@@ -3,7 +3,7 @@
 //!
 //! `cargo run -p buttress-example-tonic`
 
-use buttress::{deadline::Headers, http::HttpServer, prelude::*};
+use buttress::{BreakerLayer, HttpServer, deadline::Headers, prelude::*};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;

@@ -5,7 +5,7 @@ use crate::{
 };
 use buttress_breaker::BreakerLayer;
 use buttress_bulkhead::BulkheadLayer;
-use buttress_core::{Gate, GateLayer};
+use buttress_core::{Gate, GateLayer, Opaque};
 use buttress_deadline::{CutLayer, DeadlineLayer, DeadlineService, Deadlines};
 use std::{sync::Arc, time::Duration};
 use tower_layer::Layer;
@@ -78,10 +78,10 @@ impl ClientConfig {
         self
     }
 
-    /// Replaces the bulkhead's config.
+    /// Replaces the bulkhead's config; a number is its limit.
     #[must_use]
-    pub fn bulkhead(mut self, config: BulkheadConfig) -> Self {
-        self.bulkhead = Some(config);
+    pub fn bulkhead(mut self, config: impl Into<BulkheadConfig>) -> Self {
+        self.bulkhead = Some(config.into());
         self
     }
 
@@ -153,6 +153,12 @@ impl<P> ClientStack<P> {
         }
     }
 
+    /// Takes any request and judges results by `Ok` and `Err`: for services that are no HTTP. Nothing is read from or
+    /// written to headers.
+    pub fn opaque(self) -> ClientStack<Opaque> {
+        self.protocol(Opaque::new())
+    }
+
     /// The handle of the deadline for the whole call.
     pub fn deadline(&self) -> Arc<Deadlines> {
         self.deadline.handle()
@@ -192,8 +198,13 @@ impl<P> ClientStack<P> {
     }
 }
 
+/// The service of a [`ClientStack`] around `S`: what a struct that keeps a client writes. See
+/// [Keeping a client in a struct](crate#keeping-a-client-in-a-struct).
+pub type ClientService<S, P = HttpClient> =
+    DeadlineService<Gate<Gate<DeadlineService<S, P>, Bulkhead, P>, Breaker, P>, P>;
+
 impl<S, P: Clone> Layer<S> for ClientStack<P> {
-    type Service = DeadlineService<Gate<Gate<DeadlineService<S, P>, Bulkhead, P>, Breaker, P>, P>;
+    type Service = ClientService<S, P>;
 
     fn layer(&self, inner: S) -> Self::Service {
         self.deadline.layer(self.breaker.layer(self.bulkhead.layer(self.per_try.layer(inner))))

@@ -8,11 +8,14 @@
 //! let stack = buttress::stack::client()
 //!     .deadline(Duration::from_secs(5))
 //!     .per_try(Duration::from_secs(1))
-//!     .bulkhead(BulkheadConfig::new(32))
+//!     .bulkhead(32)
 //!     .build()?;
 //! println!("{}", stack.describe());
 //! # Ok::<(), buttress::ConfigError>(())
 //! ```
+//!
+//! It is a [`Layer`](tower_layer::Layer): `stack.layer(transport.lift_errors())`, `Router::layer(server_stack)`. `.opaque()` and
+//! `.protocol(..)` let it speak something else than HTTP. One breaker and one bulkhead per upstream: build a stack for each.
 //!
 //! Each part can be switched off (`without_breaker()`), and switched on again while it runs: it is there, disabled.
 
@@ -20,9 +23,9 @@ mod client;
 mod describe;
 mod server;
 
-pub use client::{ClientConfig, ClientStack, client};
+pub use client::{ClientConfig, ClientService, ClientStack, client};
 pub use describe::{Change, Description};
-pub use server::{ServerConfig, ServerStack, server};
+pub use server::{ServerConfig, ServerService, ServerStack, server};
 
 use crate::{BulkheadConfig, ConfigError, Handle, Mode};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 use super::{Description, build, describe, no_queue};
 use crate::{Bulkhead, BulkheadConfig, ConfigError, DeadlineConfig, Registry, deadline::Headers, http::HttpServer};
 use buttress_bulkhead::BulkheadLayer;
-use buttress_core::{Gate, GateLayer};
+use buttress_core::{Gate, GateLayer, Opaque};
 use buttress_deadline::{CutLayer, DeadlineLayer, DeadlineService, Deadlines};
 use std::{sync::Arc, time::Duration};
 use tower_layer::Layer;
@@ -53,10 +53,10 @@ impl ServerConfig {
         self
     }
 
-    /// Replaces the bulkhead's config.
+    /// Replaces the bulkhead's config; a number is its limit.
     #[must_use]
-    pub fn bulkhead(mut self, config: BulkheadConfig) -> Self {
-        self.bulkhead = Some(config);
+    pub fn bulkhead(mut self, config: impl Into<BulkheadConfig>) -> Self {
+        self.bulkhead = Some(config.into());
         self
     }
 
@@ -96,6 +96,11 @@ impl<P> ServerStack<P> {
         ServerStack { deadline: self.deadline.protocol(protocol.clone()), bulkhead: self.bulkhead.protocol(protocol) }
     }
 
+    /// Takes any request and judges results by `Ok` and `Err`: for services that are no HTTP.
+    pub fn opaque(self) -> ServerStack<Opaque> {
+        self.protocol(Opaque::new())
+    }
+
     /// The deadline's handle.
     pub fn deadline(&self) -> Arc<Deadlines> {
         self.deadline.handle()
@@ -121,8 +126,11 @@ impl<P> ServerStack<P> {
     }
 }
 
+/// The service of a [`ServerStack`] around `S`.
+pub type ServerService<S, P = HttpServer> = DeadlineService<Gate<S, Bulkhead, P>, P>;
+
 impl<S, P: Clone> Layer<S> for ServerStack<P> {
-    type Service = DeadlineService<Gate<S, Bulkhead, P>, P>;
+    type Service = ServerService<S, P>;
 
     fn layer(&self, inner: S) -> Self::Service {
         self.deadline.layer(self.bulkhead.layer(inner))
