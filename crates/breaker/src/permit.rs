@@ -25,7 +25,7 @@ impl BreakerPermit {
 
     /// [`Settle::head`] by another clock.
     pub fn head_at(&mut self, clock: &impl Clock) {
-        self.lease.head(&mut self.ticket, self.lease.stripe(), clock);
+        self.lease.answered(&mut self.ticket, self.lease.stripe(), clock);
     }
 
     /// [`Settle::settle`] by another clock.

@@ -67,10 +67,17 @@ impl Word {
     pub(crate) fn without_probe(self, good: Option<bool>) -> Self {
         let mut tally = self.tally();
         tally.in_flight = tally.in_flight.saturating_sub(1);
-        match good {
-            Some(true) => tally.successes = (tally.successes + 1).min(SIX),
-            Some(false) => tally.failures = (tally.failures + 1).min(SIX),
-            None => {}
+        let word = self.with(tally);
+        good.map_or(word, |good| word.with_result(good))
+    }
+
+    /// The outcome of a probe that has no place any more.
+    pub(crate) fn with_result(self, good: bool) -> Self {
+        let mut tally = self.tally();
+        if good {
+            tally.successes = (tally.successes + 1).min(SIX);
+        } else {
+            tally.failures = (tally.failures + 1).min(SIX);
         }
         self.with(tally)
     }

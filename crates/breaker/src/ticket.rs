@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Closed,
     /// With its place among the probes.
     Probe(u8),
+    /// A probe whose answer has come: it has no place any more, and its outcome still counts.
+    Answered,
     /// Let through against the decision, or not measured.
     Free,
 }
@@ -39,6 +41,7 @@ pub(crate) enum Phase {
 
 const PROBE: u64 = 1 << 8;
 const FREE: u64 = 2 << 8;
+const ANSWERED: u64 = 3 << 8;
 const KIND: u64 = 0x3ff;
 const PHASE_SHIFT: u32 = 10;
 const PHASE: u64 = 3 << PHASE_SHIFT;
@@ -78,6 +81,7 @@ impl Ticket {
         match self.marks & KIND & !0xff {
             0 => Kind::Closed,
             PROBE => Kind::Probe(self.marks as u8),
+            ANSWERED => Kind::Answered,
             _ => Kind::Free,
         }
     }
@@ -85,6 +89,11 @@ impl Ticket {
     /// Its results do not count any more.
     pub(crate) fn set_free(&mut self) {
         self.marks = self.marks & !KIND | FREE;
+    }
+
+    /// A probe's place is given back.
+    pub(crate) fn set_answered(&mut self) {
+        self.marks = self.marks & !KIND | ANSWERED;
     }
 
     #[inline]

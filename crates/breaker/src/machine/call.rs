@@ -2,7 +2,7 @@
 
 use super::{Calls, Machine};
 use crate::{
-    state::CLOSED,
+    state::{CLOSED, Word},
     ticket::{Kind, Phase, Ticket},
 };
 use buttress_core::{Clock, Outcome, Pushback, sync::Ordering::Relaxed, window::TimeWindow};
@@ -28,6 +28,16 @@ impl Machine {
         let (slow_after, hang_after) = (self.params.slow_after(), self.params.hang_after());
         if slow_after != u64::MAX && slow_after != hang_after {
             ticket.slow_epoch = self.slow.enter(stripe, now);
+        }
+    }
+
+    /// The answer has come, and its body goes on. A probe's place is for those who wait for an answer: a long stream, or a
+    /// client that reads slowly, must not keep others from probing.
+    #[inline]
+    pub(crate) fn answered(&self, ticket: &mut Ticket, stripe: usize, clock: &impl Clock) {
+        self.head(ticket, stripe, clock);
+        if let Kind::Probe(slot) = ticket.kind() {
+            self.probe_answered(ticket, slot, self.nanos(clock));
         }
     }
 
@@ -127,6 +137,13 @@ impl Machine {
             Kind::Probe(slot) => {
                 let good = good.map(|good| good && !(ticket.is_slow() && self.params.judges_slowness()));
                 self.settle_probe(ticket.generation(), slot, ticket.hung, good, pushback, self.nanos(clock));
+            }
+            Kind::Answered => {
+                let good = good.map(|good| good && !(ticket.is_slow() && self.params.judges_slowness()));
+                if let Some(good) = good {
+                    let count = |word: Word| word.with_result(good);
+                    self.decide_by(ticket.generation(), count, pushback, self.nanos(clock));
+                }
             }
             Kind::Free => {}
         }

@@ -4,6 +4,7 @@ use super::Machine;
 use crate::{
     Cause,
     state::{HALF_OPEN, Word},
+    ticket::Ticket,
 };
 use buttress_core::Pushback;
 
@@ -29,6 +30,7 @@ impl Machine {
         changed
     }
 
+    /// True: it had its place still, and has given it back.
     pub(super) fn settle_probe(
         &self,
         generation: u32,
@@ -37,16 +39,38 @@ impl Machine {
         good: Option<bool>,
         pushback: Option<Pushback>,
         now: u64,
-    ) {
-        if !self.probes.give_back(slot, mark) {
-            return;
+    ) -> bool {
+        let was_there = self.probes.give_back(slot, mark);
+        if was_there {
+            self.decide_by(generation, |word| word.without_probe(good), pushback, now);
         }
+        was_there
+    }
+
+    /// A probe that was late has been counted as bad, and its outcome counts no more.
+    #[inline(never)]
+    pub(super) fn probe_answered(&self, ticket: &mut Ticket, slot: u8, now: u64) {
+        if self.settle_probe(ticket.generation(), slot, ticket.hung, None, None, now) {
+            ticket.set_answered();
+        } else {
+            ticket.set_free();
+        }
+    }
+
+    /// Changes the tally of a half-open circuit of `generation`, and turns if that decides.
+    pub(super) fn decide_by(
+        &self,
+        generation: u32,
+        change: impl Fn(Word) -> Word,
+        pushback: Option<Pushback>,
+        now: u64,
+    ) {
         loop {
             let word = self.word();
             if word.kind() != HALF_OPEN || word.generation() != generation {
                 return;
             }
-            let next = word.without_probe(good);
+            let next = change(word);
             let (rules, tally) = (self.params.probes(), next.tally());
             let done = if rules.closes(tally) {
                 self.close(word, Cause::ProbesGood, now)

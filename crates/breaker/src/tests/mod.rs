@@ -247,6 +247,39 @@ fn it_opens_again_as_soon_as_enough_good_probes_are_out_of_reach() {
 }
 
 #[test]
+fn a_probe_that_was_answered_gives_its_place_to_the_next_and_its_outcome_counts_when_it_ends() {
+    let mut rig = Rig::new(consecutive(1).probes(1).close_after(2).probe_window(2));
+    rig.open_and_wait();
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        let mut probe = rig.acquire().expect("the place is free");
+        assert!(rig.acquire().is_err(), "there is one place");
+        probe.pending_at(&rig.now);
+        probe.head_at(&rig.now);
+        streams.push(probe);
+    }
+    rig.now += 3600 * S;
+    assert!(rig.acquire().is_ok(), "long streams are no hung probes");
+    assert_eq!(rig.snapshot().state, State::HalfOpen);
+    for stream in streams {
+        stream.settle_at(Outcome::Success, None, &rig.now);
+    }
+    assert_eq!(rig.snapshot().state, State::Closed);
+}
+
+#[test]
+fn the_answer_of_a_probe_that_was_late_counts_no_more() {
+    let mut rig = Rig::new(consecutive(1).probes(1).close_after(1).probe_window(2).probe_deadline(S));
+    rig.open_and_wait();
+    let mut late = rig.acquire().unwrap();
+    rig.now += 2 * S;
+    assert_eq!(rig.snapshot().state, State::HalfOpen);
+    late.head_at(&rig.now);
+    late.settle_at(Outcome::Success, None, &rig.now);
+    assert_eq!(rig.snapshot().state, State::HalfOpen, "it was counted as bad at its deadline");
+}
+
+#[test]
 fn new_rules_decide_on_probes_that_have_ended() {
     let t0 = TokioClock.now();
     let config = consecutive(1).probes(1).close_after(3).probe_window(5);
