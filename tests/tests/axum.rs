@@ -7,7 +7,7 @@ use axum::{
     response::IntoResponse,
     routing::{get, post},
 };
-use buttress::{http::HttpServer, prelude::*};
+use buttress::{HttpServer, KeyedBulkheadLayer, KeyedConfig, prelude::*};
 use buttress_sim::eventually;
 use buttress_tests::{fresh_connections, serve};
 use bytes::Bytes;
@@ -25,7 +25,7 @@ use std::{
 };
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
-use tower::ServiceBuilder;
+use tower::{ServiceBuilder, ServiceExt as _};
 
 fn get_request(server: SocketAddr, path: &str) -> Request<Empty<Bytes>> {
     Request::get(format!("http://{server}{path}")).body(Empty::new()).unwrap()
@@ -159,4 +159,26 @@ async fn an_upgraded_connection_concludes_at_101() {
         .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
     let switched = fresh_connections().request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap();
     assert_eq!(switched.status(), StatusCode::SWITCHING_PROTOCOLS);
+}
+
+#[tokio::test]
+async fn each_tenant_of_a_router_has_a_limit_of_its_own() {
+    let per_tenant = KeyedConfig::new(100)
+        .build(|req: &Request<Body>| req.headers().get("x-tenant").cloned(), |_| Bulkhead::from(1))
+        .unwrap();
+    let layer = KeyedBulkheadLayer::<Option<http::HeaderValue>, _>::new(per_tenant);
+    let tenants = layer.handle();
+    let app: Router =
+        Router::new().route("/", get(async || "hello")).layer(ServiceBuilder::new().http_server().with(layer));
+    let ask =
+        |tenant: &str| app.clone().oneshot(Request::get("/").header("x-tenant", tenant).body(Body::empty()).unwrap());
+
+    // Its body is not read, so it is under way.
+    let first = ask("a").await.unwrap();
+    assert_eq!(first.status(), StatusCode::OK);
+    assert_eq!(ask("a").await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(ask("b").await.unwrap().status(), StatusCode::OK);
+    drop(first);
+    assert_eq!(ask("a").await.unwrap().status(), StatusCode::OK);
+    assert_eq!(tenants.snapshot().keys, 2);
 }

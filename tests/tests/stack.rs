@@ -39,7 +39,7 @@ async fn a_client_stack_cuts_attempts_opens_and_refuses() {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_stack_answers_by_itself() {
-    let stack = stack::server().deadline(Duration::from_secs(1)).bulkhead(BulkheadConfig::new(1)).build().unwrap();
+    let stack = stack::server().deadline(Duration::from_secs(1)).bulkhead(1).build().unwrap();
     let slow = service_fn(|_: Request<Empty<Bytes>>| async {
         tokio::time::sleep(Duration::from_secs(60)).await;
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("late")))
@@ -53,6 +53,21 @@ async fn a_server_stack_answers_by_itself() {
     let late = first.await.unwrap().unwrap();
     assert_eq!(late.into_body().collect().await.unwrap().to_bytes(), "deadline passed");
     assert_eq!(stack.bulkhead().snapshot().in_flight, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_opaque_stack_guards_what_is_no_http() {
+    let stack = stack::client().bulkhead(1).build().unwrap().opaque();
+    let slow = service_fn(|id: u64| async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok::<_, std::io::Error>(id)
+    });
+    let client: stack::ClientService<_, _> = stack.layer(slow.lift_errors());
+    let first = tokio::spawn(client.clone().oneshot(7));
+    tokio::task::yield_now().await;
+    let refused = client.oneshot(8).await.unwrap_err();
+    assert_eq!(refused.rejection().unwrap().reason, Reason::AtCapacity);
+    assert_eq!(first.await.unwrap().unwrap(), 7);
 }
 
 #[test]

@@ -58,16 +58,16 @@
 //!
 //! # Where it stands, and what is shared
 //!
-//! In a client chain innermost but for bulkhead and per-try time-out, one per endpoint: `retry > breaker > bulkhead > time-out`. The
-//! circuit is made by [`BreakerLayer::new`](buttress_core::GateLayer::new); all services, clones and connections of one layer
-//! share it, [`fresh`](buttress_core::GateLayer::fresh) makes another one with the same config.
+//! In a client chain innermost but for bulkhead and per-try deadline, one per endpoint: deadline > **breaker** > bulkhead >
+//! per-try deadline > transport. The circuit is made by [`BreakerLayer::new`](buttress_core::GateLayer::new); all services,
+//! clones and connections of one layer share it, [`fresh`](buttress_core::GateLayer::fresh) makes another one with the same
+//! config.
 //!
 //! # Operating it
 //!
 //! `layer.handle()` is the [`Breaker`] itself: [`snapshot`](Breaker::snapshot), a live [`update`](Breaker::update) that keeps state,
-//! [`reset`](Breaker::reset), [`on_transition`](Breaker::on_transition) (also `tracing` events of the
-//! target `buttress::breaker`, with the config's `name`), the [`signal`](Breaker::signal)
-//! that balancers read, and the [`Mode`]s: forced open, disabled, observe-only, and refusing only a share of what it would.
+//! [`reset`](Breaker::reset), [`on_transition`](Breaker::on_transition) (also `tracing` events of the target
+//! `buttress::breaker`, with the config's `name`), the [`signal`](Breaker::signal) that balancers read, and the [`Mode`]s: forced open, disabled, observe-only, and refusing only a share of what it would.
 //!
 //! Things that are not services (a database pool) use it by hand: [`Breaker::call`], or [`Breaker::try_acquire`] and the
 //! [`BreakerPermit`]. With the time as an argument (`.._at`) it needs no runtime. A circuit per key (host, route): [`KeyedBreakerLayer`].

@@ -270,3 +270,39 @@ async fn whatever_is_no_service_is_guarded_by_the_policy_alone() {
     drop(permit);
     assert_eq!(pool.snapshot().in_flight, 0);
 }
+
+/// Counts warnings.
+struct Warnings(Arc<AtomicU32>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN && metadata.target() == "buttress::bulkhead"
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Relaxed);
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn a_layer_that_ignores_a_queue_says_so_once() {
+    let count = Arc::new(AtomicU32::new(0));
+    let _guard = tracing::subscriber::set_default(Warnings(count.clone()));
+    let refuse = |config: BulkheadConfig| {
+        let layer = BulkheadLayer::new(config.build().unwrap());
+        let service = layer.layer(service_fn(|_: ()| pending::<Result<(), Refusable>>()));
+        for _ in 0..3 {
+            let mut call = pin!(service.clone().oneshot(()));
+            assert!(call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+        }
+        count.swap(0, Relaxed)
+    };
+    assert_eq!(refuse(BulkheadConfig::new(0).max_queue(8)), 1);
+    assert_eq!(refuse(BulkheadConfig::new(0)), 0);
+}
