@@ -39,3 +39,34 @@ async fn a_caller_that_gives_up_early_accuses_nobody() {
     }
     assert_eq!((breaker.state(), breaker.snapshot().failures), (State::Closed, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_cuts_a_stuck_body_accuses_the_service_behind_a_breaker_further_in() {
+    use buttress::http::HttpServer;
+    use bytes::Bytes;
+    use http::{Request, Response};
+    use http_body_util::{BodyExt, StreamBody};
+    use std::convert::Infallible;
+
+    for declared in [None, Some("10")] {
+        let layer = BreakerLayer::new(BreakerConfig::default().consecutive(1).build().unwrap());
+        let breaker = layer.handle();
+        let stuck = service_fn(move |_: Request<()>| async move {
+            let body = StreamBody::new(futures_util::stream::pending::<Result<http_body::Frame<Bytes>, Infallible>>());
+            let mut res = Response::new(body);
+            if let Some(length) = declared {
+                res.headers_mut().insert("content-length", length.parse().unwrap());
+            }
+            Ok::<_, Infallible>(res)
+        });
+        let server = ServiceBuilder::new()
+            .protocol(HttpServer::new())
+            .deadline(Duration::from_millis(100))
+            .with(layer)
+            .service(stuck);
+        let res = server.oneshot(Request::new(())).await.unwrap();
+        let error = res.into_body().collect().await.unwrap_err();
+        assert_eq!(Rejection::find(&*error).unwrap().reason, Reason::DeadlinePassed);
+        assert_eq!(breaker.state(), State::Open, "declared: {declared:?}");
+    }
+}

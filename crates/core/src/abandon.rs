@@ -4,7 +4,8 @@ use std::cell::Cell;
 thread_local!(static WHY: Cell<Outcome> = const { Cell::new(Outcome::Ignored) });
 
 /// Drops a call on purpose, by running `end`, and says what that means: permits dropped meanwhile learn it from
-/// [`abandoned`]. A deadline that passes accuses what it cuts off, however many layers lie between.
+/// [`abandoned`]. A deadline that passes accuses what it cuts off, however many layers lie between: every call that is dropped
+/// with it, also one that it merely carried along.
 pub fn abandon<T>(outcome: Outcome, end: impl FnOnce() -> T) -> T {
     struct Restore(Outcome);
     impl Drop for Restore {

@@ -1,5 +1,8 @@
 use super::{Classify, HttpCall, refuse::grpc_status};
-use crate::{BoxError, Cut, Outcome, Pushback, Rejection, Settle, abandon, settle::{or_fail, settle_in_place}};
+use crate::{
+    BoxError, Cut, Outcome, Pushback, Rejection, Settle, abandon,
+    settle::{or_fail, settle_in_place},
+};
 use ::http::HeaderMap;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};

@@ -267,6 +267,15 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "h2")]
+    #[test]
+    fn http2_resets_say_what_they_mean() {
+        let reset = |reason: h2::Reason| error_outcome(&std::io::Error::other(h2::Error::from(reason)));
+        assert_eq!(reset(h2::Reason::CANCEL), Outcome::Ignored);
+        assert_eq!(reset(h2::Reason::ENHANCE_YOUR_CALM), Outcome::Overload);
+        assert_eq!(reset(h2::Reason::INTERNAL_ERROR), Outcome::Failure);
+    }
+
     #[test]
     fn errors_are_judged_by_their_sources() {
         use crate::{Reason, Rejection};

@@ -183,6 +183,8 @@ fn grpc_is_decided_by_trailers_a_trailers_only_head_or_an_end_without_either() {
     assert_eq!(drive(grpc(), spoken(script([data("m"), trailers("0")])), 1), ["head", "head", "drop", "end"]);
     let web = Request::post("/").header("content-type", "application/grpc-web").body(()).unwrap();
     assert_eq!(drive(web, spoken(Full::from("m")), 1), ["head", "success", "end", "drop"], "grpc-web is HTTP here");
+    let get = Request::get("/").header("content-type", "application/grpc").body(()).unwrap();
+    assert_eq!(drive(get, spoken(Full::from("m")), 1), ["head", "success", "end", "drop"], "gRPC is POST");
 }
 
 #[test]
@@ -270,7 +272,11 @@ fn a_refusal_can_be_written_by_a_closure_and_is_marked_all_the_same() {
     assert_eq!((res.status().as_u16(), res.extensions().get::<Rejection>()), (418, Some(&OPEN)));
     let friendly = HttpServer::new().render(|_, _| Response::new(Bytes::from("come back later")));
     let res = refused(&friendly, &get(), OPEN).map(Full::new);
-    assert_eq!(drive(get(), res, 1), ["head", "ignored Pushback(9.5s)", "end", "drop"], "a refusal is no success, whatever its status");
+    assert_eq!(
+        drive(get(), res, 1),
+        ["head", "ignored Pushback(9.5s)", "end", "drop"],
+        "a refusal is no success, whatever its status"
+    );
 }
 
 #[test]
