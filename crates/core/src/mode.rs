@@ -76,7 +76,11 @@ impl ModeCell {
             Mode::ForcedOpen => FORCED_OPEN,
             Mode::Disabled => DISABLED,
             Mode::Enforcing(percent) if percent > 100 => {
-                return Err(ConfigError::new("mode", format!("enforcing {percent} percent"), "enforcing 0 to 100 percent"));
+                return Err(ConfigError::new(
+                    "mode",
+                    format!("enforcing {percent} percent"),
+                    "enforcing 0 to 100 percent",
+                ));
             }
             Mode::Enforcing(percent) => ENFORCING | u32::from(percent) << 2,
         };
