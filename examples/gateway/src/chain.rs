@@ -2,7 +2,8 @@
 
 use crate::{
     config,
-    upstream::{Pool, PoolError, RequestBody},
+    upload::RequestBody,
+    upstream::{Pool, PoolError},
 };
 use buttress::{BoxError, ConfigError, Error, Registry, ServiceBuilderExt as _, ServiceExt as _};
 use bytes::Bytes;

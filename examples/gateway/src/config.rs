@@ -2,7 +2,7 @@
 
 use buttress::{
     BreakerConfig, BulkheadConfig, ConfigError, DeadlineConfig,
-    core::config::{duration, format_duration},
+    core::config::{duration, duration_opt, format_duration},
     deadline::Headers,
 };
 use http::uri::Authority;
@@ -40,6 +40,10 @@ pub(crate) struct Server {
     /// How long a client may take to send a request head.
     #[serde(with = "duration")]
     pub(crate) header_timeout: Duration,
+    /// How long a client may send nothing of a request body that an upstream waits for. Not set: 10s, or less where the
+    /// upstream would be accused before: by its breaker's `hang_after`, by `per_try`, by `total`.
+    #[serde(with = "duration_opt")]
+    pub(crate) body_timeout: Option<Duration>,
     /// After SIGTERM: how long new connections are still accepted, so that balancers can notice.
     #[serde(with = "duration")]
     pub(crate) drain_min: Duration,
@@ -54,6 +58,7 @@ impl Default for Server {
             listen: (Ipv4Addr::LOCALHOST, 8080).into(),
             max_connections: 10_000,
             header_timeout: Duration::from_secs(10),
+            body_timeout: None,
             drain_min: Duration::from_millis(200),
             drain_max: Duration::from_secs(30),
         }
@@ -145,12 +150,31 @@ impl Config {
         toml::from_str(text)
     }
 
+    /// How long the clients of `route` may send nothing of a request body.
+    pub(crate) fn body_timeout(&self, route: &Route) -> Duration {
+        self.server.body_timeout.unwrap_or_else(|| {
+            let upstream = self.upstream.get(&route.upstream);
+            let accused = [
+                upstream.map(|upstream| upstream.breaker.effective_hang_after()),
+                upstream.and_then(|upstream| upstream.deadline.per_try),
+                route.deadline.total,
+            ];
+            // A fifth is left for what came before the client fell silent.
+            let accused = accused.into_iter().flatten().map(|after| after / 5 * 4);
+            accused.fold(Duration::from_secs(10), Duration::min)
+        })
+    }
+
     /// Everything that is wrong.
     fn errors(&self) -> Vec<ConfigError> {
         let mut errors = Vec::new();
         let positive = "more than 0s";
-        for (field, value) in [("header_timeout", self.server.header_timeout), ("drain_max", self.server.drain_max)] {
-            if value.is_zero() {
+        for (field, value) in [
+            ("header_timeout", Some(self.server.header_timeout)),
+            ("body_timeout", self.server.body_timeout),
+            ("drain_max", Some(self.server.drain_max)),
+        ] {
+            if let Some(value) = value.filter(Duration::is_zero) {
                 errors.push(ConfigError::duration(field, value, positive).within("server"));
             }
         }

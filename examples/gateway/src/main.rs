@@ -9,6 +9,7 @@ mod config;
 mod demo;
 mod proxy;
 mod server;
+mod upload;
 mod upstream;
 
 use clap::{Parser, Subcommand};

@@ -3,7 +3,8 @@
 use crate::{
     chain::{self, Chain, ResponseBody},
     config::{self, Config},
-    upstream::{self, Failed, RequestBody},
+    upload::{Fault, RequestBody},
+    upstream::{self, Failed},
 };
 use buttress::{
     ConfigError, Reason, Registry, Rejection,
@@ -21,6 +22,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     task::Poll,
+    time::Duration,
 };
 use tower::ServiceExt;
 
@@ -30,7 +32,7 @@ const NAME: &str = "buttress";
 /// Routes requests and answers for them.
 pub(crate) struct Gateway {
     /// Longest prefix first.
-    routes: Vec<(String, Chain)>,
+    routes: Vec<Route>,
     registry: Registry,
 }
 
@@ -46,9 +48,13 @@ impl Gateway {
         for (name, route) in &config.route {
             let Some(endpoint) = endpoints.get(route.upstream.as_str()) else { continue };
             let chain = chain::route(name, route, &registry, endpoint.clone())?;
-            routes.push((config::prefix(&route.prefix).to_owned(), chain));
+            routes.push(Route {
+                prefix: config::prefix(&route.prefix).to_owned(),
+                chain,
+                body_timeout: config.body_timeout(route),
+            });
         }
-        routes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+        routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
         Ok(Self { routes, registry })
     }
 
@@ -68,11 +74,12 @@ impl Gateway {
         if has_dot_segments(req.uri().path()) {
             return Err(Refused::Plain(StatusCode::BAD_REQUEST, "the path has dot segments"));
         }
-        let chain = self.route(req.uri().path()).ok_or(Refused::Plain(StatusCode::NOT_FOUND, "no such route"))?;
-        let mut req = req.map(RequestBody::new);
+        let route = self.route(req.uri().path()).ok_or(Refused::Plain(StatusCode::NOT_FOUND, "no such route"))?;
+        let mut req = RequestBody::wrap(req, route.body_timeout);
         clean_request(&mut req, host, peer);
-        let mut res = chain.clone().oneshot(req).await.map_err(|error| match upstream::failed(&error) {
-            Failed::Client => Refused::Plain(StatusCode::BAD_REQUEST, "the request body broke off"),
+        let mut res = route.chain.clone().oneshot(req).await.map_err(|error| match upstream::failed(&error) {
+            Failed::Client(Fault::BrokeOff) => Refused::Plain(StatusCode::BAD_REQUEST, "the request body broke off"),
+            Failed::Client(Fault::Stalled) => Refused::Plain(StatusCode::REQUEST_TIMEOUT, "the request body stalled"),
             Failed::Refused(rejection) => Refused::By(rejection),
         })?;
         if let Some(rejection) = res.extensions().get::<Rejection>() {
@@ -82,11 +89,17 @@ impl Gateway {
         Ok(res)
     }
 
-    fn route(&self, path: &str) -> Option<&Chain> {
+    fn route(&self, path: &str) -> Option<&Route> {
         let below =
             |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        self.routes.iter().find(|(prefix, _)| below(prefix)).map(|(_, chain)| chain)
+        self.routes.iter().find(|route| below(&route.prefix))
     }
+}
+
+struct Route {
+    prefix: String,
+    chain: Chain,
+    body_timeout: Duration,
 }
 
 /// Why a request gets no answer from an upstream.

@@ -1,7 +1,7 @@
 //! The accept loop: HTTP/1 and HTTP/2 on one port, a cap on connections, and an end in good order.
 
 use crate::{chain::ResponseBody, config, proxy::Gateway};
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -157,7 +157,9 @@ impl Connection {
             self.first.notify_one();
         }
         let mut res = self.gateway.serve(req, self.peer).await;
-        if version != Version::HTTP_2 && *self.phases.borrow() > Phase::Running {
+        // After a 408 there would be the rest of a body to wait for.
+        let last = res.status() == StatusCode::REQUEST_TIMEOUT || *self.phases.borrow() > Phase::Running;
+        if version != Version::HTTP_2 && last {
             res.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(res)

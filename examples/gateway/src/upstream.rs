@@ -1,28 +1,56 @@
 //! One upstream endpoint: a connection pool, and what its errors mean.
 
-use crate::config;
+use crate::{
+    config,
+    upload::{AnswerBody, Fault, RequestBody, Upload},
+};
 use buttress::{
     Error, Reason, Rejection,
     http::{RequestBodyError, error_outcome},
 };
-use bytes::Bytes;
-use http::{HeaderValue, Request, Response, Uri, Version, header, uri};
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri};
 use hyper_util::{
-    client::legacy::{Client, ResponseFuture, connect::HttpConnector},
+    client::{
+        self,
+        legacy::{Client, ResponseFuture, connect::HttpConnector},
+    },
     rt::{TokioExecutor, TokioTimer},
 };
 use std::{
     error::Error as StdError,
-    io,
+    fmt, io,
     pin::Pin,
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, ready},
 };
 use tower::Service;
 
-/// The pool's own error.
-pub(crate) type PoolError = hyper_util::client::legacy::Error;
+/// Why the pool has no response.
+#[derive(Debug)]
+pub(crate) enum PoolError {
+    /// The client failed, and the call with it.
+    Upload(Fault, RequestBodyError),
+    /// The connection, or the upstream.
+    Upstream(client::legacy::Error),
+}
+
+impl fmt::Display for PoolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Upload(_, error) => error.fmt(f),
+            Self::Upstream(error) => error.fmt(f),
+        }
+    }
+}
+
+impl StdError for PoolError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(match self {
+            Self::Upload(_, error) => error,
+            Self::Upstream(error) => error,
+        })
+    }
+}
 
 /// The innermost service of a chain.
 #[derive(Clone)]
@@ -67,24 +95,59 @@ impl Pool {
 }
 
 impl Service<Request<RequestBody>> for Pool {
-    type Response = Response<Incoming>;
+    type Response = Response<AnswerBody>;
     type Error = PoolError;
-    type Future = ResponseFuture;
+    type Future = Answer;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), PoolError>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut req: Request<RequestBody>) -> ResponseFuture {
+    fn call(&mut self, mut req: Request<RequestBody>) -> Answer {
         self.address(&mut req);
-        self.client.request(req)
+        let upload = req.body().upload();
+        Answer { future: self.client.request(req), upload }
     }
+}
+
+/// The pool's future.
+pub(crate) struct Answer {
+    future: ResponseFuture,
+    upload: Arc<Upload>,
+}
+
+impl Future for Answer {
+    type Output = Result<Response<AnswerBody>, PoolError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = ready!(Pin::new(&mut self.future).poll(cx));
+        Poll::Ready(match (result, self.upload.fault()) {
+            (Ok(res), _) => {
+                self.upload.answered();
+                Ok(unasked_is_failed(res.map(|body| AnswerBody::new(body, self.upload.clone()))))
+            }
+            (Err(error), Some(fault)) => Err(PoolError::Upload(fault, RequestBodyError::new(error))),
+            (Err(error), None) => Err(PoolError::Upstream(error)),
+        })
+    }
+}
+
+/// An upstream that switches protocols has broken HTTP: nobody asks it to. The layers see a failure; nothing of the answer
+/// goes further.
+fn unasked_is_failed(res: Response<AnswerBody>) -> Response<AnswerBody> {
+    if !res.status().is_informational() {
+        return res;
+    }
+    let mut failed = Response::new(res.into_body());
+    *failed.status_mut() = StatusCode::BAD_GATEWAY;
+    failed.extensions_mut().insert(Rejection::new(Reason::PeerClosed, "pool"));
+    failed
 }
 
 /// Why a call did not get a response.
 pub(crate) enum Failed {
-    /// The client broke off its own request.
-    Client,
+    /// The client's doing.
+    Client(Fault),
     /// Ours or the upstream's doing.
     Refused(Rejection),
 }
@@ -93,13 +156,11 @@ pub(crate) enum Failed {
 pub(crate) fn failed(error: &Error<PoolError>) -> Failed {
     let error = match error {
         Error::Rejected(rejection) => return Failed::Refused(*rejection),
-        Error::Inner(error) => error,
+        Error::Inner(PoolError::Upload(fault, _)) => return Failed::Client(*fault),
+        Error::Inner(PoolError::Upstream(error)) => error,
     };
     if let Some(rejection) = Rejection::find(error) {
         return Failed::Refused(rejection);
-    }
-    if sources(error).any(|e| e.is::<RequestBodyError>()) {
-        return Failed::Client;
     }
     let timed_out =
         || sources(error).filter_map(|e| e.downcast_ref::<io::Error>()).any(|e| e.kind() == io::ErrorKind::TimedOut);
@@ -114,33 +175,4 @@ pub(crate) fn failed(error: &Error<PoolError>) -> Failed {
 
 fn sources<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |&e| e.source())
-}
-
-/// A client's request body on its way to an upstream. Its errors are the client's, and say so.
-pub(crate) struct RequestBody(Incoming);
-
-impl RequestBody {
-    pub(crate) fn new(body: Incoming) -> Self {
-        Self(body)
-    }
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = RequestBodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
-        Pin::new(&mut self.0).poll_frame(cx).map_err(RequestBodyError::new)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
-    }
 }

@@ -78,6 +78,12 @@ fn a_wrong_field_is_named_with_its_value_and_what_is_allowed() {
         ("127.0.0.1:9001", "u@h:1", "\"u@h:1\" is not an upstream, allowed: host:port"),
         ("127.0.0.1:9001", "h:0", "\"h:0\" is not an upstream, allowed: host:port"),
         ("listen = \"127.0.0.1:0\"", "listen = \"8080\"", "\"8080\" is not an address, allowed: an IP and a port"),
+        ("[admin]", "body_timeout = \"0s\"\n[admin]", "`server.body_timeout` is 0s, allowed: more than 0s"),
+        (
+            "[route.a]",
+            "deadline = { per_try = \"2s\" }\n[route.b]\nprefix = \"/b\"\nupstream = \"a\"\ndeadline = { total = \"2s\" }\n[route.a]",
+            "`upstream.a.deadline.per_try` is 2s, allowed: less than `route.b.deadline.total`, 2s",
+        ),
         ("[admin]", "drain_max = \"soon\"\n[admin]", "`soon` is not a duration, allowed: a number and a unit"),
         ("[admin]", "max_conections = 1\n[admin]", "unknown field `max_conections`, expected one of"),
         ("[route.a]", "braker = {}\n[route.a]", "unknown field `braker`, expected one of"),

@@ -9,3 +9,4 @@ mod process;
 mod proxying;
 mod raw;
 mod refusals;
+mod uploads;

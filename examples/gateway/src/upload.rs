@@ -1,0 +1,147 @@
+//! A client's request body on its way to an upstream, and how the call knows that it was the client who failed.
+
+use buttress::{
+    BoxError,
+    http::{RequestBodyError, is_grpc},
+};
+use bytes::Bytes;
+use http::Request;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::time::{Instant, Sleep, sleep};
+
+/// What a client did to its own request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It closed its connection, or sent what is no body.
+    BrokeOff,
+    /// It sent nothing for too long.
+    Stalled,
+}
+
+/// What the two halves of a call know of each other. A connection whose request body fails tells its response no reason.
+#[derive(Debug, Default)]
+pub(crate) struct Upload {
+    fault: OnceLock<Fault>,
+    answered: AtomicBool,
+}
+
+impl Upload {
+    /// What the client did, if it did.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        self.fault.get().copied()
+    }
+
+    /// The head of the response is there.
+    pub(crate) fn answered(&self) {
+        self.answered.store(true, Relaxed);
+    }
+}
+
+/// A client's request body. Its errors are the client's, and say so.
+pub(crate) struct RequestBody {
+    body: Incoming,
+    /// For how long there may be no frame while the upstream waits for one.
+    patience: Duration,
+    waiting: Option<Pin<Box<Sleep>>>,
+    /// A gRPC client that has its head may have nothing to say for as long as the call lasts.
+    grpc: bool,
+    upload: Arc<Upload>,
+}
+
+impl RequestBody {
+    pub(crate) fn wrap(req: Request<Incoming>, patience: Duration) -> Request<Self> {
+        let grpc = is_grpc(req.headers());
+        req.map(|body| Self { body, patience, waiting: None, grpc, upload: Arc::default() })
+    }
+
+    pub(crate) fn upload(&self) -> Arc<Upload> {
+        self.upload.clone()
+    }
+
+    fn failed(&self, fault: Fault, error: impl Into<BoxError>) -> RequestBodyError {
+        let _ = self.upload.fault.set(fault);
+        RequestBodyError::new(error)
+    }
+
+    /// Pending until the client has been silent for too long.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<RequestBodyError> {
+        loop {
+            let patience = self.patience;
+            let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(patience)));
+            ready!(waiting.as_mut().poll(cx));
+            if !(self.grpc && self.upload.answered.load(Relaxed)) {
+                return Poll::Ready(self.failed(Fault::Stalled, "the client sends nothing"));
+            }
+            waiting.as_mut().reset(Instant::now() + patience);
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = RequestBodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            return self.poll_stalled(cx).map(|error| Some(Err(error)));
+        };
+        self.waiting = None;
+        Poll::Ready(frame.map(|frame| frame.map_err(|error| self.failed(Fault::BrokeOff, error))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An upstream's response body. Where it ends because the request body did, its error says so.
+pub(crate) struct AnswerBody {
+    body: Incoming,
+    upload: Arc<Upload>,
+}
+
+impl AnswerBody {
+    pub(crate) fn new(body: Incoming, upload: Arc<Upload>) -> Self {
+        Self { body, upload }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| {
+            frame.map_err(|error| match self.upload.fault() {
+                Some(_) => RequestBodyError::new(error).into(),
+                None => error.into(),
+            })
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
