@@ -152,7 +152,7 @@
 //! # Where the rest is
 //!
 //! This page re-exports what chains are built from. Everything else of a layer's crate is in [`breaker`], [`bulkhead`] and
-//! [`deadline`]; what layers are written with is in [`core`](buttress_core), as `buttress::core`.
+//! [`deadline`]; what layers are written with is in [`core`].
 //!
 //! # Features
 //!

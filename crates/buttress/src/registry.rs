@@ -14,7 +14,7 @@ use std::{
 /// use tower::ServiceBuilder;
 ///
 /// let registry = Registry::new();
-/// let layer = ServiceBuilder::new().http_server().registry(&registry).named("api").bulkhead(64);
+/// let layer = ServiceBuilder::new().opaque().registry(&registry).named("api").bulkhead(64);
 /// let names: Vec<String> = registry.snapshot().into_iter().map(|entry| entry.name).collect();
 /// assert_eq!(names, ["api.bulkhead"]);
 /// # let _ = layer;
