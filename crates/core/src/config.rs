@@ -142,7 +142,9 @@ pub mod duration {
 
     /// The most common slip deserves the right text, with the number that was written.
     fn no_unit<E: Error>(number: impl fmt::Display) -> E {
-        E::custom(format_args!("{number} is not a duration, allowed: a number and a unit, as in \"{number}s\""))
+        let number = number.to_string();
+        let positive = number.trim_start_matches('-');
+        E::custom(format_args!("{number} is not a duration, allowed: a number and a unit, as in \"{positive}s\""))
     }
 }
 
