@@ -66,7 +66,10 @@ fn is_local<B>(req: &Request<B>) -> bool {
 fn status(gateway: &Gateway, phase: Phase) -> Response<ResponseBody> {
     let mut layers = Map::new();
     for entry in gateway.registry().snapshot() {
-        layers.insert(entry.name.clone(), serde_json::to_value(&entry).unwrap_or_default());
+        let mut readings = serde_json::to_value(&entry).unwrap_or_default();
+        // The key says it.
+        readings.as_object_mut().and_then(|readings| readings.remove("name"));
+        layers.insert(entry.name, readings);
     }
     let state = match phase {
         Phase::Running => "running",

@@ -1,5 +1,11 @@
 //! The config file: what it may say, and what is wrong with it.
 
+mod describe;
+mod parse;
+mod switch;
+
+pub(crate) use switch::Layer;
+
 use buttress::{
     BreakerConfig, BulkheadConfig, ConfigError, DeadlineConfig,
     core::config::{duration, duration_opt, format_duration},
@@ -95,22 +101,22 @@ pub(crate) struct Upstream {
     #[serde(with = "duration", default = "pool_idle")]
     pub(crate) pool_idle: Duration,
     #[serde(default)]
-    pub(crate) breaker: BreakerConfig,
+    pub(crate) breaker: Layer<BreakerConfig>,
     #[serde(default)]
-    pub(crate) bulkhead: BulkheadConfig,
+    pub(crate) bulkhead: Layer<BulkheadConfig>,
     /// `per_try`, above all.
     #[serde(default = "per_try")]
-    pub(crate) deadline: DeadlineConfig,
+    pub(crate) deadline: Layer<DeadlineConfig>,
 }
 
 /// What remains of a deadline is told to gRPC servers.
-fn per_try() -> DeadlineConfig {
-    DeadlineConfig::default().emit(Headers::new())
+fn per_try() -> Layer<DeadlineConfig> {
+    Layer::on(DeadlineConfig::default().emit(Headers::new()))
 }
 
 /// `grpc-timeout` may make it shorter.
-fn total() -> DeadlineConfig {
-    DeadlineConfig::new(Duration::from_secs(30)).read(Headers::new())
+fn total() -> Layer<DeadlineConfig> {
+    Layer::on(DeadlineConfig::new(Duration::from_secs(30)).read(Headers::new()))
 }
 
 fn second() -> Duration {
@@ -131,23 +137,34 @@ pub(crate) struct Route {
     pub(crate) upstream: String,
     /// `total`, above all.
     #[serde(default = "total")]
-    pub(crate) deadline: DeadlineConfig,
+    pub(crate) deadline: Layer<DeadlineConfig>,
     #[serde(default)]
-    pub(crate) bulkhead: BulkheadConfig,
+    pub(crate) bulkhead: Layer<BulkheadConfig>,
 }
 
 impl Config {
     /// Reads a file.
     pub(crate) fn read(path: &Path) -> Result<Self, Problems> {
         let text = std::fs::read_to_string(path).map_err(|error| Problems::one(path, error))?;
-        let config = Self::parse(&text).map_err(|error| Problems::one(path, error))?;
+        let config = Self::parse(&text).map_err(|errors| Problems::new(path, errors))?;
         let errors = config.errors();
         if errors.is_empty() { Ok(config) } else { Err(Problems::new(path, errors)) }
     }
 
     /// Reads a text; whether its values make sense is not asked.
-    pub(crate) fn parse(text: &str) -> Result<Self, toml::de::Error> {
-        toml::from_str(text)
+    pub(crate) fn parse(text: &str) -> Result<Self, Vec<String>> {
+        parse::parse(text)
+    }
+
+    /// What it comes to, defaults included.
+    pub(crate) fn chains(&self) -> impl fmt::Display {
+        describe::Chains(self)
+    }
+
+    /// What is allowed, and yet hardly meant.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let unused = |name: &&String| !self.route.values().any(|route| route.upstream == **name);
+        self.upstream.keys().filter(unused).map(|name| format!("no route leads to `upstream.{name}`")).collect()
     }
 
     /// How long the clients of `route` may send nothing of a request body.
@@ -155,9 +172,9 @@ impl Config {
         self.server.body_timeout.unwrap_or_else(|| {
             let upstream = self.upstream.get(&route.upstream);
             let accused = [
-                upstream.map(|upstream| upstream.breaker.effective_hang_after()),
-                upstream.and_then(|upstream| upstream.deadline.per_try),
-                route.deadline.total,
+                upstream.filter(|u| u.breaker.on).map(|u| u.breaker.config.effective_hang_after()),
+                upstream.filter(|u| u.deadline.on).and_then(|u| u.deadline.config.per_try),
+                route.deadline.config.total.filter(|_| route.deadline.on),
             ];
             // A fifth is left for what came before the client fell silent.
             let accused = accused.into_iter().flatten().map(|after| after / 5 * 4);
@@ -192,17 +209,25 @@ impl Config {
             let allowed = "a loopback address (127.0.0.1, [::1]): the admin pages have no access control";
             errors.push(ConfigError::new("admin.listen", self.admin.listen, allowed));
         }
+        let (public, admin) = (self.server.listen, self.admin.listen);
+        if admin.port() != 0
+            && admin.port() == public.port()
+            && (admin.ip() == public.ip() || public.ip().is_unspecified())
+        {
+            let allowed = "an address of its own; `server.listen` has this one";
+            errors.push(ConfigError::new("admin.listen", self.admin.listen, allowed));
+        }
         let mut table = |parent: &str, name: &str, table: &str, error: Option<ConfigError>| {
             errors.extend(error.map(|error| error.within(format_args!("{parent}.{name}.{table}"))));
         };
         for (name, upstream) in &self.upstream {
-            table("upstream", name, "breaker", upstream.breaker.clone().build().err());
-            table("upstream", name, "bulkhead", upstream.bulkhead.clone().build().err());
-            table("upstream", name, "deadline", upstream.deadline.clone().build().err());
+            table("upstream", name, "breaker", upstream.breaker.config.clone().build().err());
+            table("upstream", name, "bulkhead", upstream.bulkhead.config.clone().build().err());
+            table("upstream", name, "deadline", upstream.deadline.config.clone().build().err());
         }
         for (name, route) in &self.route {
-            table("route", name, "deadline", route.deadline.clone().build().err());
-            table("route", name, "bulkhead", route.bulkhead.clone().build().err());
+            table("route", name, "deadline", route.deadline.config.clone().build().err());
+            table("route", name, "bulkhead", route.bulkhead.config.clone().build().err());
         }
         for (name, upstream) in &self.upstream {
             if upstream.connect_timeout.is_zero() {
@@ -232,8 +257,10 @@ impl Config {
                 errors.push(ConfigError::new(format!("route.{name}.upstream"), quoted(&route.upstream), allowed));
                 continue;
             };
-            if let (Some(per_try), Some(total)) = (upstream.deadline.per_try, route.deadline.total)
+            if let (Some(per_try), Some(total)) = (upstream.deadline.config.per_try, route.deadline.config.total)
                 && per_try >= total
+                && upstream.deadline.on
+                && route.deadline.on
             {
                 let field = format!("upstream.{}.deadline.per_try", route.upstream);
                 let allowed = format!("less than `route.{name}.deadline.total`, {}", format_duration(total));
@@ -276,7 +303,7 @@ pub(crate) struct Problems {
 }
 
 impl Problems {
-    pub(crate) fn new(path: &Path, errors: Vec<ConfigError>) -> Self {
+    pub(crate) fn new(path: &Path, errors: Vec<impl ToString>) -> Self {
         Self { path: path.into(), texts: errors.iter().map(ToString::to_string).collect() }
     }
 

@@ -76,14 +76,24 @@ fn main() -> ExitCode {
 }
 
 fn demo_length(text: &str) -> Result<Duration, String> {
-    let length = buttress::core::config::parse_duration(text)?;
+    // A number alone is seconds, as with `sleep`.
+    let length = match text.parse::<u32>() {
+        Ok(seconds) => Duration::from_secs(seconds.into()),
+        Err(_) => buttress::core::config::parse_duration(text)?,
+    };
     let allowed = Duration::from_secs(5)..=Duration::from_secs(3600);
     if allowed.contains(&length) { Ok(length) } else { Err("allowed: 5s to 1h".to_owned()) }
 }
 
 fn check(path: &Path) -> Result<ExitCode, Problems> {
     let config = Config::read(path)?;
-    println!("{} is fine: {} routes, {} upstreams", path.display(), config.route.len(), config.upstream.len());
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let (routes, upstreams) = (count(config.route.len(), "route"), count(config.upstream.len(), "upstream"));
+    println!("{} is fine: {routes}, {upstreams}", path.display());
+    print!("\n{}", config.chains());
+    for warning in config.warnings() {
+        eprintln!("{}: warning: {warning}", path.display());
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -99,6 +109,9 @@ fn run(path: &Path) -> Result<ExitCode, Problems> {
                 .from_env_lossy(),
         )
         .init();
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
     let runtime = tokio::runtime::Runtime::new().map_err(|error| Problems::one(path, error))?;
     let ended = runtime.block_on(async {
         let gateway = Gateway::build(&config).map_err(|error| Problems::one(path, error))?;
@@ -111,13 +124,13 @@ fn run(path: &Path) -> Result<ExitCode, Problems> {
 
 /// Runs until a signal, then drains until it is done or a second signal comes. A failure when calls had to be aborted.
 async fn serve(config: Config, gateway: Gateway) -> std::io::Result<ExitCode> {
-    let bind = async |address| {
+    let bind = async |field, address| {
         TcpListener::bind(address)
             .await
-            .map_err(|e| std::io::Error::new(e.kind(), format!("cannot listen on {address}: {e}")))
+            .map_err(|e| std::io::Error::new(e.kind(), format!("cannot listen on {address} (`{field}`): {e}")))
     };
-    let listener = bind(config.server.listen).await?;
-    let admin = bind(config.admin.listen).await?;
+    let listener = bind("server.listen", config.server.listen).await?;
+    let admin = bind("admin.listen", config.admin.listen).await?;
     let mut signals = Signals::new()?;
     println!("listening on http://{}", listener.local_addr()?);
     println!("admin on http://{}", admin.local_addr()?);

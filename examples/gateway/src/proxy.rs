@@ -110,7 +110,7 @@ enum Refused {
 }
 
 pub(crate) fn plain(status: StatusCode, text: &'static str) -> Response<ResponseBody> {
-    let mut res = Response::new(Full::from(text).map_err(|never| match never {}).boxed_unsync());
+    let mut res = Response::new(Full::from(format!("{text}\n")).map_err(|never| match never {}).boxed_unsync());
     *res.status_mut() = status;
     res.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     res

@@ -58,15 +58,17 @@ impl Acts {
 impl fmt::Display for Acts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
-        let path = match self.states.as_slice() {
-            ["closed"] | [] => None,
-            [first, .., last] if self.states.len() > 4 => Some(format!("{first} > .. > {last}")),
-            states => Some(states.join(" > ")),
-        };
-        parts.extend(path.map(|path| format!("breaker {}", path.replace('_', "-"))));
-        for (count, what) in
-            [(self.refused, "breaker refused"), (self.full, "bulkhead refused"), (self.cut, "deadline cut")]
-        {
+        let path = self.states.join(">").replace("half_open", "half");
+        // A row has room for so much.
+        let room = if self.full > 0 && self.cut > 0 { 17 } else { 26 };
+        match self.states.as_slice() {
+            ["closed"] | [] => {}
+            [first, .., last] if path.len() > room => {
+                parts.push(format!("{first}>..>{last}").replace("half_open", "half"))
+            }
+            _ => parts.push(path),
+        }
+        for (count, what) in [(self.refused, "refused"), (self.full, "full"), (self.cut, "cut")] {
             if count > 0 {
                 parts.push(format!("{what} {count}"));
             }

@@ -40,7 +40,7 @@ pub(crate) fn run(length: Duration, seed: u64) -> io::Result<ExitCode> {
 async fn play(length: Duration, seed: u64) -> io::Result<ExitCode> {
     let (a, listens_a) = Upstream::bind(SCRIPT_A, seed).await?;
     let (b, listens_b) = Upstream::bind(SCRIPT_B, seed ^ 1).await?;
-    let config = Config::parse(&config(&a, &b, length)).map_err(io::Error::other)?;
+    let config = Config::parse(&config(&a, &b, length)).map_err(|errors| io::Error::other(errors.join("\n")))?;
     let gateway = Arc::new(Gateway::build(&config).map_err(io::Error::other)?);
     let listener = TcpListener::bind(config.server.listen).await?;
     let address = listener.local_addr()?;
@@ -124,6 +124,14 @@ async fn tell(
     let mut captions: Vec<_> = SCRIPT_A.iter().chain(SCRIPT_B).filter(|scene| !scene.caption.is_empty()).collect();
     captions.sort_by(|a, b| a.from.total_cmp(&b.from));
     let mut captions = captions.into_iter().peekable();
+    // What happens at a row's time belongs after that row; a millisecond is for what shares of seconds lose.
+    let mut caption = |now: Instant, row: Instant| {
+        let due = |at: Instant| at <= now && at + Duration::from_millis(1) < row;
+        while let Some(scene) = captions.next_if(|scene| due(stage.at(scene.from))) {
+            view.caption(stage.length.mul_f64(scene.from), scene.caption);
+        }
+    };
+    let mut row = stage.start + Duration::from_secs(1);
     let mut seconds = interval_at(stage.start + Duration::from_secs(1), Duration::from_secs(1));
     let mut samples = interval_at(stage.start, Duration::from_millis(5));
     samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -134,13 +142,13 @@ async fn tell(
             now = seconds.tick() => now,
             _ = samples.tick() => {
                 watches.iter_mut().for_each(Watch::sample);
-                if let Some(scene) = captions.next_if(|scene| stage.at(scene.from) <= Instant::now()) {
-                    view.caption(stage.length.mul_f64(scene.from), scene.caption);
-                }
+                caption(Instant::now(), row);
                 continue;
             }
             () = sleep_until(end) => break,
         };
+        caption(now, now);
+        row = now + Duration::from_secs(1);
         let (seen, met) = (clients.each_ref().map(|s| s.take()), given.each_ref().map(|s| s.take()));
         let acts = watches.each_mut().map(Watch::take);
         view.second(now - stage.start, &seen.concat(), met.each_ref().map(Vec::as_slice), acts.each_ref());
@@ -192,9 +200,9 @@ fn verdict(view: &View, stage: Stage, told: &Told, clients: &[Arc<Seen>; 2]) -> 
     say(
         unanswered == 0 && p99 <= PER_TRY + MARGIN,
         format!(
-            "no client hung: p99 {} of {} calls, the slowest {}, {unanswered} unanswered (asked directly, {hung} of {} calls hung)",
-            view::millis(p99),
+            "no client hung: p99 of all {} calls {}, the slowest {}, {unanswered} unanswered\n        (the same upstreams asked without the gateway: {hung} of {} calls hung)",
             through.len(),
+            view::millis(p99),
             view::millis(view::quantile(&through, 1.0)),
             direct.len(),
         ),

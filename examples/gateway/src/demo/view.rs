@@ -33,27 +33,39 @@ impl View {
         println!("   clients --> gateway --+--> breaker > bulkhead > deadline --> upstream A");
         println!("                         +--> breaker > bulkhead > deadline --> upstream B");
         println!();
-        println!(
-            "All of it over real sockets on this machine: {rate} calls a second to each upstream. A bulkhead admits {limit}"
-        );
-        println!(
-            "calls at a time, a deadline gives each {per_try:?}. Both upstreams misbehave on a script. Each line is a second:"
-        );
+        for line in [
+            format!(
+                "All of it over real sockets on this machine, {rate} calls a second to each upstream. A bulkhead admits"
+            ),
+            format!(
+                "{limit} calls at a time, a deadline gives each {per_try:?}. Both upstreams misbehave on a script."
+            ),
+            String::new(),
+            "Each row is a second. p50 and p99 are of the calls that went well.".to_owned(),
+            "  without it   the same upstreams asked without the gateway: what clients would have without it"
+                .to_owned(),
+            "  refused      by the open breaker, at once: 503 with a Retry-After; \"full\": by a full bulkhead"
+                .to_owned(),
+            "  cut          by the deadline: 504".to_owned(),
+            "  failed       while a breaker is open, these few are its probes: they find out when it may close"
+                .to_owned(),
+        ] {
+            println!("{line}");
+        }
         println!();
-        let head = format!(
-            "{:>5} | {:^37} | {:^23} | what the layers around A and B did",
-            "", "what clients get", "what upstreams give"
-        );
+        let head = format!("{:>4} | {:^33} | {:^17} | the layers around A and B", "", "what clients get", "without it");
         println!("{}", self.paint(head, BOLD));
         let names = format!(
-            "{:>5} | {:>5} {:>8} {:>7} {:>7} {:>6} | {:<11} {:<11} |",
+            "{:>4} | {:>4} {:>7} {:>6} {:>6} {:>6} | {:<8} {:<8} |",
             "time", "ok", "refused", "failed", "p50", "p99", "A", "B"
         );
         println!("{}", self.paint(names, BOLD));
     }
 
     pub(crate) fn caption(&self, at: Duration, text: &str) {
-        println!("{}", self.paint(format!("{:>4.1}s | {text}", at.as_secs_f64()), BOLD));
+        // Not rounded up: 6.96 comes before the row of second 7.
+        let tenths = (at.as_millis() + 1) / 100;
+        println!("{}", self.paint(format!("---- at {}.{}s: {text}", tenths / 10, tenths % 10), BOLD));
     }
 
     /// One second.
@@ -61,29 +73,30 @@ impl View {
         let count = |end| clients.iter().filter(|call| call.end == end).count();
         let (ok, refused) = (count(End::Ok), count(End::Refused));
         let failed = clients.len() - ok - refused;
-        let (p50, p99) = (quantile(clients, 0.5), quantile(clients, 0.99));
+        let well: Vec<Call> = clients.iter().filter(|call| call.end == End::Ok).copied().collect();
+        let quantile = |share| if well.is_empty() { "-".to_owned() } else { millis(quantile(&well, share)) };
         let tint = |n: usize, text: String, colour| if n > 0 { self.paint(text, colour) } else { text };
         let mut line = format!(
-            "{:>4.0}s | {} {} {} {:>7} {:>6} |",
+            "{:>3.0}s | {} {} {} {:>6} {:>6} |",
             at.as_secs_f64(),
-            tint(ok, format!("{ok:>5}"), GREEN),
-            tint(refused, format!("{refused:>8}"), YELLOW),
-            tint(failed, format!("{failed:>7}"), RED),
-            millis(p50),
-            millis(p99)
+            tint(ok, format!("{ok:>4}"), GREEN),
+            tint(refused, format!("{refused:>7}"), YELLOW),
+            tint(failed, format!("{failed:>6}"), RED),
+            quantile(0.5),
+            quantile(0.99)
         );
         for calls in given {
             let (text, fine) = health(calls);
-            let _ = write!(line, " {}", self.paint(format!("{text:<11}"), if fine { GREEN } else { RED }));
+            let _ = write!(line, " {}", self.paint(format!("{text:<8}"), if fine { GREEN } else { RED }));
         }
         let mut said = Vec::new();
         for (side, acts) in [Side::A, Side::B].into_iter().zip(acts) {
             let text = acts.to_string();
             if !text.is_empty() {
-                said.push(format!("{side}: {text}"));
+                said.push(format!("{side} {text}"));
             }
         }
-        let said = if said.is_empty() { self.paint("let all calls through", DIM) } else { said.join("; ") };
+        let said = if said.is_empty() { self.paint("all calls pass", DIM) } else { said.join("; ") };
         println!("{line} | {said}");
     }
 
@@ -116,12 +129,12 @@ fn health(calls: &[Call]) -> (String, bool) {
     let p50 = quantile(&ok, 0.5);
     match most {
         _ if calls.is_empty() => ("-".to_owned(), true),
-        Some(End::Ok) if p50 > Duration::from_millis(50) => (format!("slow {}", millis(p50)), false),
-        Some(End::Ok) => (format!("fine {}", millis(p50)), true),
-        Some(End::Hung) => ("no answer".to_owned(), false),
-        Some(End::Broken) => ("breaks off".to_owned(), false),
-        Some(End::Unreachable) => ("unreachable".to_owned(), false),
-        _ => ("error 500".to_owned(), false),
+        Some(End::Ok) if p50 > Duration::from_millis(50) => (format!("ok {}", millis(p50)), false),
+        Some(End::Ok) => (format!("ok {}", millis(p50)), true),
+        Some(End::Hung) => ("hangs".to_owned(), false),
+        Some(End::Broken) => ("breaks".to_owned(), false),
+        Some(End::Unreachable) => ("down".to_owned(), false),
+        _ => ("500".to_owned(), false),
     }
 }
 

@@ -85,6 +85,21 @@ fn a_wrong_field_is_named_with_its_value_and_what_is_allowed() {
             "`upstream.a.deadline.per_try` is 2s, allowed: less than `route.b.deadline.total`, 2s",
         ),
         ("[admin]", "drain_max = \"soon\"\n[admin]", "`soon` is not a duration, allowed: a number and a unit"),
+        (
+            "[route.a]",
+            "deadline = { per_try = 5 }\n[route.a]",
+            "5 is not a duration, allowed: a number and a unit, as in \"5s\"",
+        ),
+        ("[route.a]", "breaker = { window = \"10s\" }\n[route.a]", "{ time = \"10s\" } or { count = 100 }"),
+        ("[route.a]", "breaker = { window = 10 }\n[route.a]", "{ time = \"10s\" } or { count = 100 }"),
+        ("[route.a]", "breaker = 5\n[route.a]", "expected a table, or `false` to switch the layer off"),
+        ("[route.a]", "breaker = true\n[route.a]", "a layer that is not written has its defaults"),
+        ("upstream = \"a\"", "upstream = \"a\"\nbreaker = {}", "a breaker belongs to an upstream"),
+        (
+            "\"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"",
+            "\"127.0.0.1:7000\"\n[admin]\nlisten = \"127.0.0.1:7000\"",
+            "`admin.listen` is 127.0.0.1:7000, allowed: an address of its own; `server.listen` has this one",
+        ),
         ("[admin]", "max_conections = 1\n[admin]", "unknown field `max_conections`, expected one of"),
         ("[route.a]", "braker = {}\n[route.a]", "unknown field `braker`, expected one of"),
         ("[route.a]", "breaker = { min_cals = 1 }\n[route.a]", "unknown field `min_cals`, expected one of"),
@@ -111,6 +126,48 @@ fn all_wrong_values_are_said_at_once() {
 }
 
 #[test]
+fn all_unreadable_values_are_said_at_once_each_with_its_line() {
+    let text = FINE
+        .replace("[admin]", "drain_max = 5\nmax_conections = 1\n[admin]")
+        .replace("upstream = \"a\"", "upstream = 5\nbreaker = {}");
+    let error = wrong(&text);
+    for said in ["5 is not a duration", "`max_conections`", "expected a string", "a breaker belongs to an upstream"] {
+        assert_eq!(error.matches(said).count(), 1, "{said}: {error}");
+    }
+    assert_eq!(error.matches(".toml: ").count(), 4, "and nothing that follows from them: {error}");
+    assert_eq!(error.matches("at line").count(), 4, "{error}");
+}
+
+#[test]
+fn check_shows_every_chain_with_the_values_that_hold() {
+    let said = |text: &str| {
+        let output = check(text);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap())
+    };
+    let [text, warnings] = said(FINE);
+    for line in [
+        "is fine: 1 route, 1 upstream\n",
+        "route.a: / -> upstream.a\n  deadline  total=30s  read=grpc-timeout\n  bulkhead  limit=64\n",
+        "upstream.a: 127.0.0.1:9001, HTTP/1\n  breaker   failure_rate=0.5  hang_after=",
+        "window=10s  min_calls=20  open_for=5s  max_open=1m",
+        "  bulkhead  limit=64\n  deadline  emit=grpc-timeout\n",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    assert_eq!(warnings, "");
+
+    let off = FINE
+        .replace("[route.a]", "breaker = false\n[upstream.b]\naddress = \"[::1]:1\"\nbulkhead = false\n[route.a]")
+        .replace("upstream = \"a\"", "upstream = \"a\"\ndeadline = false");
+    let [text, warnings] = said(&off);
+    for line in ["1 route, 2 upstreams", "breaker   off\n", "bulkhead  off\n", "deadline  off\n"] {
+        assert_eq!(text.matches(line).count(), 1, "{line}: {text}");
+    }
+    assert!(warnings.contains("warning: no route leads to `upstream.b`"), "{warnings}");
+}
+
+#[test]
 fn a_file_that_is_not_there_is_named() {
     let output = binary().args(["run", "-c", "/nowhere/gateway.toml"]).output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
@@ -125,5 +182,8 @@ fn an_address_that_is_taken_is_named() {
     let output = binary().args(["run", "-c"]).arg(&path).output().unwrap();
     std::fs::remove_file(path).unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && error.contains(&format!("cannot listen on {address}")), "{error}");
+    assert!(
+        !output.status.success() && error.contains(&format!("cannot listen on {address} (`server.listen`)")),
+        "{error}"
+    );
 }

@@ -9,11 +9,21 @@ fn the_demo_shows_every_layer_at_work_and_says_so() {
     assert!(output.status.success(), "{text}");
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "no noise");
     assert!(!text.contains('\x1b'), "no colours in a file");
-    for said in
-        ["A answers 500", "B hangs", "breaker closed > ", "bulkhead refused", "deadline cut", "Verdict", "It held."]
-    {
+    for said in ["A answers 500", "B hangs", "A closed>", ", full ", "cut ", "Verdict", "It held."] {
         assert!(text.contains(said), "{said}: {text}");
     }
+    for line in text.lines() {
+        assert!(line.chars().count() <= 110, "{line}");
+    }
+    // Rows and what happens between them come in the order of their times.
+    let times: Vec<f64> = text
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("---- at ").or(line.trim_start().split_once("s | ").map(|_| line.trim_start()))
+        })
+        .filter_map(|line| line.split('s').next()?.parse().ok())
+        .collect();
+    assert!(times.len() > 12 && times.is_sorted(), "{times:?}: {text}");
     let seconds = text.lines().filter(|line| {
         let time = line.trim_start().split(' ').next().unwrap_or_default();
         time.ends_with('s') && !time.contains('.')

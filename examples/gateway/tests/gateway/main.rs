@@ -1,5 +1,6 @@
 //! The gateway as a process, on loopback.
 
+mod admin;
 mod configs;
 mod demo;
 mod drain;

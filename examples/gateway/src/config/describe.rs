@@ -1,0 +1,98 @@
+//! What a config comes to, defaults included.
+
+use super::{Config, Layer, prefix};
+use buttress::{
+    BreakerConfig, BulkheadConfig, DeadlineConfig, breaker::Window, core::config::format_duration, deadline::Headers,
+};
+use std::{cmp::Reverse, fmt, time::Duration};
+
+/// The chain of every route and upstream, layers outside in, with the values that hold.
+pub(crate) struct Chains<'a>(pub(super) &'a Config);
+
+impl fmt::Display for Chains<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // As requests are matched.
+        let mut routes: Vec<_> = self.0.route.iter().collect();
+        routes.sort_by_key(|(_, route)| Reverse(prefix(&route.prefix).len()));
+        for (name, route) in routes {
+            writeln!(f, "route.{name}: {} -> upstream.{}", route.prefix, route.upstream)?;
+            layer(f, "deadline", &route.deadline, deadline)?;
+            layer(f, "bulkhead", &route.bulkhead, bulkhead)?;
+        }
+        for (name, upstream) in &self.0.upstream {
+            let version = if upstream.http2 { "HTTP/2" } else { "HTTP/1" };
+            writeln!(f, "upstream.{name}: {}, {version}", upstream.address)?;
+            layer(f, "breaker", &upstream.breaker, breaker)?;
+            layer(f, "bulkhead", &upstream.bulkhead, bulkhead)?;
+            layer(f, "deadline", &upstream.deadline, deadline)?;
+        }
+        Ok(())
+    }
+}
+
+type Values = Vec<(&'static str, Option<String>)>;
+
+fn layer<C>(f: &mut fmt::Formatter<'_>, name: &str, layer: &Layer<C>, values: fn(&C) -> Values) -> fmt::Result {
+    write!(f, "  {name:8}")?;
+    if !layer.on {
+        return writeln!(f, "  off");
+    }
+    let values: Values = values(&layer.config).into_iter().filter(|(_, value)| value.is_some()).collect();
+    if values.is_empty() {
+        write!(f, "  bounds nothing of its own")?;
+    }
+    for (name, value) in values {
+        write!(f, "  {name}={}", value.unwrap_or_default())?;
+    }
+    writeln!(f)
+}
+
+fn span(duration: Option<Duration>) -> Option<String> {
+    duration.map(format_duration)
+}
+
+fn deadline(config: &DeadlineConfig) -> Values {
+    let headers = |headers: &Option<Headers>| {
+        let headers = headers.as_ref()?;
+        let grpc = headers.grpc_timeout.then_some("grpc-timeout");
+        Some(grpc.into_iter().chain(headers.header.as_deref()).collect::<Vec<_>>().join(","))
+    };
+    vec![
+        ("total", span(config.total)),
+        ("per_try", span(config.per_try)),
+        ("idle", span(config.idle)),
+        ("absolute", span(config.absolute)),
+        ("read", headers(&config.read)),
+        ("emit", headers(&config.emit)),
+    ]
+}
+
+fn bulkhead(config: &BulkheadConfig) -> Values {
+    let queue = (config.max_queue > 0).then_some(config);
+    vec![
+        ("limit", Some(config.limit.to_string())),
+        ("max_queue", queue.map(|config| config.max_queue.to_string())),
+        ("max_wait", queue.map(|config| format_duration(config.max_wait))),
+    ]
+}
+
+fn breaker(config: &BreakerConfig) -> Values {
+    let window = match config.window {
+        Window::Time(length) => format_duration(length),
+        Window::Count(1) => "1 call".to_owned(),
+        Window::Count(calls) => format!("{calls} calls"),
+        other => format!("{other:?}"),
+    };
+    vec![
+        ("failure_rate", config.failure_rate.map(|rate| rate.to_string())),
+        ("consecutive", config.consecutive.map(|failures| failures.to_string())),
+        ("slow_rate", config.slow_rate.map(|rate| rate.to_string())),
+        ("slow_after", span(config.slow_after)),
+        ("hang_after", span(Some(config.effective_hang_after()))),
+        ("window", Some(window)),
+        ("min_calls", Some(config.min_calls.to_string())),
+        ("open_for", span(Some(config.open_for))),
+        ("max_open", span(Some(config.max_open))),
+        ("probes", Some(config.probes.to_string())),
+    ]
+}
