@@ -8,7 +8,17 @@ use buttress_sim::eventually;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
-use std::net::SocketAddr;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpSocket, TcpStream},
@@ -102,6 +112,39 @@ async fn an_upstream_that_switches_protocols_unasked_is_a_502_and_has_failed() {
     let status = gateway.status().await;
     let breaker = &status["layers"]["upstream.u.breaker"];
     assert_eq!((&breaker["failures"], &breaker["in_flight"]), (&2.into(), &0.into()), "{breaker:#}");
+}
+
+#[tokio::test]
+async fn a_request_that_was_waiting_for_a_connection_that_closes_is_not_tried_again_behind_our_back() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gateway = Gateway::before(listener.local_addr().unwrap(), "http2 = true\nbreaker = { consecutive = 100 }");
+    let ask = || {
+        tokio::spawn(call(Request::get(format!("http://{}/", gateway.address)).body(Full::default()).unwrap(), false))
+    };
+    let mut answers = vec![ask()];
+    let (stream, _) = listener.accept().await.unwrap();
+    let asked = Arc::new(AtomicU32::new(0));
+    let count = asked.clone();
+    let service = service_fn(move |_: Request<Incoming>| {
+        count.fetch_add(1, Relaxed);
+        std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>()
+    });
+    // One call at a time: the others wait in the gateway for their turn on this connection.
+    let mut http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    let serving = tokio::spawn(http2.max_concurrent_streams(1).serve_connection(TokioIo::new(stream), service));
+    eventually("the first call is there", || asked.load(Relaxed) == 1).await;
+    answers.extend([ask(), ask(), ask()]);
+    while gateway.status().await["layers"]["upstream.u.bulkhead"]["in_flight"] != 4 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    serving.abort();
+    let again = async { listener.accept().await.unwrap() };
+    tokio::select! {
+        _ = again => panic!("a call that has failed once was made again"),
+        () = async { for answer in &mut answers { assert_eq!(answer.await.unwrap().status(), 502); } } => {}
+    }
+    assert_eq!(asked.load(Relaxed), 1);
 }
 
 #[tokio::test]
