@@ -178,7 +178,7 @@ impl Shared {
     }
 
     fn ended(&self, what: &'static str, reason: Reason) -> Rejection {
-        tracing::debug!(layer = LAYER, reason = reason.as_str(), "{what}");
+        tracing::debug!(target: "buttress::deadline", layer = LAYER, reason = reason.as_str(), "{what}");
         Rejection::new(reason, LAYER)
     }
 }
