@@ -42,13 +42,10 @@ impl View {
             ),
             String::new(),
             "Each row is a second. p50 and p99 are of the calls that went well.".to_owned(),
-            "  without it   the same upstreams asked without the gateway: what clients would have without it"
-                .to_owned(),
-            "  refused      by the open breaker, at once: 503 with a Retry-After; \"full\": by a full bulkhead"
-                .to_owned(),
-            "  cut          by the deadline: 504".to_owned(),
-            "  failed       while a breaker is open, these few are its probes: they find out when it may close"
-                .to_owned(),
+            "  refused      at once, with a 503: by the open breaker, or (\"full\") by a full bulkhead".to_owned(),
+            "  failed       500, 502 or 504; while a breaker is open, these few are its probes: it asks whether to close".to_owned(),
+            "  cut          by the deadline: a 504, one of the failed".to_owned(),
+            "  without it   the same upstreams asked without the gateway".to_owned(),
         ] {
             println!("{line}");
         }

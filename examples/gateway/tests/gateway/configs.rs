@@ -178,12 +178,14 @@ fn a_file_that_is_not_there_is_named() {
 fn an_address_that_is_taken_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let path = config_file(&FINE.replacen("127.0.0.1:0", &address.to_string(), 1));
-    let output = binary().args(["run", "-c"]).arg(&path).output().unwrap();
-    std::fs::remove_file(path).unwrap();
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        !output.status.success() && error.contains(&format!("cannot listen on {address} (`server.listen`)")),
-        "{error}"
-    );
+    for field in ["server", "admin"] {
+        let text = FINE
+            .replace(&format!("[{field}]\nlisten = \"127.0.0.1:0\""), &format!("[{field}]\nlisten = \"{address}\""));
+        let path = config_file(&text);
+        let output = binary().args(["run", "-c"]).arg(&path).output().unwrap();
+        std::fs::remove_file(path).unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        let said = format!("cannot listen on {address} (`{field}.listen`)");
+        assert!(!output.status.success() && error.contains(&said), "{error}");
+    }
 }
