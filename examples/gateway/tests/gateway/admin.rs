@@ -1,7 +1,11 @@
 //! The admin pages, and layers that are switched off.
 
-use crate::process::{Gateway, get};
+use crate::process::{Gateway, binary, config_file, get, one};
 use serde_json::json;
+use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+};
 
 #[tokio::test]
 async fn a_layer_that_is_switched_off_refuses_nothing_and_status_says_so() {
@@ -35,4 +39,25 @@ async fn pages_end_with_a_newline_and_status_says_no_name_twice() {
     let status = gateway.status().await;
     assert!(status["layers"]["upstream.u.breaker"]["kind"] == "breaker");
     assert!(status["layers"]["upstream.u.breaker"].get("name").is_none(), "{status}");
+}
+
+#[tokio::test]
+async fn log_lines_say_which_upstream() {
+    let listen = "listen = \"127.0.0.1:0\"";
+    let tables = one("127.0.0.1:1".parse().unwrap(), "breaker = { min_calls = 3 }", "");
+    let path = config_file(&format!("[server]\n{listen}\n[admin]\n{listen}\n{tables}"));
+    let mut gateway = binary();
+    gateway.args(["run", "-c"]).arg(&path).env_remove("RUST_LOG").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = gateway.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let address = line.trim().rsplit("http://").next().unwrap().parse().unwrap();
+    for _ in 0..5 {
+        get(address, "/").await;
+    }
+    child.kill().unwrap();
+    let output = child.wait_with_output().unwrap();
+    std::fs::remove_file(path).unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(log.contains("circuit opened name=\"upstream.u\""), "{log}");
 }
