@@ -4,7 +4,7 @@ use crate::{
     process::{Gateway, call, get, header, one},
     raw::Upstream,
 };
-use buttress_sim::eventually;
+use buttress_sim::{BOUND, eventually};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
@@ -207,9 +207,12 @@ async fn waits_for_its_turn(upstream_lines: &str, route_lines: &str, layer: &str
     let (first, (mut held, _)) = (ask(), upstream.accept().await.unwrap());
     crate::raw::until(&mut held, "\r\n\r\n").await;
     let second = ask();
-    while gateway.status().await["layers"][layer]["queued"] != 1 {
-        tokio::task::yield_now().await;
-    }
+    let queued = async {
+        while gateway.status().await["layers"][layer]["queued"] != 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(BOUND, queued).await.expect("the second call waits");
     assert_eq!(get(address, "/").await.status(), 503, "the queue is full");
     let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
     held.write_all(answer).await.unwrap();
