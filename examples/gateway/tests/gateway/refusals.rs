@@ -134,9 +134,13 @@ async fn a_request_that_was_waiting_for_a_connection_that_closes_is_not_tried_ag
     let serving = tokio::spawn(http2.max_concurrent_streams(1).serve_connection(TokioIo::new(stream), service));
     eventually("the first call is there", || asked.load(Relaxed) == 1).await;
     answers.extend([ask(), ask(), ask()]);
-    while gateway.status().await["layers"]["upstream.u.bulkhead"]["in_flight"] != 4 {
-        tokio::task::yield_now().await;
-    }
+    let under_way = async {
+        while gateway.status().await["layers"]["upstream.u.bulkhead"]["in_flight"] != 4 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), under_way).await.expect("all four hold a permit");
+    // From there to hyper's queue nothing can be seen from outside. Too short a wait would show less, and fail nothing.
     tokio::time::sleep(Duration::from_millis(50)).await;
     serving.abort();
     let again = async { listener.accept().await.unwrap() };
