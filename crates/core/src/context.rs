@@ -75,6 +75,9 @@ pub struct Context {
     pub priority: Priority,
     /// How often it was sent before: 0 is the first attempt.
     pub attempt: u32,
+    /// Where the request's body stands, if it comes from somebody else.
+    #[cfg(feature = "http")]
+    pub upload: Option<crate::http::Upload>,
     /// The endpoints that earlier attempts were sent to, by their number in the balancer.
     pub tried: Vec<u32>,
 }

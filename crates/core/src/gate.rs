@@ -238,19 +238,28 @@ pin_project! {
         permit: Option<G>,
         call: Option<K>,
         rejection: Option<Rejection>,
-        pending: bool,
+        // What the permit was told last.
+        wait: Wait,
     }
+}
+
+/// Whom a call waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    Not,
+    Service,
+    Client,
 }
 
 impl<F, G, K> GateFuture<F, G, K> {
     #[inline]
     pub(crate) fn admitted(inner: F, permit: G, call: K) -> Self {
-        Self { inner: Some(inner), permit: Some(permit), call: Some(call), rejection: None, pending: false }
+        Self { inner: Some(inner), permit: Some(permit), call: Some(call), rejection: None, wait: Wait::Not }
     }
 
     #[inline]
     pub(crate) fn refused(rejection: Rejection, call: K) -> Self {
-        Self { inner: None, permit: None, call: Some(call), rejection: Some(rejection), pending: false }
+        Self { inner: None, permit: None, call: Some(call), rejection: Some(rejection), wait: Wait::Not }
     }
 }
 
@@ -283,9 +292,17 @@ where
             Poll::Ready(Ok(res)) => Ok(res),
             Poll::Ready(Err(error)) => Err(&*error),
             Poll::Pending => {
-                if !*this.pending {
-                    *this.pending = true;
-                    this.permit.as_mut().expect(DONE).pending();
+                let permit = this.permit.as_mut().expect(DONE);
+                match this.call.as_ref().expect(DONE).waits_for_client(cx) {
+                    true if *this.wait != Wait::Client => {
+                        *this.wait = Wait::Client;
+                        permit.pause();
+                    }
+                    false if *this.wait != Wait::Service => {
+                        *this.wait = Wait::Service;
+                        permit.pending();
+                    }
+                    _ => {}
                 }
                 return Poll::Pending;
             }

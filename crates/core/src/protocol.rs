@@ -97,6 +97,14 @@ pub trait Call<Res, Err>: Sized {
     /// Judges a result: an error, a value, a response head.
     fn judge(&self, result: Result<&Res, &Err>) -> Verdict;
 
+    /// Whether the call, which is not ready, waits for its own client to send the rest of the request. If that may still
+    /// change, the task of `cx` is woken when it does.
+    #[inline]
+    fn waits_for_client(&self, cx: &std::task::Context<'_>) -> bool {
+        let _ = cx;
+        false
+    }
+
     /// Answers in place of the service.
     fn answer<G: Settle, T: Cut>(self, answer: Self::Answer) -> Self::Response<G, T>;
 

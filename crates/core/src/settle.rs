@@ -9,13 +9,20 @@ use crate::{Outcome, Pushback};
 /// | hook | when |
 /// |---|---|
 /// | [`pending`](Self::pending) | somebody waits for the answer: from here on the call takes time |
+/// | [`pause`](Self::pause) | the call waits for its own client: what passes now is not the service's time |
 /// | [`head`](Self::head) | nobody does any more: its latency ends with the response head. (gRPC: whoever asks for the first message waits again) |
 /// | [`conclude`](Self::conclude) | its outcome is known |
 /// | `Drop` | its real end: whatever is held is given back |
 pub trait Settle: Send + 'static {
-    /// The call was not ready when it was asked. May come more than once, and again after a [`head`](Self::head).
+    /// The call was not ready when it was asked. May come more than once, and again after a [`pause`](Self::pause) or a
+    /// [`head`](Self::head).
     #[inline]
     fn pending(&mut self) {}
+
+    /// The call waits for the rest of its request, which its client has not sent. [`pending`](Self::pending) comes when it has the
+    /// word again.
+    #[inline]
+    fn pause(&mut self) {}
 
     /// The call's latency ends here; its body goes on. May come more than once: the first one after a
     /// [`pending`](Self::pending) counts.
@@ -71,6 +78,11 @@ impl<A: Settle, B: Settle> Settle for (A, B) {
     fn pending(&mut self) {
         self.0.pending();
         self.1.pending();
+    }
+    #[inline]
+    fn pause(&mut self) {
+        self.0.pause();
+        self.1.pause();
     }
     #[inline]
     fn head(&mut self) {

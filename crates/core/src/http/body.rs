@@ -135,11 +135,16 @@ impl<G: Settle, M, C: Classify> Tie<G, HttpCall<M, C>> {
 
     /// Somebody asked for a frame, and there was none.
     #[inline]
-    fn wait(&mut self) {
+    fn wait(&mut self, cx: &Context<'_>) {
         if self.is_waiting()
             && let Some(guard) = &mut self.guard
         {
-            guard.pending();
+            // The first message of an answer may need more of the request.
+            let upload = self.call.upload.as_ref();
+            match upload.is_some_and(|upload| upload.waits(cx)) {
+                true => guard.pause(),
+                false => guard.pending(),
+            }
         }
     }
 
@@ -171,7 +176,8 @@ impl<G: Settle, M, C: Classify> Tie<G, HttpCall<M, C>> {
             Some(Err(error)) => {
                 // A boxed error may be a cut of a layer further in, and say that the client chose it.
                 let boxed = (error as &dyn std::any::Any).downcast_ref::<BoxError>();
-                self.settle(boxed.map_or(Outcome::Failure, |error| super::error_outcome(&**error)), None);
+                let outcome = boxed.map_or(Outcome::Failure, |error| super::error_outcome(&**error));
+                self.settle(self.call.excused(outcome), None);
             }
         }
     }
@@ -248,7 +254,7 @@ where
         let mut cut = None;
         let polled = or_fail(&mut this.tie.guard, || body.as_mut().poll_piece(cx, &mut cut));
         let Poll::Ready(frame) = polled else {
-            this.tie.wait();
+            this.tie.wait(cx);
             return Poll::Pending;
         };
         if let Some(rejection) = cut {

@@ -11,6 +11,7 @@ mod refuse;
 #[cfg(all(test, not(buttress_loom)))]
 mod tests;
 mod tunnel;
+mod upload;
 
 use crate::{
     Call, Context, Cut, Outcome, Protocol, Pushback, Rejection, Settle, Verdict, protocol::sealed::Sealed,
@@ -26,6 +27,7 @@ pub use body::{CutBody, ResponseBody, Tracked, Uncut};
 pub use outcome::{Classify, Head, RequestBodyError, Table, error_outcome, parse_retry_after};
 pub use refuse::{Ask, Fail, Gateway, Refuse, Render, Reply};
 pub use tunnel::Tunnel;
+pub use upload::{Upload, UploadBody, UploadLayer, Uploads};
 
 /// Refusals become responses: for servers, whatever their error type, and for generated tonic clients.
 pub type HttpServer<C = Table> = Http<Reply, C>;
@@ -89,11 +91,13 @@ impl<M, C> Http<M, C> {
 }
 
 /// A call of [`Http`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct HttpCall<M, C> {
     mode: M,
     classify: C,
     asked: Asked,
+    /// The request's body, if it comes from somebody else.
+    upload: Option<Upload>,
 }
 
 /// [`Ask`] in one byte: a call moves from hand to hand, and five bytes written one by one are waited for when they are moved as
@@ -154,18 +158,24 @@ impl<M: Clone, C: Clone, B> Protocol<Request<B>> for Http<M, C> {
     fn start(&self, req: &Request<B>) -> Self::Call {
         // gRPC is always POST: every other method saves the look-up, once per layer.
         let grpc = req.method() == Method::POST && is_grpc(req.headers());
+        let context = Context::of(req.extensions());
         let ask = Ask {
             grpc,
             head: req.method() == Method::HEAD,
             connect: req.method() == Method::CONNECT,
             json: false,
-            short: match Context::of(req.extensions()).and_then(|context| context.deadline) {
+            short: match context.and_then(|context| context.deadline) {
                 Some(deadline) => deadline.by_client,
                 // Nobody has compared it with a deadline of ours: DEADLINE_EXCEEDED may well be the client's own wish.
                 None => grpc && req.headers().contains_key("grpc-timeout"),
             },
         };
-        HttpCall { mode: self.mode.clone(), classify: self.classify.clone(), asked: Asked::new(ask) }
+        HttpCall {
+            mode: self.mode.clone(),
+            classify: self.classify.clone(),
+            asked: Asked::new(ask),
+            upload: context.and_then(|context| context.upload.clone()),
+        }
     }
 
     #[inline]
@@ -217,7 +227,24 @@ impl<M, C: Classify> HttpCall<M, C> {
 
     #[inline]
     fn classified(&self, status: StatusCode, headers: &HeaderMap, by_table: Outcome) -> Outcome {
-        self.classify.outcome(&Head { grpc: self.is_grpc(), status, headers }, by_table)
+        self.excused(self.classify.outcome(&Head { grpc: self.is_grpc(), status, headers }, by_table))
+    }
+
+    /// A failure that follows from what the client did to its own request body is none of the service's.
+    #[inline]
+    fn excused(&self, outcome: Outcome) -> Outcome {
+        match &self.upload {
+            Some(upload) if outcome == Outcome::Failure && upload.has_failed() => Outcome::Ignored,
+            _ => outcome,
+        }
+    }
+
+    fn judge_error<Err>(&self, error: &Err) -> Verdict
+    where
+        M: Refuse<Err>,
+    {
+        let verdict = self.mode.judge(error);
+        Verdict { outcome: self.excused(verdict.outcome), ..verdict }
     }
 
     /// The verdict of gRPC trailers, or of a body that ended without any.
@@ -255,8 +282,13 @@ where
                 let ended = res.body().is_end_stream() || self.is_bodiless(res.status());
                 self.judge_head(res.status(), res.headers(), res.extensions(), ended)
             }
-            Err(error) => self.mode.judge(error),
+            Err(error) => self.judge_error(error),
         }
+    }
+
+    #[inline]
+    fn waits_for_client(&self, cx: &std::task::Context<'_>) -> bool {
+        self.upload.as_ref().is_some_and(|upload| upload.waits(cx))
     }
 
     fn answer<G: Settle, T: Cut>(self, answer: Response<Bytes>) -> Self::Response<G, T> {
@@ -273,7 +305,7 @@ where
             _ if guard.is_none() => Tie::settled(self),
             Ok(res) => self.hold(res, guard),
             Err(error) => {
-                let verdict = self.mode.judge(error);
+                let verdict = self.judge_error(error);
                 settle_in_place(guard, verdict.outcome, verdict.pushback);
                 Tie::settled(self)
             }
