@@ -22,6 +22,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod abandon;
+#[cfg(feature = "tokio")]
+mod budget;
 mod clock;
 pub mod config;
 mod context;
@@ -47,6 +49,8 @@ mod wakers;
 pub mod window;
 
 pub use abandon::{abandon, abandoned};
+#[cfg(feature = "tokio")]
+pub use budget::{Budget, BudgetConfig, BudgetSnapshot, Denied, Token};
 #[cfg(feature = "tokio")]
 pub use clock::TokioClock;
 pub use clock::{Clock, Origin};

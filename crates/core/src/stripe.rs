@@ -98,7 +98,7 @@ impl<T: fmt::Debug> fmt::Debug for Lease<T> {
 
 /// A small number per thread, in the order in which threads first ask.
 #[inline]
-fn thread_number() -> usize {
+pub(crate) fn thread_number() -> usize {
     thread_local!(static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) });
     NUMBER.with(|number| match number.get() {
         usize::MAX => {

@@ -1,0 +1,160 @@
+//! The tokens of a budget: integers in atomics, time as a number. Nothing is checked in one step and taken in another.
+
+use crate::sync::{
+    AtomicU32, AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
+};
+
+/// One token, in the unit that everything is counted in: every ratio of six digits is exact.
+pub(super) const TOKEN: u64 = 1_000_000;
+/// No cap on concurrent ones.
+pub(super) const UNCAPPED: u32 = u32::MAX;
+/// The balance is kept as of a tick of 2^24 ns (17 ms), so that both fit into one word.
+const TICK_BITS: u32 = 24;
+
+/// What calls read and an update writes.
+pub(super) struct Terms {
+    /// What one deposit brings.
+    pub(super) deposit: AtomicU64,
+    pub(super) capacity: AtomicU64,
+    /// Over how many nanoseconds deposits fade.
+    pub(super) window: AtomicU64,
+    /// Nanoseconds between two tokens of the floor; 0: there is no floor.
+    pub(super) floor_interval: AtomicU64,
+    pub(super) max_concurrent: AtomicU32,
+}
+
+pub(super) struct Ledger {
+    /// Apart from what deposits write, for they read it every time.
+    pub(super) terms: Terms,
+    /// Deposits since somebody last withdrew, a word per stripe.
+    fresh: Box<[Fresh]>,
+    books: Books,
+}
+
+#[repr(align(128))]
+struct Fresh(AtomicU64);
+
+/// The words of the cold path.
+#[repr(align(128))]
+struct Books {
+    /// `[ tick 32 | balance 32 ]`: the balance as of a tick. Ticks wrap after 2 years.
+    account: AtomicU64,
+    /// When the floor's tokens so far are paid for (the theoretical arrival time of a GCRA, ITU-T I.371).
+    floor: AtomicU64,
+    in_flight: AtomicU32,
+}
+
+impl Ledger {
+    pub(super) fn new(terms: Terms, stripes: usize) -> Self {
+        let fresh = (0..stripes.max(1).next_power_of_two()).map(|_| Fresh(AtomicU64::new(0))).collect();
+        let books = Books { account: AtomicU64::new(0), floor: AtomicU64::new(0), in_flight: AtomicU32::new(0) };
+        Self { terms, fresh, books }
+    }
+
+    /// The hot path: one read of a word that nobody writes, one addition to a word of this stripe.
+    #[inline]
+    pub(super) fn deposit(&self, stripe: usize) {
+        let amount = self.terms.deposit.load(Relaxed);
+        self.fresh[stripe & (self.fresh.len() - 1)].0.fetch_add(amount, Relaxed);
+    }
+
+    /// Takes a token as of `nanos`, from the deposits or else from the floor.
+    pub(super) fn take(&self, nanos: u64) -> bool {
+        self.take_deposited(nanos) || self.take_floor(nanos)
+    }
+
+    /// What could be withdrawn at `nanos`, the floor apart. Changes nothing.
+    pub(super) fn balance(&self, nanos: u64) -> u64 {
+        let fresh = self.fresh.iter().map(|stripe| stripe.0.load(Relaxed)).fold(0, u64::saturating_add);
+        self.settled(self.books.account.load(Relaxed), fresh, tick(nanos)).1
+    }
+
+    /// Tokens of all deposits that no withdrawal has looked at, moved into this caller's hand.
+    fn collect(&self) -> u64 {
+        let mut sum = 0_u64;
+        for stripe in &self.fresh {
+            // A stripe without deposits is only read: other threads may be writing beside it.
+            if stripe.0.load(Relaxed) != 0 {
+                sum = sum.saturating_add(stripe.0.swap(0, Relaxed));
+            }
+        }
+        sum
+    }
+
+    /// The one step in which deposits are booked, faded and taken from: what it does not take stays in the account.
+    fn take_deposited(&self, nanos: u64) -> bool {
+        let fresh = self.collect();
+        let mut account = self.books.account.load(Relaxed);
+        loop {
+            let (tick, balance) = self.settled(account, fresh, tick(nanos));
+            let taken = balance >= TOKEN;
+            let left = if taken { balance - TOKEN } else { balance };
+            let next = u64::from(tick) << 32 | left;
+            if next == account {
+                return taken;
+            }
+            match self.books.account.compare_exchange_weak(account, next, Relaxed, Relaxed) {
+                Ok(_) => return taken,
+                Err(seen) => account = seen,
+            }
+        }
+    }
+
+    /// The account at `now`: what was there fades as e^-x does; what came since is taken to have come evenly, so of it
+    /// (1 - e^-x) / x is left.
+    fn settled(&self, account: u64, fresh: u64, now: u32) -> (u32, u64) {
+        let (then, balance) = ((account >> 32) as u32, account & u64::from(u32::MAX));
+        let elapsed = now.wrapping_sub(then);
+        // Somebody with a later clock was here first: no time has passed.
+        let (now, elapsed) = if elapsed > u32::MAX / 2 { (then, 0) } else { (now, elapsed) };
+        let capacity = self.terms.capacity.load(Relaxed);
+        if elapsed == 0 {
+            return (now, balance.saturating_add(fresh).min(capacity));
+        }
+        let x = (u64::from(elapsed) << TICK_BITS) as f64 / self.terms.window.load(Relaxed).max(1) as f64;
+        let faded = (-x).exp();
+        let left = balance as f64 * faded + fresh as f64 * (1.0 - faded) / x;
+        (now, (left as u64).min(capacity))
+    }
+
+    fn take_floor(&self, nanos: u64) -> bool {
+        let interval = self.terms.floor_interval.load(Relaxed);
+        if interval == 0 {
+            return false;
+        }
+        // A second's worth may be taken at once, and at least one.
+        let tolerance = 1_000_000_000_u64.saturating_sub(interval);
+        let grant = |paid: u64| {
+            let due = paid.max(nanos);
+            (due - nanos <= tolerance).then(|| due.saturating_add(interval))
+        };
+        self.books.floor.fetch_update(Relaxed, Relaxed, grant).is_ok()
+    }
+
+    /// A place among the concurrent ones.
+    pub(super) fn enter(&self) -> bool {
+        let max = self.terms.max_concurrent.load(Relaxed);
+        let one_more = |now: u32| (now < max).then(|| now + 1);
+        self.books.in_flight.fetch_update(AcqRel, Acquire, one_more).is_ok()
+    }
+
+    /// A place, cap or no cap.
+    pub(super) fn enter_anyway(&self) {
+        self.books.in_flight.fetch_add(1, AcqRel);
+    }
+
+    /// Gives it back.
+    pub(super) fn leave(&self) {
+        self.books.in_flight.fetch_sub(1, Release);
+    }
+
+    pub(super) fn in_flight(&self) -> u32 {
+        self.books.in_flight.load(Acquire)
+    }
+}
+
+/// The lower 32 bits: ticks wrap, and are compared so.
+fn tick(nanos: u64) -> u32 {
+    (nanos >> TICK_BITS) as u32
+}
