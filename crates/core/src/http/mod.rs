@@ -8,9 +8,11 @@
 mod body;
 mod outcome;
 mod refuse;
+mod replay;
 #[cfg(all(test, not(buttress_loom)))]
 mod tests;
 mod tunnel;
+mod unsent;
 mod upload;
 
 use crate::{
@@ -26,7 +28,9 @@ use std::num::NonZeroU8;
 pub use body::{CutBody, ResponseBody, Tracked, Uncut};
 pub use outcome::{Classify, Head, RequestBodyError, Table, error_outcome, parse_retry_after};
 pub use refuse::{Ask, Fail, Gateway, Refuse, Render, Reply};
+pub use replay::{KeptRequest, ReplayBody};
 pub use tunnel::Tunnel;
+pub use unsent::{Unsent, is_unsent};
 pub use upload::{Upload, UploadBody, UploadLayer, Uploads};
 
 /// Refusals become responses: for servers, whatever their error type, and for generated tonic clients.
