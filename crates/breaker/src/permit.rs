@@ -4,7 +4,8 @@ use std::{fmt, sync::Arc};
 
 /// A call that the breaker let in, until its end.
 ///
-/// Its latency is counted from the first [`pending`](Settle::pending) to [`head`](Settle::head), or else to its end.
+/// Its latency is counted from the first [`pending`](Settle::pending) to [`head`](Settle::head), or else to its end, without the
+/// time in which it is [paused](Settle::pause).
 /// Dropped without an outcome it means: a panic, or in flight for `hang_after` and no head yet: a failure; else nothing.
 #[must_use = "dropped at once, the call counts as given up"]
 pub struct BreakerPermit {
@@ -21,6 +22,11 @@ impl BreakerPermit {
     /// [`Settle::pending`] by another clock.
     pub fn pending_at(&mut self, clock: &impl Clock) {
         self.lease.pending(&mut self.ticket, self.lease.stripe(), clock);
+    }
+
+    /// [`Settle::pause`] by another clock.
+    pub fn pause_at(&mut self, clock: &impl Clock) {
+        self.lease.pause(&mut self.ticket, self.lease.stripe(), clock);
     }
 
     /// [`Settle::head`] by another clock.
@@ -51,6 +57,10 @@ impl BreakerPermit {
 impl Settle for BreakerPermit {
     fn pending(&mut self) {
         self.pending_at(&TokioClock);
+    }
+
+    fn pause(&mut self) {
+        self.pause_at(&TokioClock);
     }
 
     #[inline]

@@ -1,10 +1,11 @@
 use crate::{
+    client::Client,
     future::has_fired,
-    policy::{Force, Limit, Plan, SharedLease},
+    policy::{Force, Limit, Plan, SharedLease, idle_reason},
     watch::{Reader, Watch},
 };
 use buttress_core::{
-    BoxError, Clock, Cut, Reason, Rejection, TokioClock,
+    BoxError, Clock, Cut, Rejection, TokioClock,
     http::{CutBody, ResponseBody},
 };
 use bytes::Bytes;
@@ -29,12 +30,13 @@ const SMALL: u64 = 64 * 1024;
 pub struct Cutoff {
     plan: Plan,
     lease: SharedLease,
+    client: Option<Box<Client>>,
 }
 
 impl Cutoff {
     #[inline]
-    pub(crate) fn new(plan: Plan, lease: SharedLease) -> Self {
-        Self { plan, lease }
+    pub(crate) fn new(plan: Plan, lease: SharedLease, client: Option<Box<Client>>) -> Self {
+        Self { plan, lease, client }
     }
 }
 
@@ -52,7 +54,7 @@ impl Cut for Cutoff {
 
     #[inline]
     fn cover<B: ResponseBody>(self, body: B) -> Covered<B> {
-        let Self { plan, lease } = self;
+        let Self { plan, lease, client } = self;
         let (idle, absolute) = (lease.idle.get(), lease.absolute.get());
         let is_unbound = plan.limit == Limit::Never && idle.is_none() && absolute.is_none();
         if is_unbound || plan.force == Force::Off || body.is_end_stream() {
@@ -62,11 +64,11 @@ impl Cut for Cutoff {
             && let Ok(runtime) = Handle::try_current()
         {
             let now = TokioClock.now();
-            let watch = Watch { at: end_of(plan.limit, absolute, now), idle, plan, lease };
+            let watch = Watch { at: end_of(plan.limit, absolute, now), idle, plan, lease, client };
             return Covered { kind: Kind::Watched { reader: Reader::spawn(Box::pin(body), watch, now, &runtime) } };
         }
         let bounds =
-            Inline { plan, idle, absolute, end: None, timer: None, is_idle_next: false, is_stale: true, lease };
+            Inline { plan, idle, absolute, end: None, timer: None, is_idle_next: false, is_stale: true, lease, client };
         Covered { kind: Kind::Inline { inline: Some((Box::pin(body), bounds)) } }
     }
 }
@@ -115,6 +117,7 @@ struct Inline {
     /// There was progress since the timer was set.
     is_stale: bool,
     lease: SharedLease,
+    client: Option<Box<Client>>,
 }
 
 impl Inline {
@@ -149,7 +152,9 @@ impl Inline {
             return Poll::Pending;
         }
         if self.plan.force == Force::End {
-            let reason = if self.is_idle_next { Reason::DeadlinePassed } else { self.plan.reason() };
+            let client = self.client.as_deref();
+            let reason =
+                if self.is_idle_next { idle_reason(client, self.end) } else { self.plan.reason(client, self.end) };
             return Poll::Ready(self.lease.cut(reason, self.is_idle_next));
         }
         self.lease.observe();
@@ -166,8 +171,8 @@ impl Inline {
             return Kind::Inline { inline: Some((body, self)) };
         };
         let at = end_of(self.plan.limit, self.absolute.take(), now);
-        let Self { plan, idle, lease, .. } = self;
-        Kind::Watched { reader: Reader::spawn(body, Watch { at, idle, plan, lease }, now, &runtime) }
+        let Self { plan, idle, lease, client, .. } = self;
+        Kind::Watched { reader: Reader::spawn(body, Watch { at, idle, plan, lease, client }, now, &runtime) }
     }
 }
 

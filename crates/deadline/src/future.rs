@@ -1,5 +1,6 @@
 use crate::{
     body::Cutoff,
+    client::Client,
     policy::{Force, Limit, Plan, SharedLease},
 };
 use buttress_core::{Call, Rejection, abandon};
@@ -23,6 +24,8 @@ pin_project! {
         call: Option<K>,
         // Goes on with the body.
         lease: Option<SharedLease>,
+        // Whom it may wait for.
+        client: Option<Box<Client>>,
     }
 }
 
@@ -37,8 +40,8 @@ pin_project! {
 
 impl<F, K> DeadlineFuture<F, K> {
     #[inline]
-    pub(crate) fn running(inner: F, plan: Plan, call: K, lease: SharedLease) -> Self {
-        Self { state: State::Running { inner }, timer: None, plan, call: Some(call), lease: Some(lease) }
+    pub(crate) fn running(inner: F, plan: Plan, call: K, lease: SharedLease, client: Option<Box<Client>>) -> Self {
+        Self { state: State::Running { inner }, timer: None, plan, call: Some(call), lease: Some(lease), client }
     }
 
     #[cold]
@@ -49,6 +52,7 @@ impl<F, K> DeadlineFuture<F, K> {
             plan: Plan::never(Force::Off),
             call: Some(call),
             lease: None,
+            client: None,
         }
     }
 }
@@ -82,8 +86,11 @@ where
                 };
                 if let Some(result) = result {
                     let tie = this.call.take().expect(DONE).tie(result, &mut None);
-                    let cut = Cutoff::new(*this.plan, this.lease.take().expect(DONE));
+                    let cut = Cutoff::new(*this.plan, this.lease.take().expect(DONE), this.client.take());
                     return polled.map_ok(|res| K::bind(res, tie, cut));
+                }
+                if let Some(client) = this.client {
+                    client.look(cx);
                 }
                 if this.timer.is_none() {
                     let timer = match this.plan.limit {
@@ -104,7 +111,8 @@ where
                     this.timer.set(None);
                     return Poll::Pending;
                 }
-                this.lease.as_ref().expect(DONE).pass(this.plan.reason())
+                let end = this.timer.as_ref().as_pin_ref().map(|timer| timer.deadline().into_std());
+                this.lease.as_ref().expect(DONE).pass(this.plan.reason(this.client.as_deref(), end))
             }
             StateProj::Refused { rejection } => *rejection,
             StateProj::Done => panic!("{DONE}"),

@@ -2,6 +2,7 @@ use crate::{
     Carry, DeadlineFuture, Deadlines,
     body::Cutoff,
     carry::private::WireRef,
+    client::Client,
     policy::{Force, Limit, Plan, Shared},
     wire::Said,
 };
@@ -124,7 +125,11 @@ where
         let planned = plan(&lease, &self.protocol, &mut req, &TokioClock);
         let call = self.protocol.start_refusable(&req);
         match planned {
-            Ok(plan) => DeadlineFuture::running(self.inner.call(req), plan, call, lease),
+            Ok(plan) => {
+                let upload = self.protocol.context(&req).and_then(|context| context.upload.clone());
+                let client = upload.map(|upload| Box::new(Client::new(upload)));
+                DeadlineFuture::running(self.inner.call(req), plan, call, lease, client)
+            }
             Err(reason) => DeadlineFuture::refused(lease.refuse(reason), call),
         }
     }
@@ -171,7 +176,7 @@ fn fixed<Req, P: Carry<Req>>(
     let Some(Deadline { at, by_client }) = bounds.attempt else { return Ok(Plan::never(force)) };
     let plan = Plan { limit: Limit::At(at), by_client, force };
     if at <= now {
-        return refuse(shared, plan.reason(), force);
+        return refuse(shared, plan.reason(None, None), force);
     }
     if force != Force::End {
         return Ok(plan);

@@ -100,6 +100,7 @@
 
 mod body;
 mod carry;
+mod client;
 mod config;
 mod future;
 mod layer;

@@ -1,5 +1,6 @@
 use crate::{
     DeadlineConfig,
+    client::Client,
     wire::{Said, Wire},
 };
 use buttress_core::{
@@ -108,9 +109,19 @@ impl Plan {
         Self { limit: Limit::Never, by_client: false, force }
     }
 
-    pub(crate) fn reason(&self) -> Reason {
-        if self.by_client { Reason::ClientDeadlinePassed } else { Reason::DeadlinePassed }
+    /// Why a call ends at `end`, or would. `client`: whom it may have waited for.
+    pub(crate) fn reason(&self, client: Option<&Client>, end: Option<Instant>) -> Reason {
+        if self.by_client || excused(client, end) { Reason::ClientDeadlinePassed } else { Reason::DeadlinePassed }
     }
+}
+
+/// Why a body ends that made no progress up to `end`.
+pub(crate) fn idle_reason(client: Option<&Client>, end: Option<Instant>) -> Reason {
+    if excused(client, end) { Reason::ClientDeadlinePassed } else { Reason::DeadlinePassed }
+}
+
+fn excused(client: Option<&Client>, end: Option<Instant>) -> bool {
+    client.is_some_and(|client| client.excuses(end))
 }
 
 /// What bounds a call whose start is fixed: the whole of it, and this attempt.

@@ -4,7 +4,10 @@
 //! that has stopped reading, and the permits that the body holds stay taken. Here the body lies in a slot which its reader
 //! and one task share. The lock is contended only at the moment of a cut.
 
-use crate::policy::{Force, Plan, SharedLease};
+use crate::{
+    client::Client,
+    policy::{Force, Plan, SharedLease, idle_reason},
+};
 use buttress_core::{
     Clock, Reason, Rejection, TokioClock, abandon,
     http::ResponseBody,
@@ -32,6 +35,7 @@ pub(crate) struct Watch {
     pub(crate) idle: Option<Duration>,
     pub(crate) plan: Plan,
     pub(crate) lease: SharedLease,
+    pub(crate) client: Option<Box<Client>>,
 }
 
 struct Slot<B> {
@@ -85,8 +89,8 @@ impl Watch {
         }
         let reason = match (slot.is_waiting, is_late) {
             (false, _) => Reason::ClientDeadlinePassed,
-            (true, true) => self.plan.reason(),
-            (true, false) => Reason::DeadlinePassed,
+            (true, true) => self.plan.reason(self.client.as_deref(), self.at),
+            (true, false) => idle_reason(self.client.as_deref(), None),
         };
         Some(Due { reason, idle: !is_late })
     }

@@ -40,6 +40,8 @@ struct Log {
 pub enum Step {
     /// [`Settle::pending`].
     Pending,
+    /// [`Settle::pause`].
+    Paused,
     /// [`Settle::head`].
     Head,
     /// [`Settle::conclude`].
@@ -110,7 +112,7 @@ impl Meter {
         self.log().steps.iter().filter(|(of, _)| *of == call).map(|(_, step)| *step).collect()
     }
 
-    /// How long somebody waited, of each call that was concluded: from [`Settle::pending`] to [`Settle::head`], more than once
+    /// How long somebody waited, of each call that was concluded: from [`Settle::pending`] to [`Settle::pause`] or [`Settle::head`], more than once
     /// if it was told so; on tokio's clock.
     pub fn latencies(&self) -> Vec<Duration> {
         self.log().latencies.clone()
@@ -156,7 +158,7 @@ impl Metered {
         }
         match step {
             Step::Pending if self.waiting.is_none() => self.waiting = Some(Instant::now()),
-            Step::Head | Step::Concluded(_) => {
+            Step::Paused | Step::Head | Step::Concluded(_) => {
                 self.waited += self.waiting.take().map(|since| since.elapsed()).unwrap_or_default();
             }
             _ => {}
@@ -170,6 +172,10 @@ impl Metered {
 impl Settle for Metered {
     fn pending(&mut self) {
         self.note(Step::Pending);
+    }
+
+    fn pause(&mut self) {
+        self.note(Step::Paused);
     }
 
     fn head(&mut self) {

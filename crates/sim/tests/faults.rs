@@ -72,6 +72,7 @@ const FAULTS: &[(Fault, Make, &str)] = &[
     (Fault::GathersTheBody, breaker, "bodies_pass_through_unchanged"),
     (Fault::GathersTheBody, breaker, "the_latency_ends_at_the_head"),
     (Fault::DelaysTheHead, breaker, "the_latency_ends_at_the_head"),
+    (Fault::ForgetsTheContext, breaker, "waiting_for_the_client_is_no_latency"),
     (Fault::ExpiresWhenIdle, breaker, "it_works_under_a_paused_clock"),
     (Fault::TieKnowsNoneOnly, limiter, "bodies_served_by_hyper_are_successes"),
     (Fault::TieKnowsNoLength, limiter, "bodies_served_by_hyper_are_successes"),

@@ -10,12 +10,17 @@ use buttress_core::{Clock, Outcome, Pushback, sync::Ordering::Relaxed, window::T
 impl Machine {
     /// The call takes time: from now on it is watched.
     pub(crate) fn pending(&self, ticket: &mut Ticket, stripe: usize, clock: &impl Clock) {
-        // After a head somebody may wait again: for the first message of a gRPC stream.
-        if ticket.kind() != Kind::Closed || ticket.is_in(Phase::Waiting) {
+        // After a head somebody may wait again, for the first message of a gRPC stream; and after a pause.
+        if ticket.is_in(Phase::Waiting) || !matches!(ticket.kind(), Kind::Closed | Kind::Answered) {
             return;
         }
         let now = self.nanos(clock);
         ticket.began = now;
+        if ticket.kind() == Kind::Answered {
+            // It has no place among the probes any more; its age matters to its drop.
+            ticket.enter(Phase::Waiting);
+            return;
+        }
         self.look(now);
         let word = self.word();
         if word.kind() != CLOSED || word.generation() != ticket.generation() {
@@ -29,6 +34,12 @@ impl Machine {
         if slow_after != u64::MAX && slow_after != hang_after {
             ticket.slow_epoch = self.slow.enter(stripe, now);
         }
+    }
+
+    /// The call waits for its own client. What it does then says nothing of the service, and its place, if it is a probe, is for
+    /// one that does.
+    pub(crate) fn pause(&self, ticket: &mut Ticket, stripe: usize, clock: &impl Clock) {
+        self.answered(ticket, stripe, clock);
     }
 
     /// The answer has come, and its body goes on. A probe's place is for those who wait for an answer: a long stream, or a

@@ -67,6 +67,11 @@ impl Upload {
         self.0.phase.load(Acquire) == WAITING
     }
 
+    /// Whether the call waits for its client right now.
+    pub fn is_waiting(&self) -> bool {
+        self.0.phase.load(Relaxed) == WAITING
+    }
+
     /// Whether the body failed: the client went away, was too slow, sent what is no body.
     pub fn has_failed(&self) -> bool {
         self.0.phase.load(Relaxed) == FAILED
@@ -208,5 +213,127 @@ impl<S: Service<Request<UploadBody<B>>>, B: Body> Service<Request<B>> for Upload
     #[inline]
     fn call(&mut self, req: Request<B>) -> S::Future {
         self.inner.call(UploadBody::track(req))
+    }
+}
+
+#[cfg(all(test, not(buttress_loom)))]
+mod tests {
+    use super::*;
+    use crate::http::{HttpClient, HttpServer};
+    use crate::{Call, Context as Ctx, Error, NoCut, Outcome, Protocol, Settle};
+    use ::http::Response;
+    use http_body_util::{Empty, Full};
+    use std::{
+        io,
+        pin::pin,
+        sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    };
+
+    /// Frames, waits (`None`) and errors in the order of the script, then the end.
+    struct Script(Vec<Option<Result<&'static str, &'static str>>>);
+
+    impl Body for Script {
+        type Data = Bytes;
+        type Error = &'static str;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+            match self.0.is_empty() {
+                true => Poll::Ready(None),
+                false => match self.0.remove(0) {
+                    None => Poll::Pending,
+                    Some(next) => Poll::Ready(Some(next.map(|text| Frame::data(Bytes::from(text))))),
+                },
+            }
+        }
+    }
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl std::task::Wake for Count {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    fn tracked(script: Vec<Option<Result<&'static str, &'static str>>>) -> (Request<UploadBody<Script>>, Upload) {
+        let req = UploadBody::track(Request::post("/").body(Script(script)).unwrap());
+        let upload = Ctx::of(req.extensions()).unwrap().upload.clone().unwrap();
+        (req, upload)
+    }
+
+    #[test]
+    fn it_waits_only_while_the_service_asks_and_the_client_does_not_send() {
+        let (req, upload) = tracked(vec![None, Some(Ok("a")), None, Some(Ok("b"))]);
+        let (task, cx) = (std::sync::Arc::new(Count::default()), &mut Context::from_waker(Waker::noop()));
+        let waker = task.clone().into();
+        let watcher = Context::from_waker(&waker);
+        let mut body = pin!(req.into_body());
+        let mut seen = vec![upload.waits(&watcher)];
+        for _ in 0..5 {
+            let _ = body.as_mut().poll_frame(cx);
+            seen.push(upload.waits(&watcher));
+        }
+        assert_eq!(seen, [false, true, false, true, false, false]);
+        assert_eq!(task.0.load(SeqCst), 5, "every change wakes once");
+        assert!(!upload.waits(&watcher) && lock(&upload.0.tasks).is_empty(), "nobody is kept for what is over");
+    }
+
+    #[test]
+    fn a_body_that_nobody_reads_any_more_is_not_waited_for() {
+        let (req, upload) = tracked(vec![None]);
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut body = Box::pin(req.into_body());
+        assert!(body.as_mut().poll_frame(cx).is_pending() && upload.is_waiting());
+        drop(body);
+        assert!(!upload.waits(cx) && !upload.has_failed());
+    }
+
+    #[test]
+    fn an_empty_body_is_not_tracked_and_a_tracked_one_only_once() {
+        let empty = UploadBody::track(Request::new(Empty::<Bytes>::new()));
+        assert!(Ctx::of(empty.extensions()).is_none());
+        let (req, upload) = tracked(vec![None]);
+        let twice = UploadBody::track(req);
+        assert_eq!(Ctx::of(twice.extensions()).unwrap().upload.as_ref(), Some(&upload));
+        let mut body = pin!(twice.into_body());
+        assert!(body.as_mut().poll_frame(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert!(upload.is_waiting());
+    }
+
+    struct Told(Option<Outcome>);
+    impl Settle for &'static std::sync::Mutex<Told> {
+        fn conclude(&mut self, outcome: Outcome, _: Option<crate::Pushback>) {
+            self.lock().unwrap().0 = Some(outcome);
+        }
+    }
+
+    fn outcome_of<P>(protocol: P, fails: bool, result: Result<Response<Full<Bytes>>, Error<io::Error>>) -> Outcome
+    where
+        P: Protocol<Request<UploadBody<Script>>>,
+        P::Call: Call<Response<Full<Bytes>>, Error<io::Error>>,
+    {
+        let (req, upload) = tracked(vec![Some(if fails { Err("reset") } else { Ok("a") })]);
+        let call = protocol.start(&req);
+        let mut body = pin!(req.into_body());
+        let _ = body.as_mut().poll_frame(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(upload.has_failed(), fails);
+        let told: &'static _ = Box::leak(Box::new(std::sync::Mutex::new(Told(None))));
+        let _ = call.finish(result, &mut Some(told), NoCut);
+        told.lock().unwrap().0.take().expect("an outcome")
+    }
+
+    #[test]
+    fn a_failed_body_excuses_the_failure_that_follows_and_nothing_else() {
+        let bad = || Response::builder().status(502).body(Full::default()).unwrap();
+        let lost = || Err(Error::Inner(io::Error::other("closed")));
+        assert_eq!(outcome_of(HttpServer::new(), true, Ok(bad())), Outcome::Ignored);
+        assert_eq!(outcome_of(HttpServer::new(), false, Ok(bad())), Outcome::Failure);
+        assert_eq!(outcome_of(HttpClient::new(), true, lost()), Outcome::Ignored);
+        assert_eq!(outcome_of(HttpClient::new(), false, lost()), Outcome::Failure);
+        assert_eq!(outcome_of(HttpServer::new(), true, Ok(Response::new(Full::default()))), Outcome::Success);
     }
 }

@@ -142,6 +142,7 @@ macro_rules! __contract_rules {
             an_upgraded_connection_keeps_its_permit(false)
             bodies_pass_through_unchanged(false)
             the_latency_ends_at_the_head(true)
+            waiting_for_the_client_is_no_latency(true)
             it_works_under_a_paused_clock(true)
             // hyper.
             bodies_served_by_hyper_are_successes(false)

@@ -47,6 +47,7 @@ pub enum Fault {
     SwallowsPanics,
     SpawnsTheCall,
     SpawnsTheBody,
+    ForgetsTheContext,
     Unmarked,
     MarksAnything,
     WrapsErrors,

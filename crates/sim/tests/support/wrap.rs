@@ -101,9 +101,12 @@ impl Service<Request<AnyBody>> for Shell {
         }
     }
 
-    fn call(&mut self, req: Request<AnyBody>) -> Self::Future {
+    fn call(&mut self, mut req: Request<AnyBody>) -> Self::Future {
         let (fault, role) = (self.policy.fault(), self.role);
         self.reserved = None;
+        if fault == Fault::ForgetsTheContext {
+            req.extensions_mut().clear();
+        }
         if self.by_hand {
             return self.call_by_hand(req);
         }

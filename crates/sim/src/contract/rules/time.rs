@@ -1,10 +1,10 @@
 use crate::{
-    AnyBody, Frames, Script, Step,
+    AnyBody, Frames, Script, Step, any,
     contract::{Role, Subject, Verdict, stack::*},
     grpc,
 };
-use buttress_core::Outcome;
-use http::Response;
+use buttress_core::{Outcome, http::UploadBody};
+use http::{Request, Response};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -46,6 +46,36 @@ pub(crate) async fn the_latency_ends_at_the_head(make: &dyn Fn() -> Subject) -> 
                 let seen = meter.latencies();
                 ensure!(seen == [latency], "{what}: further {place} the latency is {seen:?}, not {latency:?}");
             }
+        }
+    }
+    Ok(())
+}
+
+/// While the service waits for the client's request body, time is not the service's.
+pub(crate) async fn waiting_for_the_client_is_no_latency(make: &dyn Fn() -> Subject) -> Verdict {
+    const WAIT: Duration = Duration::from_millis(400);
+    for role in Role::HTTP {
+        let stack = Stack::new(
+            &make(),
+            role,
+            Script::new(async |req: Request<AnyBody>| {
+                read(req.into_body()).await?;
+                sleep(HEAD).await;
+                Ok(ok())
+            }),
+        );
+        let body = Frames::new().wait(later(WAIT)).data("a").wait(later(WAIT)).data("b");
+        let req = UploadBody::track(Request::post("/").body(body).expect("a request")).map(any);
+        let begin = Instant::now();
+        stack.ask(req).await.map_err(|error| format!("{role:?}: {error}"))?;
+        let took = begin.elapsed();
+        ensure!(took == 2 * WAIT + HEAD, "{role:?}: all took {took:?}, not {:?}", 2 * WAIT + HEAD);
+        for (place, meter) in [("in", &stack.inner), ("out", &stack.outer)] {
+            let seen = meter.latencies();
+            ensure!(
+                seen == [HEAD],
+                "{role:?}: further {place} the latency is {seen:?}, not {HEAD:?}: the client took the rest"
+            );
         }
     }
     Ok(())
