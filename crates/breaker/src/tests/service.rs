@@ -2,7 +2,12 @@
 
 use super::{MS, S, consecutive};
 use crate::{Admission, BreakerConfig, BreakerLayer, KeyedBreakerLayer, State};
-use buttress_core::{Error, Handle, KeyedConfig, Mode, Outcome, Reason, Resting, Settle, Signal};
+use buttress_core::{
+    Error, Handle, KeyedConfig, Mode, Outcome, Reason, Resting, Settle, Signal,
+    http::{HttpServer, UploadBody},
+};
+use buttress_sim::{AnyBody, Frames, any};
+use http_body_util::BodyExt;
 use std::{
     convert::Infallible,
     future::pending,
@@ -266,4 +271,90 @@ async fn a_panic_that_somebody_catches_is_a_failure() {
         assert!(call.catch_unwind().await.is_err());
     }
     assert_eq!(handle.snapshot().state, State::Open);
+}
+
+/// A request whose client sends its body so much later, or never.
+fn upload(delay: Option<std::time::Duration>) -> http::Request<UploadBody<AnyBody>> {
+    let frames = Frames::new().wait(async move {
+        match delay {
+            Some(delay) => sleep(delay).await,
+            None => pending().await,
+        }
+    });
+    UploadBody::track(http::Request::post("/").body(any(frames.data("late"))).unwrap())
+}
+
+/// Reads all of a request before it answers, after `work`.
+fn reader(
+    layer: BreakerLayer,
+    work: std::time::Duration,
+) -> impl Service<
+    http::Request<UploadBody<AnyBody>>,
+    Response = http::Response<impl http_body::Body>,
+    Error = Infallible,
+    Future: Send,
+> + Clone {
+    let read = move |req: http::Request<UploadBody<AnyBody>>| async move {
+        let status = if req.into_body().collect().await.is_ok() { 200 } else { 400 };
+        sleep(work).await;
+        let res = http::Response::builder().status(status).body(http_body_util::Empty::<bytes::Bytes>::new());
+        Ok::<_, Infallible>(res.unwrap())
+    };
+    layer.protocol(HttpServer::new()).layer(service_fn(read))
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_uploads_do_not_open_it() {
+    let layer = layer(BreakerConfig::default().consecutive(5).slow_after(S).slow_rate(0.5).hang_after(5 * S));
+    let handle = layer.handle();
+    let service = reader(layer, MS);
+    let slow = (0..50).map(|_| tokio::spawn(timeout(60 * S, service.clone().oneshot(upload(Some(20 * S))))));
+    let stalled = (0..50).map(|_| tokio::spawn(timeout(60 * S, service.clone().oneshot(upload(None)))));
+    let (slow, stalled): (Vec<_>, Vec<_>) = (slow.collect(), stalled.collect());
+    sleep(10 * S).await;
+    assert_eq!(handle.snapshot().in_flight, 0, "nobody waits for the service");
+    for call in slow {
+        assert_eq!(call.await.unwrap().unwrap().unwrap().status(), 200);
+    }
+    for call in stalled {
+        assert!(call.await.unwrap().is_err());
+    }
+    let seen = handle.snapshot();
+    assert_eq!((seen.state, seen.opened_total, seen.failures), (State::Closed, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_hangs_after_a_slow_upload_does_open_it() {
+    let layer = layer(BreakerConfig::default().consecutive(5).hang_after(5 * S));
+    let handle = layer.handle();
+    let service = reader(layer, 3600 * S);
+    let calls: Vec<_> = (0..10).map(|_| tokio::spawn(service.clone().oneshot(upload(Some(20 * S))))).collect();
+    sleep(24 * S).await;
+    assert_eq!(handle.state(), State::Closed, "it has had the word for 4 s");
+    sleep(4 * S).await;
+    assert_eq!((handle.snapshot().state, handle.state()), (State::Open, State::Open));
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_waits_for_its_client_keeps_nobody_from_probing_and_its_outcome_counts() {
+    let layer = layer(consecutive(1).probes(1).close_after(1).probe_window(1).hang_after(5 * S));
+    let handle = layer.handle();
+    let service = reader(layer, 30 * S);
+    let reopen = async || {
+        handle.reset();
+        handle.try_acquire().unwrap().settle(Outcome::Failure, None);
+        sleep(handle.snapshot().retry_in.unwrap() + MS).await;
+        let probe = tokio::spawn(timeout(20 * S, service.clone().oneshot(upload(Some(10 * S)))));
+        sleep(S).await;
+        assert_eq!(handle.state(), State::HalfOpen);
+        probe
+    };
+    let first = reopen().await;
+    handle.try_acquire().expect("the place of the one that waits").settle(Outcome::Success, None);
+    assert_eq!(handle.state(), State::Closed);
+    first.abort();
+    // The same, but the service hangs once it has all.
+    assert!(reopen().await.await.unwrap().is_err(), "given up 10 s after the upload");
+    assert_eq!(handle.state(), State::Open);
 }
