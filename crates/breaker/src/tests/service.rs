@@ -295,6 +295,8 @@ fn reader(
     Future: Send,
 > + Clone {
     let read = move |req: http::Request<UploadBody<AnyBody>>| async move {
+        // So it has been pending before it waits for its client.
+        sleep(MS).await;
         let status = if req.into_body().collect().await.is_ok() { 200 } else { 400 };
         sleep(work).await;
         let res = http::Response::builder().status(status).body(http_body_util::Empty::<bytes::Bytes>::new());
