@@ -37,6 +37,8 @@ pub enum Reason {
     Injected,
     /// A service of ours panicked.
     Panicked,
+    /// A balancer has no endpoint at all.
+    NoEndpoint,
 }
 
 /// One row of the table.
@@ -62,7 +64,7 @@ const fn row(
 
 impl Reason {
     /// Every reason, in the order of their discriminants.
-    pub const ALL: [Reason; 14] = [
+    pub const ALL: [Reason; 15] = [
         Self::BreakerOpen,
         Self::AtCapacity,
         Self::Shed,
@@ -77,6 +79,7 @@ impl Reason {
         Self::NotLeader,
         Self::Injected,
         Self::Panicked,
+        Self::NoEndpoint,
     ];
 
     /// The table of reasons.
@@ -102,6 +105,7 @@ impl Reason {
             Self::NotLeader => row("not_leader", "not the leader", 503, 503, 14, "destination_unavailable"),
             Self::Injected => row("injected", "injected fault", 503, 503, 14, "proxy_internal_response"),
             Self::Panicked => row("panicked", "internal error", 500, 500, 13, "proxy_internal_response"),
+            Self::NoEndpoint => row("no_endpoint", "no endpoint", 503, 503, 14, "destination_unavailable"),
         }
     }
 
@@ -145,7 +149,8 @@ impl Reason {
             | Self::QueueTimeout
             | Self::RateLimited
             | Self::ClientDeadlinePassed
-            | Self::NotLeader => Outcome::Ignored,
+            | Self::NotLeader
+            | Self::NoEndpoint => Outcome::Ignored,
             Self::DeadlinePassed
             | Self::ConnectRefused
             | Self::ConnectTimeout

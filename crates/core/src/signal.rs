@@ -32,11 +32,14 @@ impl Signal {
         Self(Arc::new(Words { state: AtomicU32::new(0), until: AtomicU64::new(0), origin: now }))
     }
 
-    /// Raises `flags`, until `until` as far as that is known (the next probe).
+    /// Raises `flags`, until `until` (the next probe). An open circuit or an ejected endpoint for which that is not known stays
+    /// so until it is cleared.
     pub fn raise(&self, flags: u16, until: Option<Instant>) {
-        if let Some(until) = until {
-            let millis = until.saturating_duration_since(self.0.origin).as_millis();
-            self.0.until.store(u64::try_from(millis).unwrap_or(u64::MAX), Relaxed);
+        let millis = until.map(|until| until.saturating_duration_since(self.0.origin).as_millis());
+        match millis {
+            Some(millis) => self.0.until.store(u64::try_from(millis).unwrap_or(u64::MAX), Relaxed),
+            None if flags & (Self::OPEN | Self::EJECTED) != 0 => self.0.until.store(u64::MAX, Relaxed),
+            None => {}
         }
         self.0.state.fetch_or(u32::from(flags), Relaxed);
     }
@@ -52,7 +55,7 @@ impl Signal {
         self.0.state.load(Relaxed) & u32::from(flags) != 0
     }
 
-    /// When a raised flag is worth another look.
+    /// When a raised flag is worth another look. `None` of an open circuit or an ejected endpoint is a moment that never comes.
     pub fn until(&self) -> Instant {
         let until = Duration::from_millis(self.0.until.load(Relaxed));
         self.0.origin.checked_add(until).unwrap_or(self.0.origin)
@@ -105,5 +108,9 @@ mod tests {
         signal.clear(Signal::OPEN);
         signal.set_pressure(f32::NAN);
         assert!(!other.is(Signal::OPEN) && other.pressure() < 0.001);
+        signal.raise(Signal::LIMITED, None);
+        assert_eq!(other.until(), far, "a limiter says nothing about the time");
+        signal.raise(Signal::OPEN, None);
+        assert!(other.until() > far + Duration::from_secs(1 << 40), "forced open: nobody knows until when");
     }
 }
