@@ -28,7 +28,7 @@ use std::num::NonZeroU8;
 pub use body::{CutBody, ResponseBody, Tracked, Uncut};
 pub use outcome::{Classify, Head, RequestBodyError, Table, error_outcome, parse_retry_after};
 pub use refuse::{Ask, Fail, Gateway, Refuse, Render, Reply};
-pub use replay::{KeptRequest, ReplayBody};
+pub use replay::{KeptRequest, ReplayBody, attempts_before};
 pub use tunnel::Tunnel;
 pub use unsent::{Unsent, is_unsent};
 pub use upload::{Upload, UploadBody, UploadLayer, Uploads};

@@ -1,67 +1,133 @@
-use super::{Classify, Http, RequestBodyError};
-use crate::{BoxError, Replay};
-use ::http::{Request, request::Parts};
+//! Requests that can be sent again: [`KeptRequest`] makes the attempts, [`ReplayBody`] is their body.
+
+mod body;
+mod store;
+#[cfg(all(test, not(buttress_loom)))]
+mod tests;
+
+use super::Http;
+use crate::{BoxError, Context, Lost, Replay, Tried};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Request, request::Parts};
+use body::Reader;
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use pin_project_lite::pin_project;
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-};
+use http_body::Body;
+use std::fmt;
+use store::Store;
 
-pin_project! {
-    /// The body of an attempt.
-    pub struct ReplayBody<B> {
-        #[pin]
-        body: B,
-    }
-}
+pub use body::ReplayBody;
 
-impl<B: Body<Data = Bytes, Error: Into<BoxError>>> Body for ReplayBody<B> {
-    type Data = Bytes;
-    type Error = RequestBodyError;
+/// How often the request was sent, this time included ([Envoy](https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/router_filter)).
+const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+/// How often the call was sent before ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md)).
+const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
-        self.project().body.poll_frame(cx).map_err(RequestBodyError::new)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// What is kept of a request, to send it again.
+/// What is kept of an HTTP request, to send it again: its head, and of its body what was sent of it.
+///
+/// Dropped, it stops the keeping: an attempt that is still being sent needs no memory from then on.
 pub struct KeptRequest<B> {
-    #[allow(dead_code)]
     head: Parts,
-    #[allow(dead_code)]
-    body: Option<B>,
+    tried: Tried,
+    /// `None`: there is no body.
+    body: Option<Kept<B>>,
 }
 
-impl<M: Clone, C: Classify, B> Replay<Request<B>> for Http<M, C>
+impl<B> KeptRequest<B> {
+    /// How many bytes of the body are kept now.
+    pub fn buffered(&self) -> usize {
+        self.body.as_ref().map_or(0, |body| body.0.buffered())
+    }
+
+    /// Why the request cannot be sent again, as far as is known now. `None`: it can.
+    pub fn lost(&self) -> Option<Lost> {
+        self.body.as_ref()?.0.lost()
+    }
+}
+
+impl<B> fmt::Debug for KeptRequest<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeptRequest")
+            .field("method", &self.head.method)
+            .field("tried", &self.tried)
+            .field("buffered", &self.buffered())
+            .field("lost", &self.lost())
+            .finish()
+    }
+}
+
+/// The body of a request that may be sent again.
+struct Kept<B>(std::sync::Arc<Store<B>>);
+
+impl<B> Drop for Kept<B> {
+    fn drop(&mut self) {
+        self.0.keep_no_more();
+    }
+}
+
+impl<M: Clone, C: Clone, B> Replay<Request<B>> for Http<M, C>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     type Attempt = Request<ReplayBody<B>>;
     type Kept = KeptRequest<B>;
 
+    #[inline]
     fn once(&self, req: Request<B>) -> Request<ReplayBody<B>> {
-        req.map(|body| ReplayBody { body })
+        req.map(ReplayBody::own)
     }
 
-    fn record(&self, req: Request<B>, _cap: usize) -> (Request<ReplayBody<B>>, KeptRequest<B>) {
+    fn record(&self, req: Request<B>, cap: usize) -> (Request<ReplayBody<B>>, KeptRequest<B>) {
         let (head, body) = req.into_parts();
-        (Request::from_parts(head.clone(), ReplayBody { body }), KeptRequest { head, body: None })
+        // The original stays here: where it has no context yet, one is made for the attempts only.
+        let mut sent = head.clone();
+        let tried = Context::of_mut(&mut sent.extensions).tried.get_or_insert_default().clone();
+        let (body, kept) = if body.is_end_stream() {
+            (ReplayBody::own(body), None)
+        } else {
+            let store = Store::new(body, cap);
+            (ReplayBody::shared(Reader::new(&store)), Some(Kept(store)))
+        };
+        (Request::from_parts(sent, body), KeptRequest { head, tried, body: kept })
     }
 
-    fn again(&self, _: &mut KeptRequest<B>, _attempt: u32) -> Option<Request<ReplayBody<B>>> {
-        None
+    fn again(&self, kept: &mut KeptRequest<B>, attempt: u32) -> Option<Request<ReplayBody<B>>> {
+        let body = match &kept.body {
+            None => ReplayBody::empty(),
+            Some(kept) if kept.0.lost().is_some() => return None,
+            Some(kept) => ReplayBody::shared(Reader::new(&kept.0)),
+        };
+        let mut head = kept.head.clone();
+        let before = attempts_before(&head.headers);
+        let context = Context::of_mut(&mut head.extensions);
+        let before = before.max(context.attempt).saturating_add(attempt);
+        context.attempt = before;
+        context.priority = context.priority.lowered();
+        context.tried = Some(kept.tried.clone());
+        head.headers.insert(ATTEMPT_COUNT, HeaderValue::from(before.saturating_add(1)));
+        if super::is_grpc(&head.headers) {
+            head.headers.insert(PREVIOUS_ATTEMPTS, HeaderValue::from(before));
+        }
+        Some(Request::from_parts(head, body))
     }
+
+    fn lost(&self, kept: &KeptRequest<B>) -> Option<Lost> {
+        kept.lost()
+    }
+
+    fn tried_before(&self, req: &Request<B>) -> u32 {
+        let here = Context::of(req.extensions()).map_or(0, |context| context.attempt);
+        if here > 0 { here } else { attempts_before(req.headers()) }
+    }
+}
+
+/// How often the request was sent before, by its headers: `x-envoy-attempt-count` less one, or
+/// `grpc-previous-rpc-attempts`, whichever is more. What is no number says nothing; one that is too large is as large as can be.
+pub fn attempts_before(headers: &HeaderMap) -> u32 {
+    let read = |name: &HeaderName| {
+        let digits = headers.get(name)?.as_bytes();
+        // `parse` would take a sign.
+        let all_digits = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+        all_digits.then(|| std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok()).unwrap_or(u32::MAX))
+    };
+    let count = read(&ATTEMPT_COUNT).map_or(0, |count| count.saturating_sub(1));
+    count.max(read(&PREVIOUS_ATTEMPTS).unwrap_or(0))
 }

@@ -1,0 +1,395 @@
+//! What the attempts of one request share: its body, and what was read of it.
+//!
+//! The lock is held for a few loads and stores per frame. The body is taken out to be polled, so that nobody else's code (the
+//! body, a waker, what is dropped) runs under it.
+
+use crate::{
+    BoxError, Lost, Parked, Wakers,
+    http::RequestBodyError,
+    sync::{Mutex, lock},
+};
+use ::http::HeaderMap;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use std::{
+    collections::VecDeque,
+    error::Error as StdError,
+    fmt, mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+};
+
+/// A piece below it is copied, unless it is the first: it may be a slice of a read buffer much larger than itself.
+const COPY_BELOW: usize = 1024;
+/// What a frame costs beyond its bytes, about: a body of tiny frames would take many times its cap.
+const FRAME_COST: usize = 64;
+/// So many frames are fine whatever the cap.
+const FEW_FRAMES: usize = 16;
+
+pub(super) struct Store<B> {
+    state: Mutex<State<B>>,
+    /// Attempts that wait for the body.
+    parked: Wakers,
+    /// Wakes them all. The body gets it: a waker of one attempt would be useless to the others when that one is slow, or gone.
+    // It does not hold the store: the body would hold itself.
+    alarm: Waker,
+    cap: usize,
+}
+
+struct State<B> {
+    source: Source<B>,
+    /// What the body says of the rest.
+    rest: SizeHint,
+    /// How many frames were read from the body, and how many bytes in them.
+    frames: usize,
+    bytes: u64,
+    /// The last of these frames.
+    kept: VecDeque<Piece>,
+    /// How large they are.
+    size: usize,
+    /// Whether there may be further attempts.
+    keeping: bool,
+    lost: Option<Lost>,
+    /// How many attempts there are.
+    readers: usize,
+    /// Attempts that came while another was reading.
+    waiting: Vec<Waker>,
+}
+
+enum Source<B> {
+    Here(Pin<Box<B>>),
+    /// Somebody is polling it.
+    Out,
+    Over,
+    Failed(SharedError),
+}
+
+enum Piece {
+    Data(Bytes),
+    Trailers(Box<HeaderMap>),
+}
+
+/// What an attempt that asks for a frame gets.
+pub(super) enum Turn<'a, B> {
+    Frame(Frame<Bytes>),
+    Read(Borrowed<'a, B>),
+    /// It will be woken.
+    Wait,
+    End,
+    Failed(RequestBodyError),
+}
+
+struct Alarm(Wakers);
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.0.wake_all();
+    }
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.wake_all();
+    }
+}
+
+impl<B> Store<B> {
+    pub(super) fn new(body: B, cap: usize) -> Arc<Self>
+    where
+        B: Body,
+    {
+        let parked = Wakers::default();
+        let rest = body.size_hint();
+        let state = State {
+            source: Source::Here(Box::pin(body)),
+            rest,
+            frames: 0,
+            bytes: 0,
+            kept: VecDeque::new(),
+            size: 0,
+            keeping: true,
+            lost: None,
+            readers: 0,
+            waiting: Vec::new(),
+        };
+        let alarm = Arc::new(Alarm(parked.clone())).into();
+        Arc::new(Self { state: Mutex::new(state), parked, alarm, cap })
+    }
+
+    pub(super) fn join(&self) {
+        lock(&self.state).readers += 1;
+    }
+
+    pub(super) fn leave(&self) {
+        lock(&self.state).readers -= 1;
+    }
+
+    /// No attempt will join: a last reader frees what it has read.
+    pub(super) fn keep_no_more(&self) {
+        lock(&self.state).keeping = false;
+    }
+
+    pub(super) fn lost(&self) -> Option<Lost> {
+        lock(&self.state).lost
+    }
+
+    pub(super) fn buffered(&self) -> usize {
+        lock(&self.state).size
+    }
+
+    pub(super) fn is_end(&self, frames: usize) -> bool {
+        let state = lock(&self.state);
+        frames == state.frames && matches!(state.source, Source::Over)
+    }
+
+    /// What is to come for a reader of `bytes`.
+    pub(super) fn size_hint(&self, bytes: u64) -> SizeHint {
+        let state = lock(&self.state);
+        let ahead = state.bytes - bytes;
+        let mut hint = SizeHint::new();
+        // The upper one first: the lower one may not pass it.
+        if let Some(upper) = state.rest.upper().and_then(|upper| upper.checked_add(ahead)) {
+            hint.set_upper(upper);
+        }
+        hint.set_lower(state.rest.lower().saturating_add(ahead));
+        hint
+    }
+
+    /// The turn of a reader of `frames`.
+    pub(super) fn turn(&self, frames: usize, cx: &Context<'_>) -> Turn<'_, B> {
+        let mut waker = None;
+        loop {
+            let mut state = lock(&self.state);
+            if let Source::Failed(error) = &state.source {
+                return Turn::Failed(RequestBodyError::new(error.clone()));
+            }
+            if frames < state.frames {
+                let Some(place) = state.kept.len().checked_sub(state.frames - frames) else {
+                    return Turn::Failed(RequestBodyError::new(Overtaken));
+                };
+                let (frame, freed) = state.take(place);
+                drop(state);
+                drop(freed);
+                return Turn::Frame(frame);
+            }
+            match mem::replace(&mut state.source, Source::Out) {
+                Source::Here(body) => return Turn::Read(Borrowed { store: self, body: Some(body) }),
+                Source::Out => match waker.take() {
+                    Some(waker) => {
+                        state.waiting.push(waker);
+                        return Turn::Wait;
+                    }
+                    None => {
+                        drop(state);
+                        waker = Some(cx.waker().clone());
+                    }
+                },
+                over => {
+                    state.source = over;
+                    return Turn::End;
+                }
+            }
+        }
+    }
+
+    /// Takes the body back from a reader, with what it read, and wakes who waits for that.
+    fn give_back(&self, back: Source<B>, frame: Option<(Option<Piece>, SizeHint)>) {
+        let news = frame.is_some() || !matches!(back, Source::Here(_));
+        let mut state = lock(&self.state);
+        state.source = back;
+        let mut freed = None;
+        if let Some((piece, rest)) = frame {
+            freed = state.add(piece, rest, self.cap);
+        }
+        match state.source {
+            Source::Over => state.rest = SizeHint::with_exact(0),
+            Source::Failed(_) => freed = state.lose(Lost::Failed),
+            _ => {}
+        }
+        let waiting = mem::take(&mut state.waiting);
+        let others = state.readers > 1;
+        drop(state);
+        drop(freed);
+        waiting.into_iter().for_each(Waker::wake);
+        if news && others {
+            self.parked.wake_all();
+        }
+    }
+}
+
+impl<B> State<B> {
+    /// Whether only one reader is left to want anything.
+    fn is_last(&self) -> bool {
+        !self.keeping && self.readers == 1
+    }
+
+    /// The frame at `place` among those kept. The last reader takes it, with all before it.
+    fn take(&mut self, place: usize) -> (Frame<Bytes>, Option<VecDeque<Piece>>) {
+        let frame = self.kept[place].frame();
+        if !self.is_last() {
+            return (frame, None);
+        }
+        let freed: VecDeque<_> = self.kept.drain(..=place).collect();
+        self.size -= freed.iter().map(Piece::size).sum::<usize>();
+        (frame, Some(freed))
+    }
+
+    /// A frame was read: keeps it where somebody may want it and it fits, or frees everything. `None` cannot be kept.
+    fn add(&mut self, piece: Option<Piece>, rest: SizeHint, cap: usize) -> Option<VecDeque<Piece>> {
+        self.frames += 1;
+        self.bytes += piece.as_ref().map_or(0, Piece::data_len);
+        // A body that says it will not fit is not kept in vain.
+        let to_come = usize::try_from(rest.lower()).unwrap_or(usize::MAX);
+        self.rest = rest;
+        if self.lost.is_some() {
+            return None;
+        }
+        if self.is_last() {
+            return Some(self.clear());
+        }
+        let fits = |piece: &Piece| {
+            self.size.saturating_add(piece.size()).saturating_add(to_come) <= cap
+                && self.kept.len() < FEW_FRAMES.max(cap / FRAME_COST)
+        };
+        let Some(piece) = piece.filter(fits) else { return self.lose(Lost::TooLarge) };
+        self.size += piece.size();
+        let piece = if self.kept.is_empty() { piece } else { piece.compact() };
+        self.kept.push_back(piece);
+        None
+    }
+
+    fn lose(&mut self, why: Lost) -> Option<VecDeque<Piece>> {
+        self.lost = Some(why);
+        Some(self.clear())
+    }
+
+    fn clear(&mut self) -> VecDeque<Piece> {
+        self.size = 0;
+        mem::take(&mut self.kept)
+    }
+}
+
+impl Piece {
+    fn of(frame: &Frame<Bytes>) -> Option<Self> {
+        let data = frame.data_ref().map(|data| Self::Data(data.clone()));
+        data.or_else(|| frame.trailers_ref().map(|trailers| Self::Trailers(Box::new(trailers.clone()))))
+    }
+
+    fn frame(&self) -> Frame<Bytes> {
+        match self {
+            Self::Data(data) => Frame::data(data.clone()),
+            Self::Trailers(trailers) => Frame::trailers((**trailers).clone()),
+        }
+    }
+
+    fn data_len(&self) -> u64 {
+        match self {
+            Self::Data(data) => data.len() as u64,
+            Self::Trailers(_) => 0,
+        }
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Self::Data(data) => data.len(),
+            Self::Trailers(trailers) => trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum(),
+        }
+    }
+
+    fn compact(self) -> Self {
+        match self {
+            Self::Data(data) if data.len() < COPY_BELOW => Self::Data(Bytes::copy_from_slice(&data)),
+            piece => piece,
+        }
+    }
+}
+
+/// The body, in the hands of the attempt whose turn it is.
+pub(super) struct Borrowed<'a, B> {
+    store: &'a Store<B>,
+    body: Option<Pin<Box<B>>>,
+}
+
+impl<B> Borrowed<'_, B>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    /// Reads one frame.
+    pub(super) fn read(
+        mut self,
+        parked: &mut Parked,
+        cx: &Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        let polled = self.poll(parked, cx);
+        if polled.is_ready() {
+            // Who has its frame need not be told of it.
+            parked.leave();
+        }
+        let Some(body) = &self.body else { unreachable!("it is given back once") };
+        let (over, news) = match &polled {
+            Poll::Pending => (None, None),
+            Poll::Ready(Some(Ok(frame))) => {
+                (body.is_end_stream().then_some(Source::Over), Some((Piece::of(frame), body.size_hint())))
+            }
+            Poll::Ready(Some(Err(error))) => (Some(Source::Failed(error.clone())), None),
+            Poll::Ready(None) => (Some(Source::Over), None),
+        };
+        let body = self.body.take();
+        match (over, body) {
+            (None, Some(body)) => self.store.give_back(Source::Here(body), news),
+            (over, body) => {
+                // What it holds (a connection) is free before anybody hears that it is over.
+                drop(body);
+                self.store.give_back(over.unwrap_or(Source::Over), news);
+            }
+        }
+        polled.map_err(RequestBodyError::new)
+    }
+
+    fn poll(&mut self, parked: &mut Parked, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, SharedError>>> {
+        let Some(body) = &mut self.body else { unreachable!("it is given back once") };
+        let mut alarm = Context::from_waker(&self.store.alarm);
+        let mut polled = body.as_mut().poll_frame(&mut alarm);
+        if polled.is_pending() {
+            parked.park(&self.store.parked, cx);
+            // An alarm before that woke nobody.
+            polled = body.as_mut().poll_frame(&mut alarm);
+        }
+        polled.map_err(|error| SharedError(Arc::new(error.into())))
+    }
+}
+
+impl<B> Drop for Borrowed<'_, B> {
+    fn drop(&mut self) {
+        // Still here: it panicked.
+        if self.body.take().is_some() {
+            self.store.give_back(Source::Failed(SharedError(Arc::new("the request body panicked".into()))), None);
+        }
+    }
+}
+
+/// The error of the body, for every attempt that meets it.
+#[derive(Clone, Debug)]
+struct SharedError(Arc<BoxError>);
+
+impl fmt::Display for SharedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for SharedError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&**self.0)
+    }
+}
+
+/// The error of an attempt whose part of the body is not there any more.
+#[derive(Debug)]
+struct Overtaken;
+
+impl fmt::Display for Overtaken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the request body is larger than what is kept of it, and another attempt is further ahead")
+    }
+}
+
+impl StdError for Overtaken {}
