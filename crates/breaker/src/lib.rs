@@ -47,6 +47,9 @@
 //! (a call's first wait, a failure, a snapshot), so they are seen by the next call that waits. Latency ends at the
 //! response head; how fast a client reads the body does not matter.
 //!
+//! Nor does how fast it sends its request, where an [`UploadLayer`](buttress_core::http::UploadLayer) stands further out: time
+//! in which the service waits for its own client is not the service's. Put one in front of a breaker that strangers' uploads reach.
+//!
 //! Time that a call spends inside one poll without ever being pending is not measured: a call that is ready at once reads
 //! no clock.
 //!

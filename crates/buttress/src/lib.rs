@@ -146,6 +146,8 @@
 //!   innermost service's lifted error can carry.
 //! - **Calls end where they really end**: permits are held, and outcomes known, at the end of the body; for gRPC when its
 //!   trailers say so.
+//! - **Clients cannot harm others**: their short deadlines, aborted uploads and slow reading accuse no service; with
+//!   [`http::UploadLayer`] outermost neither do slow uploads.
 //! - **Everything can be seen and changed while it runs**: each layer has a `.handle()`, and a [`Registry`] holds them all.
 //! - **Time is tokio's**, so `#[tokio::test(start_paused = true)]` tests them without sleeping.
 //!

@@ -37,7 +37,9 @@
 //!
 //! A deadline of ours that passes is a failure of what is behind it ([`DeadlinePassed`](buttress_core::Reason)). One that the
 //! *client* made shorter than ours says nothing (`ClientDeadlinePassed`), so clients cannot open a breaker for others; nor
-//! does a body that ends while its reader is not waiting for a frame: then the reader is slow.
+//! does a body that ends while its reader is not waiting for a frame: then the reader is slow. Nor does a deadline that passes
+//! while the service waits for its client to send the rest of the request, or that the client used up by more than half, where an
+//! [`UploadLayer`](buttress_core::http::UploadLayer) stands further out.
 //!
 //! # Where it stands
 //!

@@ -171,14 +171,13 @@ impl Config {
     pub(crate) fn body_timeout(&self, route: &Route) -> Duration {
         self.server.body_timeout.unwrap_or_else(|| {
             let upstream = self.upstream.get(&route.upstream);
-            let accused = [
-                upstream.filter(|u| u.breaker.on).map(|u| u.breaker.config.effective_hang_after()),
+            let ends = [
                 upstream.filter(|u| u.deadline.on).and_then(|u| u.deadline.config.per_try),
                 route.deadline.config.total.filter(|_| route.deadline.on),
             ];
-            // A fifth is left for what came before the client fell silent.
-            let accused = accused.into_iter().flatten().map(|after| after / 5 * 4);
-            accused.fold(Duration::from_secs(10), Duration::min)
+            // Before the deadline, so that a client hears what it did. A fifth is left for what came before it fell silent.
+            let ends = ends.into_iter().flatten().map(|after| after / 5 * 4);
+            ends.fold(Duration::from_secs(10), Duration::min)
         })
     }
 

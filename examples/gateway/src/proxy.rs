@@ -3,7 +3,7 @@
 use crate::{
     chain::{self, Chain, ResponseBody},
     config::{self, Config},
-    upload::{Fault, RequestBody},
+    upload::{Bounded, Fault},
     upstream::{self, Failed},
 };
 use buttress::{
@@ -75,7 +75,7 @@ impl Gateway {
             return Err(Refused::Plain(StatusCode::BAD_REQUEST, "the path has dot segments"));
         }
         let route = self.route(req.uri().path()).ok_or(Refused::Plain(StatusCode::NOT_FOUND, "no such route"))?;
-        let mut req = RequestBody::wrap(req, route.body_timeout);
+        let mut req = Bounded::wrap(req, route.body_timeout);
         clean_request(&mut req, host, peer);
         let mut res = route.chain.clone().oneshot(req).await.map_err(|error| match upstream::failed(&error) {
             Failed::Client(Fault::BrokeOff) => Refused::Plain(StatusCode::BAD_REQUEST, "the request body broke off"),

@@ -1,8 +1,8 @@
-//! A client's request body on its way to an upstream, and how the call knows that it was the client who failed.
+//! A client's request body on its way to an upstream: what it did wrong, and when its silence has lasted too long.
 
 use buttress::{
     BoxError,
-    http::{RequestBodyError, is_grpc},
+    http::{UploadBody, is_grpc},
 };
 use bytes::Bytes;
 use http::Request;
@@ -28,14 +28,14 @@ pub(crate) enum Fault {
     Stalled,
 }
 
-/// What the two halves of a call know of each other. A connection whose request body fails tells its response no reason.
+/// What the two halves of a call tell each other. (A connection whose request body fails tells its response no reason.)
 #[derive(Debug, Default)]
-pub(crate) struct Upload {
+pub(crate) struct Notes {
     fault: OnceLock<Fault>,
     answered: AtomicBool,
 }
 
-impl Upload {
+impl Notes {
     /// What the client did, if it did.
     pub(crate) fn fault(&self) -> Option<Fault> {
         self.fault.get().copied()
@@ -47,39 +47,42 @@ impl Upload {
     }
 }
 
-/// A client's request body. Its errors are the client's, and say so.
-pub(crate) struct RequestBody {
+/// A client's request body; the layers of a chain know when they wait for it.
+pub(crate) type RequestBody = UploadBody<Bounded>;
+
+/// A body that fails when it is silent for too long.
+pub(crate) struct Bounded {
     body: Incoming,
     /// For how long there may be no frame while the upstream waits for one.
     patience: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
     /// A gRPC client that has its head may have nothing to say for as long as the call lasts.
     grpc: bool,
-    upload: Arc<Upload>,
+    notes: Arc<Notes>,
 }
 
-impl RequestBody {
-    pub(crate) fn wrap(req: Request<Incoming>, patience: Duration) -> Request<Self> {
+impl Bounded {
+    pub(crate) fn wrap(req: Request<Incoming>, patience: Duration) -> Request<RequestBody> {
         let grpc = is_grpc(req.headers());
-        req.map(|body| Self { body, patience, waiting: None, grpc, upload: Arc::default() })
+        UploadBody::track(req.map(|body| Self { body, patience, waiting: None, grpc, notes: Arc::default() }))
     }
 
-    pub(crate) fn upload(&self) -> Arc<Upload> {
-        self.upload.clone()
+    pub(crate) fn notes(&self) -> Arc<Notes> {
+        self.notes.clone()
     }
 
-    fn failed(&self, fault: Fault, error: impl Into<BoxError>) -> RequestBodyError {
-        let _ = self.upload.fault.set(fault);
-        RequestBodyError::new(error)
+    fn failed(&self, fault: Fault, error: impl Into<BoxError>) -> BoxError {
+        let _ = self.notes.fault.set(fault);
+        error.into()
     }
 
     /// Pending until the client has been silent for too long.
-    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<RequestBodyError> {
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<BoxError> {
         loop {
             let patience = self.patience;
             let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(patience)));
             ready!(waiting.as_mut().poll(cx));
-            if !(self.grpc && self.upload.answered.load(Relaxed)) {
+            if !(self.grpc && self.notes.answered.load(Relaxed)) {
                 return Poll::Ready(self.failed(Fault::Stalled, "the client sends nothing"));
             }
             waiting.as_mut().reset(Instant::now() + patience);
@@ -87,54 +90,16 @@ impl RequestBody {
     }
 }
 
-impl Body for RequestBody {
+impl Body for Bounded {
     type Data = Bytes;
-    type Error = RequestBodyError;
+    type Error = BoxError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
             return self.poll_stalled(cx).map(|error| Some(Err(error)));
         };
         self.waiting = None;
         Poll::Ready(frame.map(|frame| frame.map_err(|error| self.failed(Fault::BrokeOff, error))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// An upstream's response body. Where it ends because the request body did, its error says so.
-pub(crate) struct AnswerBody {
-    body: Incoming,
-    upload: Arc<Upload>,
-}
-
-impl AnswerBody {
-    pub(crate) fn new(body: Incoming, upload: Arc<Upload>) -> Self {
-        Self { body, upload }
-    }
-}
-
-impl Body for AnswerBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        Poll::Ready(frame.map(|frame| {
-            frame.map_err(|error| match self.upload.fault() {
-                Some(_) => RequestBodyError::new(error).into(),
-                None => error.into(),
-            })
-        }))
     }
 
     fn is_end_stream(&self) -> bool {

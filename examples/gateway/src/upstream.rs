@@ -2,13 +2,11 @@
 
 use crate::{
     config,
-    upload::{AnswerBody, Fault, RequestBody, Upload},
+    upload::{Fault, Notes, RequestBody},
 };
-use buttress::{
-    Error, Reason, Rejection,
-    http::{RequestBodyError, error_outcome},
-};
+use buttress::{Error, Reason, Rejection, http::error_outcome};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri};
+use hyper::body::Incoming;
 use hyper_util::{
     client::{
         self,
@@ -27,28 +25,21 @@ use tower::Service;
 
 /// Why the pool has no response.
 #[derive(Debug)]
-pub(crate) enum PoolError {
+pub(crate) struct PoolError {
+    error: client::legacy::Error,
     /// The client failed, and the call with it.
-    Upload(Fault, RequestBodyError),
-    /// The connection, or the upstream.
-    Upstream(client::legacy::Error),
+    fault: Option<Fault>,
 }
 
 impl fmt::Display for PoolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Upload(_, error) => error.fmt(f),
-            Self::Upstream(error) => error.fmt(f),
-        }
+        self.error.fmt(f)
     }
 }
 
 impl StdError for PoolError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(match self {
-            Self::Upload(_, error) => error,
-            Self::Upstream(error) => error,
-        })
+        Some(&self.error)
     }
 }
 
@@ -95,7 +86,7 @@ impl Pool {
 }
 
 impl Service<Request<RequestBody>> for Pool {
-    type Response = Response<AnswerBody>;
+    type Response = Response<Incoming>;
     type Error = PoolError;
     type Future = Answer;
 
@@ -105,36 +96,35 @@ impl Service<Request<RequestBody>> for Pool {
 
     fn call(&mut self, mut req: Request<RequestBody>) -> Answer {
         self.address(&mut req);
-        let upload = req.body().upload();
-        Answer { future: self.client.request(req), upload }
+        let notes = req.body().get_ref().notes();
+        Answer { future: self.client.request(req), notes }
     }
 }
 
 /// The pool's future.
 pub(crate) struct Answer {
     future: ResponseFuture,
-    upload: Arc<Upload>,
+    notes: Arc<Notes>,
 }
 
 impl Future for Answer {
-    type Output = Result<Response<AnswerBody>, PoolError>;
+    type Output = Result<Response<Incoming>, PoolError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let result = ready!(Pin::new(&mut self.future).poll(cx));
-        Poll::Ready(match (result, self.upload.fault()) {
-            (Ok(res), _) => {
-                self.upload.answered();
-                Ok(unasked_is_failed(res.map(|body| AnswerBody::new(body, self.upload.clone()))))
+        Poll::Ready(match result {
+            Ok(res) => {
+                self.notes.answered();
+                Ok(unasked_is_failed(res))
             }
-            (Err(error), Some(fault)) => Err(PoolError::Upload(fault, RequestBodyError::new(error))),
-            (Err(error), None) => Err(PoolError::Upstream(error)),
+            Err(error) => Err(PoolError { error, fault: self.notes.fault() }),
         })
     }
 }
 
 /// An upstream that switches protocols has broken HTTP: nobody asks it to. The layers see a failure; nothing of the answer
 /// goes further.
-fn unasked_is_failed(res: Response<AnswerBody>) -> Response<AnswerBody> {
+fn unasked_is_failed(res: Response<Incoming>) -> Response<Incoming> {
     if !res.status().is_informational() {
         return res;
     }
@@ -156,8 +146,8 @@ pub(crate) enum Failed {
 pub(crate) fn failed(error: &Error<PoolError>) -> Failed {
     let error = match error {
         Error::Rejected(rejection) => return Failed::Refused(*rejection),
-        Error::Inner(PoolError::Upload(fault, _)) => return Failed::Client(*fault),
-        Error::Inner(PoolError::Upstream(error)) => error,
+        Error::Inner(PoolError { fault: Some(fault), .. }) => return Failed::Client(*fault),
+        Error::Inner(PoolError { error, .. }) => error,
     };
     if let Some(rejection) = Rejection::find(error) {
         return Failed::Refused(rejection);

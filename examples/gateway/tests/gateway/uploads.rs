@@ -63,9 +63,10 @@ async fn an_upload_that_stalls_is_a_408_and_the_breaker_counts_nothing() {
 }
 
 #[tokio::test]
-async fn without_a_word_in_the_config_a_stalled_upload_ends_before_it_counts_as_a_hung_call() {
+async fn without_a_word_in_the_config_a_stalled_upload_ends_before_its_deadline() {
     let upstream = Upstream::fine().await;
-    let gateway = Gateway::before(upstream.address, "breaker = { consecutive = 2, hang_after = \"1s\" }");
+    let tables = one(upstream.address, "breaker = { consecutive = 2 }\ndeadline = { per_try = \"1s\" }", "");
+    let gateway = Gateway::start_with("", &tables);
     for _ in 0..3 {
         let mut client = TcpStream::connect(gateway.address).await.unwrap();
         client.write_all(STALLS).await.unwrap();
@@ -73,6 +74,39 @@ async fn without_a_word_in_the_config_a_stalled_upload_ends_before_it_counts_as_
         assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     }
     nobody_is_accused(&gateway).await;
+}
+
+/// Clients that send a byte now and then, for longer than the breaker lets a service be silent and than a try may take.
+#[tokio::test]
+async fn uploads_that_trickle_accuse_nobody() {
+    let upstream = Upstream::fine().await;
+    let breaker =
+        "breaker = { consecutive = 2, hang_after = \"200ms\", slow_after = \"100ms\", slow_rate = 0.5, min_calls = 4 }";
+    let gateway =
+        Gateway::start_with("", &one(upstream.address, &format!("{breaker}\ndeadline = {{ per_try = \"2s\" }}"), ""));
+    let trickle = async |mut client: TcpStream, seconds: u32| {
+        client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nsome").await.unwrap();
+        for _ in 0..seconds * 20 {
+            sleep(Duration::from_millis(50)).await;
+            if client.write_all(b"x").await.is_err() {
+                break;
+            }
+        }
+        client
+    };
+    let mut clients = tokio::task::JoinSet::new();
+    for i in 0..8 {
+        let client = TcpStream::connect(gateway.address).await.unwrap();
+        // Half of them go away, the others are ended by the deadline.
+        clients.spawn(trickle(client, if i % 2 == 0 { 1 } else { 3 }));
+    }
+    while let Some(client) = clients.join_next().await {
+        drop(client.unwrap());
+    }
+    ended(&gateway).await;
+    nobody_is_accused(&gateway).await;
+    let deadline = &gateway.status().await["layers"]["upstream.u.deadline"];
+    assert_eq!((&deadline["client_passed_total"], &deadline["passed_total"]), (&4.into(), &0.into()), "{deadline:#}");
 }
 
 #[tokio::test]
