@@ -182,3 +182,41 @@ async fn each_tenant_of_a_router_has_a_limit_of_its_own() {
     assert_eq!(ask("a").await.unwrap().status(), StatusCode::OK);
     assert_eq!(tenants.snapshot().keys, 2);
 }
+
+#[tokio::test]
+async fn behind_an_upload_layer_slow_uploads_do_not_open_a_breaker() {
+    let breaker = BreakerConfig::default().consecutive(2).hang_after(Duration::from_millis(50)).build().unwrap();
+    let layer = buttress::http::BreakerLayer::new(breaker);
+    let handle = layer.handle();
+    let app = Router::new().route("/", post(async |body: Bytes| body.len().to_string()));
+    let server = serve(app.layer(ServiceBuilder::new().layer(buttress::http::UploadLayer).layer(layer))).await;
+    let client = fresh_connections();
+    for stays in [true, false] {
+        let uploads: Vec<_> = (0..4)
+            .map(|_| {
+                let (frames, feed) = mpsc::channel::<Result<Bytes, Infallible>>(4);
+                let body = Body::from_stream(ReceiverStream::new(feed));
+                let req = Request::post(format!("http://{server}/")).body(body).unwrap();
+                (frames, tokio::spawn(client.request(req)))
+            })
+            .collect();
+        for frame in ["some", "more"] {
+            for (frames, _) in &uploads {
+                frames.send(Ok(Bytes::from(frame))).await.unwrap();
+            }
+            // Far beyond `hang_after`: what is not to happen has no condition to wait for.
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+        for (frames, call) in uploads {
+            drop(frames);
+            if stays {
+                assert_eq!(call.await.unwrap().unwrap().status(), 200);
+            } else {
+                call.abort();
+            }
+        }
+        eventually("all calls are over", || handle.snapshot().in_flight == 0).await;
+        let seen = handle.snapshot();
+        assert_eq!((seen.failures, seen.opened_total), (0, 0), "they stay: {stays}");
+    }
+}
