@@ -530,3 +530,32 @@ fn a_config_is_read_as_people_write_it() {
     assert_eq!(again, config);
     assert!(serde_json::from_str::<BreakerConfig>(r#"{ "failure_rat": 0.5 }"#).is_err());
 }
+
+#[test]
+fn slow_calls_of_an_earlier_generation_do_not_open_it_again() {
+    let config = BreakerConfig::default().failure_rate(None).slow_rate(0.5).slow_after(S).hang_after(60 * S);
+    let mut rig = Rig::new(config.min_calls(4).probes(1).close_after(1).probe_window(1));
+    let slow: Vec<_> = (0..8).map(|_| rig.hang()).collect();
+    rig.now += 2 * S;
+    rig.hang().settle_at(Outcome::Ignored, None, &rig.now);
+    assert_eq!(rig.snapshot().state, State::Open);
+    rig.now += rig.snapshot().retry_in.unwrap();
+    rig.call(Outcome::Success);
+    assert_eq!((rig.snapshot().state, rig.snapshot().slow_in_flight), (State::Closed, 0));
+    rig.now += 2 * S;
+    rig.calls(Outcome::Success, 3);
+    rig.call(Outcome::Failure);
+    rig.hang().settle_at(Outcome::Ignored, None, &rig.now);
+    assert_eq!(rig.snapshot().state, State::Closed);
+    drop(slow);
+}
+
+#[test]
+fn calls_that_hang_are_seen_by_successes_that_never_wait() {
+    let mut rig = Rig::new(BreakerConfig::default().failure_rate(0.5).min_calls(20).hang_after(S));
+    let hung: Vec<_> = (0..100).map(|_| rig.hang()).collect();
+    rig.now += 2 * S;
+    rig.calls(Outcome::Success, 16);
+    assert_eq!(rig.breaker.state(), State::Open, "one in sixteen looks");
+    drop(hung);
+}

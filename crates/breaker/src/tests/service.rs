@@ -138,6 +138,33 @@ async fn a_caller_parked_on_an_inner_service_is_woken_and_refused_when_it_opens(
     assert!(refused.unwrap_err().rejection().is_some());
 }
 
+/// Not ready, and while it is asked the circuit opens.
+struct Trips(Arc<crate::Breaker>);
+
+impl Service<()> for Trips {
+    type Response = ();
+    type Error = Failure;
+    type Future = std::future::Ready<Result<(), Failure>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        let _ = self.0.try_acquire().map(|permit| permit.settle(Outcome::Failure, None));
+        Poll::Pending
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        unreachable!("never ready")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_is_woken_even_if_the_circuit_opens_while_it_parks() {
+    let layer = layer(consecutive(1));
+    let call = tokio::spawn(layer.layer(Trips(layer.handle())).oneshot(()));
+    sleep(S).await;
+    assert!(call.is_finished(), "woken by nobody");
+    assert!(call.await.unwrap().unwrap_err().rejection().is_some());
+}
+
 #[tokio::test(start_paused = true)]
 async fn open_it_does_not_ask_the_inner_service_and_keeps_its_word() {
     let layer = layer(consecutive(1));
