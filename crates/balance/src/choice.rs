@@ -1,0 +1,196 @@
+//! Which endpoint a call goes to.
+
+use crate::{
+    BalancePermit,
+    balancer::tried,
+    endpoints::{Members, Shared},
+    node::Node,
+    pick::{Avoid, Picked},
+    search::Search,
+};
+use buttress_core::{Clock, Context as CallContext, Lease, Rejection, TokioClock, sync::Ordering::Relaxed};
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+use tower_service::Service;
+
+/// An endpoint that is ready, and the call's place at it; or why there is none.
+pub(crate) enum Chosen<S, E> {
+    Endpoint(S, BalancePermit),
+    Refused(Rejection),
+    /// Every endpoint that came into question failed when it was asked whether it is ready: what the last one said.
+    Failed(E),
+}
+
+/// A call that looks for an endpoint.
+pub(crate) struct Choice<S, E> {
+    lease: Arc<Lease<Shared<S>>>,
+    /// Its search, once the first endpoint that was asked was not ready.
+    search: Option<Box<Search<S, E>>>,
+}
+
+impl<S: Clone, E> Choice<S, E> {
+    #[inline]
+    pub(crate) fn new(lease: Arc<Lease<Shared<S>>>) -> Self {
+        Self { lease, search: None }
+    }
+
+    /// Looks for an endpoint that is ready.
+    #[inline]
+    pub(crate) fn poll<Req>(&mut self, cx: &mut Context<'_>, context: Option<&CallContext>) -> Poll<Chosen<S, E>>
+    where
+        S: Service<Req, Error = E>,
+    {
+        let now = TokioClock.now();
+        if self.search.is_some() || self.lease.balancer.is_shut() {
+            return self.look_again(cx, context, now);
+        }
+        // The usual case: the one that is picked is ready.
+        let members = self.lease.members.load();
+        let avoid = Avoid { tried: tried(context), ..Avoid::default() };
+        let picked = self.lease.balancer.pick(&members.roster, self.lease.stripe(), now, avoid);
+        let Picked::Node(place) = picked else { return self.look_on(cx, context, now, Some(picked)) };
+        let (mut service, node) = (members.services[place].clone(), members.roster.nodes[place].clone());
+        drop(members);
+        match service.poll_ready(cx) {
+            Poll::Ready(Ok(())) => return Poll::Ready(self.endpoint(service, node, context, now)),
+            Poll::Ready(Err(error)) => self.search().fail(&node, error, now),
+            Poll::Pending => self.search().wait(service, node),
+        }
+        self.look_on(cx, context, now, None)
+    }
+
+    #[inline]
+    fn endpoint(&self, service: S, node: Arc<Node>, context: Option<&CallContext>, now: Instant) -> Chosen<S, E> {
+        if let Some(tried) = tried(context) {
+            tried.push(node.id);
+        }
+        let nanos = node.tuning.origin.nanos(now);
+        Chosen::Endpoint(service, BalancePermit::new(node, nanos, self.lease.balancer.measures()))
+    }
+
+    fn search(&mut self) -> &mut Search<S, E> {
+        self.search.get_or_insert_default()
+    }
+
+    /// Woken: asks those that were not ready, and others.
+    #[inline(never)]
+    fn look_again<Req>(
+        &mut self,
+        cx: &mut Context<'_>,
+        context: Option<&CallContext>,
+        now: Instant,
+    ) -> Poll<Chosen<S, E>>
+    where
+        S: Service<Req, Error = E>,
+    {
+        if self.lease.balancer.is_shut() {
+            return Poll::Ready(Chosen::Refused(self.lease.balancer.refuse(None, now)));
+        }
+        match self.search().ask_again(cx, now) {
+            Some((service, node)) => Poll::Ready(self.endpoint(service, node, context, now)),
+            None => self.look_on(cx, context, now, None),
+        }
+    }
+
+    /// Asks others than before, and waits for any of them. `picked`: what was picked already.
+    #[inline(never)]
+    fn look_on<Req>(
+        &mut self,
+        cx: &mut Context<'_>,
+        context: Option<&CallContext>,
+        now: Instant,
+        mut picked: Option<Picked>,
+    ) -> Poll<Chosen<S, E>>
+    where
+        S: Service<Req, Error = E>,
+    {
+        let lease = self.lease.clone();
+        loop {
+            let was_opening = lease.is_opening();
+            let members = lease.members.load_full();
+            match self.ask_others(&lease, &members, cx, context, now, picked.take()) {
+                Look::Found(service, node) => return Poll::Ready(self.endpoint(service, node, context, now)),
+                Look::None(until) => {
+                    let error = self.search().error.take();
+                    return Poll::Ready(match (error, until) {
+                        (Some(error), _) => Chosen::Failed(error),
+                        (None, Nobody::Shut(until)) => Chosen::Refused(lease.balancer.refuse(until, now)),
+                        (None, Nobody::Empty) => Chosen::Refused(lease.balancer.refuse_empty()),
+                    });
+                }
+                Look::Wait => {}
+            }
+            let search = self.search();
+            if !search.counted {
+                search.counted = true;
+                lease.balancer.counts.waited.fetch_add(1, Relaxed);
+            }
+            search.parked.park(&lease.wakers, cx);
+            // A change between the look and the parking wakes nobody.
+            if Arc::ptr_eq(&members, &lease.members.load()) && was_opening == lease.is_opening() {
+                return Poll::Pending;
+            }
+            if let Some((service, node)) = search.ask_again(cx, now) {
+                return Poll::Ready(self.endpoint(service, node, context, now));
+            }
+        }
+    }
+
+    fn ask_others<Req>(
+        &mut self,
+        lease: &Lease<Shared<S>>,
+        members: &Members<S>,
+        cx: &mut Context<'_>,
+        context: Option<&CallContext>,
+        now: Instant,
+        mut picked: Option<Picked>,
+    ) -> Look<S>
+    where
+        S: Service<Req, Error = E>,
+    {
+        let balancer = &*lease.balancer;
+        let tried = tried(context);
+        let search = self.search();
+        loop {
+            let avoid = Avoid { tried, waiting: &search.asked, failed: &search.failed, ..Avoid::default() };
+            let next = picked.take();
+            match next.unwrap_or_else(|| balancer.pick(&members.roster, lease.stripe(), now, avoid)) {
+                Picked::Node(place) if search.asked.len() < balancer.picks() => {
+                    let node = &members.roster.nodes[place];
+                    if let Some(service) = search.ask(members.services[place].clone(), node, cx, now) {
+                        return Look::Found(service, node.clone());
+                    }
+                }
+                // Those who are never ready have nothing in flight: by load alone a call might meet nobody else.
+                Picked::Node(place) if !search.swept => {
+                    search.swept = true;
+                    if let Some((service, node)) = search.sweep(members, place, tried, cx, now) {
+                        return Look::Found(service, node);
+                    }
+                }
+                Picked::Node(_) | Picked::Wait => return Look::Wait,
+                _ if !search.asked.is_empty() => return Look::Wait,
+                Picked::Empty if lease.is_opening() => return Look::Wait,
+                Picked::Empty | Picked::Failed => return Look::None(Nobody::Empty),
+                Picked::Shut(until) => return Look::None(Nobody::Shut(until)),
+            }
+        }
+    }
+}
+
+enum Look<S> {
+    Found(S, Arc<Node>),
+    /// Until one that was asked is ready, or others come.
+    Wait,
+    /// Nothing to wait for.
+    None(Nobody),
+}
+
+/// Why there is nobody.
+enum Nobody {
+    Empty,
+    Shut(Option<Instant>),
+}

@@ -1,0 +1,279 @@
+//! How busy and how slow one endpoint is, in a few words that every thread may write.
+
+use crate::BalanceConfig;
+use buttress_core::{
+    Origin,
+    sync::{
+        AtomicU32, AtomicU64,
+        Ordering::{AcqRel, Relaxed},
+    },
+};
+
+/// What all endpoints of a balancer go by. Written by an update, read by every call.
+#[derive(Debug)]
+pub(crate) struct Tuning {
+    pub(crate) origin: Origin,
+    /// 1 / the time constant, per tick. The bits of an `f32`, as those of the penalty.
+    rate: AtomicU32,
+    /// Nanoseconds, as the two below.
+    penalty: AtomicU32,
+    overload: AtomicU64,
+    max_overload: AtomicU64,
+}
+
+impl Tuning {
+    pub(crate) fn new(origin: Origin, config: &BalanceConfig) -> Self {
+        let tuning = Self {
+            origin,
+            rate: AtomicU32::new(0),
+            penalty: AtomicU32::new(0),
+            overload: AtomicU64::new(0),
+            max_overload: AtomicU64::new(0),
+        };
+        tuning.set(config);
+        tuning
+    }
+
+    pub(crate) fn set(&self, config: &BalanceConfig) {
+        self.rate.store((TICK as f32 / config.decay.as_nanos() as f32).to_bits(), Relaxed);
+        self.penalty.store((config.penalty.as_nanos() as f32).to_bits(), Relaxed);
+        // An hour at most.
+        self.overload.store(config.overload.as_nanos() as u64, Relaxed);
+        self.max_overload.store(config.max_overload.as_nanos() as u64, Relaxed);
+    }
+
+    /// What is left of a value after so many ticks.
+    #[inline]
+    fn keep(&self, ticks: u64) -> f32 {
+        let spans = ticks as f32 * f32::from_bits(self.rate.load(Relaxed));
+        // e^-x to within a thousandth, without a call: most reads come soon after the last sample.
+        if spans < 0.06 { 1.0 - spans * (1.0 - spans * 0.5) } else { (-spans).exp() }
+    }
+
+    #[inline]
+    pub(crate) fn penalty(&self) -> f32 {
+        f32::from_bits(self.penalty.load(Relaxed))
+    }
+}
+
+/// The average's clock: 2^14 ns.
+const TICK_BITS: u32 = 14;
+const TICK: u64 = 1 << TICK_BITS;
+/// Latencies below are not told apart, and a value decays no further: then the calls in flight decide.
+const FLOOR: f32 = 1_000.0;
+
+/// `[ stamp 34, in ticks | streak 2 | value 28 ]`; 0: nothing seen yet.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Average {
+    stamp: u64,
+    /// Failures in a row, at most [`STREAK`].
+    streak: u64,
+    /// Nanoseconds; at least [`FLOOR`].
+    value: f32,
+}
+
+const STAMP_BITS: u32 = 34;
+const STAMP_MASK: u64 = (1 << STAMP_BITS) - 1;
+const VALUE_BITS: u32 = 28;
+/// So many failures in a row are no accident: the average jumps to what failures cost.
+const STREAK: u64 = 3;
+
+impl Average {
+    fn of(word: u64) -> Option<Self> {
+        // The value is an `f32` without its sign and its last three bits.
+        let value = f32::from_bits(((word & ((1 << VALUE_BITS) - 1)) << 3) as u32);
+        (word != 0).then_some(Self { stamp: word >> (VALUE_BITS + 2), streak: word >> VALUE_BITS & 3, value })
+    }
+
+    fn word(self) -> u64 {
+        let value = u64::from(self.value.max(FLOOR).to_bits() + 4) >> 3;
+        (self.stamp & STAMP_MASK) << (VALUE_BITS + 2) | self.streak << VALUE_BITS | value
+    }
+
+    /// Ticks since the last sample; none where clocks disagree. The stamp comes round after 78 hours: an endpoint that was not
+    /// picked for so long has decayed to the floor before.
+    #[inline]
+    fn age(self, tick: u64) -> u64 {
+        let age = tick.wrapping_sub(self.stamp) & STAMP_MASK;
+        if age > STAMP_MASK / 2 { 0 } else { age }
+    }
+}
+
+/// What a sample says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sample {
+    /// It answered.
+    Success,
+    /// It failed.
+    Failure,
+    /// It took at least this long: given up, or refused.
+    AtLeast,
+}
+
+/// One endpoint's load. Times are nanoseconds since the balancer's origin.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Load {
+    /// `[ picks 40 | calls in flight 24 ]`: an admission is one addition.
+    calls: AtomicU64,
+    average: AtomicU64,
+    /// Until when it is overloaded.
+    overload: AtomicU64,
+    /// Calls that wait for it to become ready.
+    parked: AtomicU32,
+    failures: AtomicU64,
+    skipped: AtomicU64,
+}
+
+const FLIGHT_BITS: u32 = 24;
+const FLIGHT_MASK: u64 = (1 << FLIGHT_BITS) - 1;
+
+impl Load {
+    pub(crate) fn new() -> Self {
+        Self {
+            calls: AtomicU64::new(0),
+            average: AtomicU64::new(0),
+            overload: AtomicU64::new(0),
+            parked: AtomicU32::new(0),
+            failures: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+        }
+    }
+
+    /// A call begins.
+    #[inline]
+    pub(crate) fn enter(&self) {
+        self.calls.fetch_add(1 << FLIGHT_BITS | 1, AcqRel);
+    }
+
+    /// A call is at its real end.
+    #[inline]
+    pub(crate) fn leave(&self) {
+        self.calls.fetch_sub(1, AcqRel);
+    }
+
+    pub(crate) fn park(&self) {
+        self.parked.fetch_add(1, AcqRel);
+    }
+
+    pub(crate) fn unpark(&self) {
+        self.parked.fetch_sub(1, AcqRel);
+    }
+
+    /// It was drawn and passed over.
+    pub(crate) fn skip(&self) {
+        self.skipped.fetch_add(1, Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.calls.load(Relaxed) & FLIGHT_MASK
+    }
+
+    pub(crate) fn parked(&self) -> u32 {
+        self.parked.load(Relaxed)
+    }
+
+    pub(crate) fn picks(&self) -> u64 {
+        self.calls.load(Relaxed) >> FLIGHT_BITS
+    }
+
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures.load(Relaxed)
+    }
+
+    pub(crate) fn skipped(&self) -> u64 {
+        self.skipped.load(Relaxed)
+    }
+
+    /// The peak-EWMA of its latency, in nanoseconds, failures included at what they cost; `None`: nothing seen yet.
+    #[inline]
+    pub(crate) fn average(&self, now: u64, tuning: &Tuning) -> Option<f32> {
+        let average = Average::of(self.average.load(Relaxed))?;
+        Some((average.value * tuning.keep(average.age(now >> TICK_BITS))).max(FLOOR))
+    }
+
+    pub(crate) fn is_overloaded(&self, now: u64) -> bool {
+        now < self.overload.load(Relaxed)
+    }
+
+    /// What a further call would have to expect, in nanoseconds: latency x (calls in flight + 1).
+    ///
+    /// An endpoint that nothing is known of is tried at once, by one call; until that is answered it counts as failing, as in
+    /// Finagle.
+    #[inline]
+    pub(crate) fn load(&self, now: u64, tuning: &Tuning, limited: bool) -> f32 {
+        let calls = (self.in_flight() + u64::from(self.parked.load(Relaxed))) as f32;
+        let latency = match self.average(now, tuning) {
+            Some(latency) => latency,
+            None if calls == 0.0 => FLOOR,
+            None => tuning.penalty(),
+        };
+        let busy = if limited || self.is_overloaded(now) { tuning.penalty() } else { 0.0 };
+        (latency + busy) * (calls + 1.0)
+    }
+
+    /// A call ended at `now`; its latency was `latency` nanoseconds.
+    ///
+    /// A latency above the average raises it at once (the peak), one below moves it by the share of the time constant that has
+    /// passed since the last sample. What a failure costs is averaged, so that the odd one shows as the odd one; with the
+    /// third in a row it counts at once. The first success after such a row lifts it.
+    pub(crate) fn sample(&self, now: u64, latency: u64, sample: Sample, tuning: &Tuning) {
+        if sample == Sample::Failure {
+            self.failures.fetch_add(1, Relaxed);
+        }
+        let (tick, latency) = (now >> TICK_BITS, latency as f32);
+        let mut word = self.average.load(Relaxed);
+        loop {
+            let next = match Average::of(word) {
+                Some(seen) => next(seen, tick, latency, sample, tuning),
+                None => first(tick, latency, sample, tuning),
+            };
+            let next = next.map_or(word, Average::word);
+            if next == word {
+                return;
+            }
+            match self.average.compare_exchange_weak(word, next, Relaxed, Relaxed) {
+                Ok(_) => return,
+                Err(seen) => word = seen,
+            }
+        }
+    }
+
+    /// It said "too much", and to come back after `pushback`; `u64::MAX`: never.
+    pub(crate) fn overloaded(&self, now: u64, pushback: Option<u64>, tuning: &Tuning) {
+        let span = pushback.unwrap_or_else(|| tuning.overload.load(Relaxed));
+        let until = now.saturating_add(span.min(tuning.max_overload.load(Relaxed)));
+        self.overload.fetch_max(until, Relaxed);
+    }
+}
+
+fn first(tick: u64, latency: f32, sample: Sample, tuning: &Tuning) -> Option<Average> {
+    let new = |streak, value: f32| Some(Average { stamp: tick & STAMP_MASK, streak, value });
+    match sample {
+        Sample::Success => new(0, latency),
+        Sample::Failure => new(1, latency.max(tuning.penalty())),
+        // Nothing to compare it with.
+        Sample::AtLeast if latency <= FLOOR => None,
+        Sample::AtLeast => new(0, latency),
+    }
+}
+
+fn next(seen: Average, tick: u64, latency: f32, sample: Sample, tuning: &Tuning) -> Option<Average> {
+    let age = seen.age(tick);
+    let keep = tuning.keep(age);
+    let decayed = seen.value * keep;
+    let blended = |with: f32| decayed + with * (1.0 - keep);
+    // A stamp never goes back.
+    let new = |streak, value| Some(Average { stamp: seen.stamp.wrapping_add(age) & STAMP_MASK, streak, value });
+    match sample {
+        Sample::Success if seen.streak == STREAK => new(0, latency),
+        Sample::Success => new(0, blended(latency).max(latency)),
+        Sample::Failure => {
+            let (cost, streak) = (latency.max(tuning.penalty()), (seen.streak + 1).min(STREAK));
+            new(streak, if streak == STREAK { cost.max(decayed) } else { blended(cost).max(latency) })
+        }
+        Sample::AtLeast if latency <= decayed.max(FLOOR) => None,
+        Sample::AtLeast => new(seen.streak, latency),
+    }
+}
