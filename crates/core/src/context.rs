@@ -116,6 +116,9 @@ impl Tried {
     // Every place stands for itself, and an endpoint goes into the first that is free: of two threads that push the same one,
     // the second finds it in the place it lost. Nothing else is published through a place, hence the relaxed orderings.
     pub fn push(&self, endpoint: u32) {
+        if endpoint == FREE {
+            return;
+        }
         for place in &self.0.endpoints {
             match place.compare_exchange(FREE, endpoint, Relaxed, Relaxed) {
                 Ok(_) => return,
@@ -183,5 +186,54 @@ impl Context {
     /// The context of a request's extensions, made if it was not there.
     pub fn of_mut(extensions: &mut http::Extensions) -> &mut Self {
         extensions.get_or_insert_default()
+    }
+}
+
+#[cfg(all(test, not(buttress_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_tried_is_shared_by_clones_and_kept_once() {
+        let tried = Tried::new();
+        assert!(tried.is_empty() && !tried.contains(0));
+        let clone = tried.clone();
+        for endpoint in [3, 0, 3, 7, 0] {
+            clone.push(endpoint);
+        }
+        assert_eq!((tried.iter().collect::<Vec<_>>(), tried.len(), tried.is_empty()), (vec![3, 0, 7], 3, false));
+        assert!(tried.contains(0) && tried.contains(7) && !tried.contains(1));
+        assert_eq!(tried, clone);
+        assert_ne!(tried, Tried::default());
+        assert_eq!(format!("{tried:?}"), "[3, 0, 7]");
+    }
+
+    #[test]
+    fn of_more_than_it_holds_it_keeps_the_last() {
+        let tried = Tried::new();
+        (0..100).for_each(|endpoint| tried.push(endpoint));
+        assert_eq!(tried.len(), Tried::MOST);
+        assert!((100 - Tried::MOST as u32..100).all(|endpoint| tried.contains(endpoint)));
+        tried.push(u32::MAX);
+        assert!(!tried.contains(u32::MAX));
+    }
+}
+
+#[cfg(all(test, buttress_loom))]
+mod loom_tests {
+    use super::*;
+
+    #[test]
+    fn loom_what_two_attempts_push_at_once_is_all_there_and_once() {
+        loom::model(|| {
+            let tried = Tried::new();
+            let others = tried.clone();
+            let other = loom::thread::spawn(move || [1, 2].into_iter().for_each(|endpoint| others.push(endpoint)));
+            [2, 3].into_iter().for_each(|endpoint| tried.push(endpoint));
+            other.join().unwrap();
+            let mut all: Vec<_> = tried.iter().collect();
+            all.sort_unstable();
+            assert_eq!(all, [1, 2, 3]);
+        });
     }
 }

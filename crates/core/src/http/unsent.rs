@@ -1,3 +1,4 @@
+use super::RequestBodyError;
 use crate::{BoxError, Reason, Rejection, error::chain};
 use std::{error::Error as StdError, fmt, io};
 
@@ -59,9 +60,11 @@ impl StdError for Mark {
 /// refused, a refusal of ours that says so ([`Reason::ConnectRefused`], [`Reason::ConnectTimeout`]), and with the feature `h2`
 /// a stream that the peer refused, or left out of its GOAWAY.
 ///
-/// `false` means that nobody knows.
+/// `false` means that nobody knows. That a host or a network is unreachable is such a case: a connection that has sent a request
+/// can break with it, too.
 pub fn is_unsent(error: &(dyn StdError + 'static)) -> bool {
-    chain(error).any(says_unsent)
+    // What a request *body* met (a connection it would be read from) says nothing of the request it was sent in.
+    chain(error).take_while(|cause| !cause.is::<RequestBodyError>()).any(says_unsent)
 }
 
 fn says_unsent(cause: &(dyn StdError + 'static)) -> bool {
@@ -76,8 +79,64 @@ fn says_unsent(cause: &(dyn StdError + 'static)) -> bool {
     }
     #[cfg(feature = "h2")]
     if let Some(error) = cause.downcast_ref::<h2::Error>() {
+        // A GOAWAY of the peer is the error of those streams only that it did not and will not process (RFC 9113, 6.8).
         let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
         return error.is_remote() && (refused || error.is_go_away());
     }
     false
+}
+
+#[cfg(all(test, not(buttress_loom)))]
+mod tests {
+    use super::*;
+    use crate::{ChainError, Error};
+
+    #[test]
+    fn the_mark_is_seen_behind_any_box() {
+        let marked = || Unsent::new("no connection");
+        assert!(is_unsent(&marked()));
+        assert!(is_unsent(&io::Error::other(marked())));
+        let boxed: BoxError = marked().into();
+        assert!(is_unsent(ChainError::cause(&boxed).unwrap()), "all that a chain can see of a box");
+        assert!(is_unsent(ChainError::cause(&Error::Inner(marked())).unwrap()));
+        assert!(chain(&Unsent::new(io::Error::from(io::ErrorKind::TimedOut))).any(|cause| cause.is::<io::Error>()));
+        assert_eq!(
+            (marked().to_string(), marked().0.to_string()),
+            ("the request was not sent".into(), "no connection".into())
+        );
+    }
+
+    #[test]
+    fn the_kinds_that_only_a_connect_ends_with() {
+        use io::ErrorKind::*;
+        for kind in [ConnectionRefused, AddrNotAvailable] {
+            assert!(is_unsent(&io::Error::from(kind)), "{kind}");
+            assert!(is_unsent(&io::Error::new(kind, "with a text")), "{kind}");
+        }
+        for kind in [ConnectionReset, ConnectionAborted, BrokenPipe, TimedOut, UnexpectedEof, HostUnreachable, Other] {
+            assert!(!is_unsent(&io::Error::from(kind)), "{kind}");
+        }
+    }
+
+    #[test]
+    fn of_our_refusals_those_of_a_connection() {
+        for reason in Reason::ALL {
+            let unsent = matches!(reason, Reason::ConnectRefused | Reason::ConnectTimeout);
+            assert_eq!(is_unsent(&Rejection::new(reason, "layer")), unsent, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_request_body_met_says_nothing() {
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        assert!(!is_unsent(&io::Error::other(RequestBodyError::new(refused))));
+        assert!(!is_unsent(&io::Error::other(RequestBodyError::new(Unsent::new("of another request")))));
+    }
+
+    /// What the peer did is told from what we did: tests/unsent.rs has both, of real connections.
+    #[cfg(feature = "h2")]
+    #[test]
+    fn a_reset_that_nobody_sent_says_nothing() {
+        assert!(!is_unsent(&io::Error::other(h2::Error::from(h2::Reason::REFUSED_STREAM))));
+    }
 }

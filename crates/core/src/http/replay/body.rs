@@ -119,7 +119,7 @@ impl<B> Reader<B> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.over { SizeHint::with_exact(0) } else { self.store.size_hint(self.bytes) }
+        if self.over { SizeHint::with_exact(0) } else { self.store.size_hint(self.frames, self.bytes) }
     }
 }
 

@@ -39,11 +39,14 @@ pub(super) struct Store<B> {
 
 struct State<B> {
     source: Source<B>,
-    /// What the body says of the rest.
+    /// What the body said of itself at first, and what it says of the rest. A later attempt says the same, though more is known
+    /// by then: it would be framed in another way (`Content-Length` where the first was chunked).
+    whole: SizeHint,
     rest: SizeHint,
-    /// How many frames were read from the body, and how many bytes in them.
+    /// Whether its last frame was known to be the last.
+    said_end: bool,
+    /// How many frames were read from the body.
     frames: usize,
-    bytes: u64,
     /// The last of these frames.
     kept: VecDeque<Piece>,
     /// How large they are.
@@ -100,9 +103,10 @@ impl<B> Store<B> {
         let rest = body.size_hint();
         let state = State {
             source: Source::Here(Box::pin(body)),
+            whole: rest.clone(),
             rest,
+            said_end: false,
             frames: 0,
-            bytes: 0,
             kept: VecDeque::new(),
             size: 0,
             keeping: true,
@@ -137,19 +141,20 @@ impl<B> Store<B> {
 
     pub(super) fn is_end(&self, frames: usize) -> bool {
         let state = lock(&self.state);
-        frames == state.frames && matches!(state.source, Source::Over)
+        frames == state.frames && state.said_end
     }
 
-    /// What is to come for a reader of `bytes`.
-    pub(super) fn size_hint(&self, bytes: u64) -> SizeHint {
+    /// What is to come for a reader of so many frames and bytes.
+    pub(super) fn size_hint(&self, frames: usize, bytes: u64) -> SizeHint {
         let state = lock(&self.state);
-        let ahead = state.bytes - bytes;
-        let mut hint = SizeHint::new();
-        // The upper one first: the lower one may not pass it.
-        if let Some(upper) = state.rest.upper().and_then(|upper| upper.checked_add(ahead)) {
-            hint.set_upper(upper);
+        if frames == state.frames {
+            return state.rest.clone();
         }
-        hint.set_lower(state.rest.lower().saturating_add(ahead));
+        let mut hint = SizeHint::new();
+        hint.set_lower(state.whole.lower().saturating_sub(bytes));
+        if let Some(upper) = state.whole.upper() {
+            hint.set_upper(upper.saturating_sub(bytes));
+        }
         hint
     }
 
@@ -197,12 +202,10 @@ impl<B> Store<B> {
         state.source = back;
         let mut freed = None;
         if let Some((piece, rest)) = frame {
+            state.said_end = matches!(state.source, Source::Over);
             freed = state.add(piece, rest, self.cap);
-        }
-        match state.source {
-            Source::Over => state.rest = SizeHint::with_exact(0),
-            Source::Failed(_) => freed = state.lose(Lost::Failed),
-            _ => {}
+        } else if matches!(state.source, Source::Failed(_)) {
+            freed = state.lose(Lost::Failed);
         }
         let waiting = mem::take(&mut state.waiting);
         let others = state.readers > 1;
@@ -235,7 +238,6 @@ impl<B> State<B> {
     /// A frame was read: keeps it where somebody may want it and it fits, or frees everything. `None` cannot be kept.
     fn add(&mut self, piece: Option<Piece>, rest: SizeHint, cap: usize) -> Option<VecDeque<Piece>> {
         self.frames += 1;
-        self.bytes += piece.as_ref().map_or(0, Piece::data_len);
         // A body that says it will not fit is not kept in vain.
         let to_come = usize::try_from(rest.lower()).unwrap_or(usize::MAX);
         self.rest = rest;
@@ -277,13 +279,6 @@ impl Piece {
         match self {
             Self::Data(data) => Frame::data(data.clone()),
             Self::Trailers(trailers) => Frame::trailers((**trailers).clone()),
-        }
-    }
-
-    fn data_len(&self) -> u64 {
-        match self {
-            Self::Data(data) => data.len() as u64,
-            Self::Trailers(_) => 0,
         }
     }
 
