@@ -1,0 +1,323 @@
+//! What HTTP and gRPC say about sending a request again.
+
+use crate::{
+    Cause, Repeat, Resend, RetryBody, Wait, Why,
+    resend::{
+        by_error, by_reason, is_unsent,
+        private::{Ask, Finding, RulesRef, Sealed},
+    },
+};
+use buttress_core::{
+    BoxError, Call, ChainError, Context as CallContext, Outcome, Protocol, Pushback, Replay, Token, Tried, Verdict,
+    http::{Classify, Fail, Gateway, Http, Refuse, Render, Reply, ResponseBody, is_grpc},
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
+use http_body::{Body, SizeHint};
+use std::{
+    any::Any,
+    error::Error as StdError,
+    fmt,
+    future::Future,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+/// A request extension: whether this one request may be sent again though it may have been processed, whatever its method says.
+///
+/// ```
+/// use buttress_retry::Idempotent;
+///
+/// let search = http::Request::post("/search").extension(Idempotent(true)).body(())?;
+/// # let _ = search;
+/// # Ok::<_, http::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idempotent(pub bool);
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const GRPC_STATUS: &str = "grpc-status";
+const OK: u8 = 0;
+const UNKNOWN: u8 = 2;
+const INTERNAL: u8 = 13;
+const UNAVAILABLE: u8 = 14;
+
+/// Whether an error says that nothing of the request was processed. By the kind of protocol, as only some know their errors.
+#[doc(hidden)]
+pub trait Sources<Err> {
+    fn says_unsent(error: &Err) -> bool;
+}
+
+impl<Err: ChainError> Sources<Err> for Fail {
+    fn says_unsent(error: &Err) -> bool {
+        is_unsent(error)
+    }
+}
+
+/// A server's protocol takes any error, and sees through those that it knows.
+fn any_unsent<Err: 'static>(error: &Err) -> bool {
+    let error = error as &dyn Any;
+    let boxed = error.downcast_ref::<BoxError>().map(|error| &**error as &(dyn StdError + 'static));
+    let io = || error.downcast_ref::<io::Error>().map(|error| error as _);
+    boxed.or_else(io).is_some_and(buttress_core::http::is_unsent)
+}
+
+macro_rules! any_sources {
+    ($($protocol:ty $(, $param:ident)?);*) => {$(
+        impl<Err: 'static $(, $param)?> Sources<Err> for $protocol {
+            fn says_unsent(error: &Err) -> bool {
+                any_unsent(error)
+            }
+        }
+    )*};
+}
+any_sources!(Reply; Gateway; Render<F>, F);
+
+impl<M, C> Sealed for Http<M, C> {}
+
+impl<M, C, B, R, Err> Resend<Request<B>, Response<R>, Err> for Http<M, C>
+where
+    M: Refuse<Err> + Sources<Err>,
+    C: Classify,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    R: ResponseBody,
+{
+    type Response = Response<RetryBody<R>>;
+    type Remains = Draining<R>;
+    type Peek = Peek<R>;
+
+    fn ask(&self, req: &Request<B>, idempotency_key: bool) -> Ask {
+        let context = CallContext::of(req.extensions());
+        let nested = self.tried_before(req) > 0;
+        Ask {
+            repeat: if nested { Repeat::Never } else { repeat(req, idempotency_key) },
+            grpc: req.method() == Method::POST && is_grpc(req.headers()),
+            // Whoever made the list may send the request again, and has paid for it.
+            pays: !nested && context.is_none_or(|context| context.tried.is_none()),
+            deadline: context.and_then(|context| context.deadline).map(|deadline| deadline.at),
+        }
+    }
+
+    fn tried(&self, attempt: &<Self as Replay<Request<B>>>::Attempt) -> Option<Tried> {
+        CallContext::of(attempt.extensions()).and_then(|context| context.tried.clone())
+    }
+
+    #[inline]
+    fn judge(call: &<Self as Protocol<Request<B>>>::Call, result: Result<&Response<R>, &Err>) -> Verdict {
+        Call::<Response<R>, Err>::judge(call, result)
+    }
+
+    fn find(
+        verdict: &Verdict,
+        ask: &Ask,
+        RulesRef(rules): RulesRef<'_>,
+        result: Result<&Response<R>, &Err>,
+    ) -> Finding {
+        if let Some(rejection) = verdict.rejection {
+            return by_reason(rejection, ask);
+        }
+        let res = match result {
+            Ok(res) => res,
+            Err(error) => return by_error(verdict, ask, M::says_unsent(error)),
+        };
+        let status = res.status();
+        // An overload that says when to come back is worth coming back to, listed or not.
+        let invited = verdict.outcome == Outcome::Overload && verdict.pushback.is_some();
+        if ask.grpc {
+            return match grpc_code(status, res.headers()) {
+                // Response headers commit the call.
+                None if rules.grpc_peek && !verdict.end => Finding::Peek,
+                None => Finding::Good,
+                Some(code) => by_code(verdict, code, invited || rules.retries_code(code), res.headers()),
+            };
+        }
+        let listed = rules.retries_status(status.as_u16());
+        match verdict.outcome {
+            Outcome::Success => Finding::Good,
+            // The client's own short deadline; a 408 that is listed is one all the same.
+            Outcome::Ignored if !(listed && status == StatusCode::REQUEST_TIMEOUT) => Finding::Bad(Why::NotRetryable),
+            _ if !listed && !invited => Finding::Bad(Why::NotRetryable),
+            outcome => {
+                let cause = if outcome == Outcome::Overload { Cause::Overload } else { Cause::Status };
+                ask.if_repeatable(cause, at_least(verdict.pushback))
+            }
+        }
+    }
+
+    fn peek(res: Response<R>, _: &Ask, RulesRef(rules): RulesRef<'_>) -> Peek<R> {
+        let (head, body) = res.into_parts();
+        let hint = body.size_hint();
+        Peek { head: Some(head), body: Some(Box::pin(body)), hint, rules: *rules }
+    }
+
+    #[inline]
+    fn finish(res: Response<R>) -> Response<RetryBody<R>> {
+        res.map(RetryBody::whole)
+    }
+
+    #[inline]
+    fn hold(res: &mut Response<RetryBody<R>>, token: Token) {
+        // Nothing is to come: the attempt is over.
+        if !res.body().is_end_stream() {
+            res.body_mut().hold(token);
+        }
+    }
+
+    fn remains(res: Response<R>) -> Option<Draining<R>> {
+        Draining::of(res)
+    }
+
+    fn poll_drained(remains: &mut Draining<R>, cx: &mut Context<'_>) -> Poll<()> {
+        remains.poll(cx)
+    }
+}
+
+/// What the request says about being sent twice.
+fn repeat<B>(req: &Request<B>, idempotency_key: bool) -> Repeat {
+    let method = req.method();
+    if method == Method::CONNECT || req.headers().contains_key(header::UPGRADE) {
+        return Repeat::Never;
+    }
+    let has_key = || matches!(*method, Method::POST | Method::PATCH) && req.headers().contains_key(IDEMPOTENCY_KEY);
+    match req.extensions().get() {
+        Some(Idempotent(true)) => Repeat::Safe,
+        Some(Idempotent(false)) => Repeat::Unsafe,
+        None if method.is_idempotent() || (idempotency_key && has_key()) => Repeat::Safe,
+        None => Repeat::Unsafe,
+    }
+}
+
+fn at_least(pushback: Option<Pushback>) -> Wait {
+    match pushback.map(Pushback::delay) {
+        None => Wait::Backoff,
+        Some(None) => Wait::Never,
+        Some(Some(delay)) => Wait::AtLeast(delay),
+    }
+}
+
+/// The gRPC code of a response that has one in its head: a trailers-only response, or one of a proxy that speaks plain HTTP
+/// ([the mapping](https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md)). `None`: response headers.
+fn grpc_code(status: StatusCode, headers: &HeaderMap) -> Option<u8> {
+    match headers.get(GRPC_STATUS) {
+        Some(code) => Some(parse_code(code.as_bytes())),
+        None => match status.as_u16() {
+            200 => None,
+            429 | 502..=504 => Some(UNAVAILABLE),
+            400 => Some(INTERNAL),
+            _ => Some(UNKNOWN),
+        },
+    }
+}
+
+fn parse_code(code: &[u8]) -> u8 {
+    std::str::from_utf8(code).ok().and_then(|text| text.parse().ok()).unwrap_or(UNKNOWN)
+}
+
+/// A gRPC call whose code came without a message.
+fn by_code(verdict: &Verdict, code: u8, listed: bool, headers: &HeaderMap) -> Finding {
+    match verdict.outcome {
+        _ if code == OK => Finding::Good,
+        Outcome::Success => Finding::Good,
+        Outcome::Ignored => Finding::Bad(Why::NotRetryable),
+        // 429 without a gRPC status stays an overload: only with a time to come back.
+        Outcome::Overload if verdict.pushback.is_none() && !headers.contains_key(GRPC_STATUS) => {
+            Finding::Bad(Why::NotRetryable)
+        }
+        _ if !listed => Finding::Bad(Why::NotRetryable),
+        outcome => {
+            let cause = if outcome == Outcome::Overload { Cause::Overload } else { Cause::Grpc };
+            let wait = match (at_least(verdict.pushback), headers.contains_key(GRPC_STATUS)) {
+                (Wait::AtLeast(delay), true) => Wait::Exactly(delay),
+                (wait, _) => wait,
+            };
+            Finding::Again(cause, wait)
+        }
+    }
+}
+
+/// The most that is read of a response that nobody will see, so that its connection can be used again.
+const DRAIN: u64 = 64 * 1024;
+
+/// The body of such a response.
+#[doc(hidden)]
+pub struct Draining<B> {
+    body: Pin<Box<B>>,
+    left: u64,
+}
+
+impl<B: ResponseBody> Draining<B> {
+    fn of(res: Response<B>) -> Option<Self> {
+        let hint = res.body().size_hint();
+        if res.body().is_end_stream() || hint.lower() > DRAIN {
+            return None;
+        }
+        Some(Self { body: Box::pin(res.into_body()), left: DRAIN })
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Some(Ok(frame)) = ready!(self.body.as_mut().poll_frame(cx)) {
+            let more = frame.data_ref().map_or(0, |data| data.len() as u64);
+            match self.left.checked_sub(more) {
+                Some(left) => self.left = left,
+                None => break,
+            }
+            if self.body.is_end_stream() {
+                break;
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<B> fmt::Debug for Draining<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Draining").field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+/// Waits for the first frame of a gRPC response: a message commits it, a status without any does not.
+#[doc(hidden)]
+pub struct Peek<B> {
+    head: Option<http::response::Parts>,
+    body: Option<Pin<Box<B>>>,
+    hint: SizeHint,
+    rules: crate::rules::Rules,
+}
+
+impl<B: ResponseBody> Future for Peek<B> {
+    type Output = (Response<RetryBody<B>>, Option<Finding>);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let body = this.body.as_mut().expect("polled after it had completed");
+        let first = ready!(body.as_mut().poll_frame(cx));
+        let trailers = first.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(|frame| frame.trailers_ref());
+        let finding = trailers.and_then(|trailers| of_trailers(trailers, &this.rules));
+        let (head, body) = (this.head.take().expect("with its body"), this.body.take().expect("there"));
+        Poll::Ready((Response::from_parts(head, RetryBody::begun(first, body, this.hint)), finding))
+    }
+}
+
+impl<B> fmt::Debug for Peek<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peek").finish_non_exhaustive()
+    }
+}
+
+/// A status that came without a message, if it is worth another attempt.
+fn of_trailers(trailers: &HeaderMap, rules: &crate::rules::Rules) -> Option<Finding> {
+    let code = parse_code(trailers.get(GRPC_STATUS)?.as_bytes());
+    let wait = match trailers.get("grpc-retry-pushback-ms") {
+        None => Wait::Backoff,
+        Some(millis) => {
+            let millis = std::str::from_utf8(millis.as_bytes()).ok().and_then(|text| text.parse().ok());
+            millis.map_or(Wait::Never, |millis| Wait::Exactly(Duration::from_millis(millis)))
+        }
+    };
+    let overload = code == 8;
+    let invited = overload && matches!(wait, Wait::Exactly(_));
+    let cause = if overload { Cause::Overload } else { Cause::Grpc };
+    (rules.retries_code(code) || invited).then_some(Finding::Again(cause, wait))
+}
