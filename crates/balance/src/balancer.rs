@@ -2,7 +2,8 @@ use crate::{
     BalanceConfig, BalanceSnapshot,
     load::Tuning,
     node::Node,
-    pick::{At, Avoid, Picked, Roster},
+    now::Now,
+    pick::{Avoid, Picked, Roster},
 };
 use arc_swap::ArcSwap;
 use buttress_core::{
@@ -159,17 +160,21 @@ impl Balancer {
         self.picks.load(Relaxed) as usize
     }
 
+    #[inline]
+    pub(crate) fn now<C: Clock>(&self, clock: C) -> Now<C> {
+        Now::new(clock, self.tuning.origin, self.tuning.recent())
+    }
+
     /// One of `roster` for a call that begins now.
     #[inline]
-    pub(crate) fn pick(&self, roster: &Roster, stripe: usize, now: Instant, mut avoid: Avoid<'_>) -> Picked {
+    pub(crate) fn pick<C: Clock>(&self, roster: &Roster, stripe: usize, now: &Now<C>, mut avoid: Avoid<'_>) -> Picked {
         let draw = &self.draws[stripe & (self.draws.len() - 1)].0;
-        let at = At { now, tuning: &self.tuning };
         if !self.mode.is_auto() && self.mode.get() == Mode::Disabled {
             avoid.turn = Some(self.turn.fetch_add(1, Relaxed));
         }
-        let picked = roster.pick(draw, at, avoid);
+        let picked = roster.pick(draw, now, &self.tuning, avoid);
         if matches!(picked, Picked::Shut(_)) && !self.mode.enforces() {
-            return roster.pick(draw, at, Avoid { force: true, ..avoid });
+            return roster.pick(draw, now, &self.tuning, Avoid { force: true, ..avoid });
         }
         picked
     }

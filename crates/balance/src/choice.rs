@@ -5,10 +5,11 @@ use crate::{
     balancer::tried,
     endpoints::{Members, Shared},
     node::Node,
+    now::Now,
     pick::{Avoid, Picked},
     search::Search,
 };
-use buttress_core::{Clock, Context as CallContext, Lease, Rejection, TokioClock, sync::Ordering::Relaxed};
+use buttress_core::{Context as CallContext, Lease, Rejection, TokioClock, sync::Ordering::Relaxed};
 use std::{
     sync::Arc,
     task::{Context, Poll},
@@ -43,7 +44,7 @@ impl<S: Clone, E> Choice<S, E> {
     where
         S: Service<Req, Error = E>,
     {
-        let now = TokioClock.now();
+        let now = &self.lease.balancer.now(TokioClock);
         if self.search.is_some() || self.lease.balancer.is_shut() {
             return self.look_again(cx, context, now);
         }
@@ -63,12 +64,17 @@ impl<S: Clone, E> Choice<S, E> {
     }
 
     #[inline]
-    fn endpoint(&self, service: S, node: Arc<Node>, context: Option<&CallContext>, now: Instant) -> Chosen<S, E> {
+    fn endpoint(
+        &self,
+        service: S,
+        node: Arc<Node>,
+        context: Option<&CallContext>,
+        now: &Now<TokioClock>,
+    ) -> Chosen<S, E> {
         if let Some(tried) = tried(context) {
             tried.push(node.id);
         }
-        let nanos = node.tuning.origin.nanos(now);
-        Chosen::Endpoint(service, BalancePermit::new(node, nanos, self.lease.balancer.measures()))
+        Chosen::Endpoint(service, BalancePermit::new(node, now.nanos(), self.lease.balancer.measures()))
     }
 
     fn search(&mut self) -> &mut Search<S, E> {
@@ -81,13 +87,13 @@ impl<S: Clone, E> Choice<S, E> {
         &mut self,
         cx: &mut Context<'_>,
         context: Option<&CallContext>,
-        now: Instant,
+        now: &Now<TokioClock>,
     ) -> Poll<Chosen<S, E>>
     where
         S: Service<Req, Error = E>,
     {
         if self.lease.balancer.is_shut() {
-            return Poll::Ready(Chosen::Refused(self.lease.balancer.refuse(None, now)));
+            return Poll::Ready(Chosen::Refused(self.lease.balancer.refuse(None, now.exact())));
         }
         match self.search().ask_again(cx, now) {
             Some((service, node)) => Poll::Ready(self.endpoint(service, node, context, now)),
@@ -101,7 +107,7 @@ impl<S: Clone, E> Choice<S, E> {
         &mut self,
         cx: &mut Context<'_>,
         context: Option<&CallContext>,
-        now: Instant,
+        now: &Now<TokioClock>,
         mut picked: Option<Picked>,
     ) -> Poll<Chosen<S, E>>
     where
@@ -117,7 +123,7 @@ impl<S: Clone, E> Choice<S, E> {
                     let error = self.search().error.take();
                     return Poll::Ready(match (error, until) {
                         (Some(error), _) => Chosen::Failed(error),
-                        (None, Nobody::Shut(until)) => Chosen::Refused(lease.balancer.refuse(until, now)),
+                        (None, Nobody::Shut(until)) => Chosen::Refused(lease.balancer.refuse(until, now.exact())),
                         (None, Nobody::Empty) => Chosen::Refused(lease.balancer.refuse_empty()),
                     });
                 }
@@ -145,7 +151,7 @@ impl<S: Clone, E> Choice<S, E> {
         members: &Members<S>,
         cx: &mut Context<'_>,
         context: Option<&CallContext>,
-        now: Instant,
+        now: &Now<TokioClock>,
         mut picked: Option<Picked>,
     ) -> Look<S>
     where

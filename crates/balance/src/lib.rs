@@ -8,6 +8,7 @@ mod endpoints;
 mod future;
 mod load;
 mod node;
+mod now;
 mod permit;
 mod pick;
 mod search;

@@ -13,6 +13,8 @@ use buttress_core::{
 #[derive(Debug)]
 pub(crate) struct Tuning {
     pub(crate) origin: Origin,
+    /// The last moment that anybody read, to within a millisecond.
+    recent: AtomicU64,
     /// 1 / the time constant, per tick. The bits of an `f32`, as those of the penalty.
     rate: AtomicU32,
     /// Nanoseconds, as the two below.
@@ -25,6 +27,7 @@ impl Tuning {
     pub(crate) fn new(origin: Origin, config: &BalanceConfig) -> Self {
         let tuning = Self {
             origin,
+            recent: AtomicU64::new(0),
             rate: AtomicU32::new(0),
             penalty: AtomicU32::new(0),
             overload: AtomicU64::new(0),
@@ -50,11 +53,27 @@ impl Tuning {
         if spans < 0.06 { 1.0 - spans * (1.0 - spans * 0.5) } else { (-spans).exp() }
     }
 
+    /// The last moment that anybody read.
+    #[inline]
+    pub(crate) fn recent(&self) -> u64 {
+        self.recent.load(Relaxed)
+    }
+
+    /// Somebody read the clock. All calls read this word, so it is seldom written.
+    #[inline]
+    pub(crate) fn saw(&self, now: u64) {
+        if now > self.recent() + MILLI {
+            self.recent.store(now, Relaxed);
+        }
+    }
+
     #[inline]
     pub(crate) fn penalty(&self) -> f32 {
         f32::from_bits(self.penalty.load(Relaxed))
     }
 }
+
+const MILLI: u64 = 1_000_000;
 
 /// The average's clock: 2^14 ns.
 const TICK_BITS: u32 = 14;
@@ -218,12 +237,21 @@ impl Load {
     /// A latency above the average raises it at once (the peak), one below moves it by the share of the time constant that has
     /// passed since the last sample. What a failure costs is averaged, so that the odd one shows as the odd one; with the
     /// third in a row it counts at once. The first success after such a row lifts it.
+    #[inline]
     pub(crate) fn sample(&self, now: u64, latency: u64, sample: Sample, tuning: &Tuning) {
         if sample == Sample::Failure {
             self.failures.fetch_add(1, Relaxed);
         }
-        let (tick, latency) = (now >> TICK_BITS, latency as f32);
-        let mut word = self.average.load(Relaxed);
+        let (tick, latency) = (now >> TICK_BITS, (latency as f32).max(FLOOR));
+        let word = self.average.load(Relaxed);
+        if sample == Sample::Success && adds_nothing(word, tick, latency) {
+            return;
+        }
+        self.blend(word, tick, latency, sample, tuning);
+    }
+
+    #[inline(never)]
+    fn blend(&self, mut word: u64, tick: u64, latency: f32, sample: Sample, tuning: &Tuning) {
         loop {
             let next = match Average::of(word) {
                 Some(seen) => next(seen, tick, latency, sample, tuning),
@@ -246,6 +274,12 @@ impl Load {
         let until = now.saturating_add(span.min(tuning.max_overload.load(Relaxed)));
         self.overload.fetch_max(until, Relaxed);
     }
+}
+
+/// A success of the same tick that is no peak: at high rates most are.
+#[inline]
+fn adds_nothing(word: u64, tick: u64, latency: f32) -> bool {
+    word >> VALUE_BITS == (tick & STAMP_MASK) << 2 && Average::of(word).is_some_and(|seen| latency <= seen.value)
 }
 
 fn first(tick: u64, latency: f32, sample: Sample, tuning: &Tuning) -> Option<Average> {

@@ -1,7 +1,10 @@
 //! What a balancer knows of one endpoint, whatever its service is.
 
-use crate::load::{Load, Tuning};
-use buttress_core::Signal;
+use crate::{
+    load::{Load, Tuning},
+    now::Now,
+};
+use buttress_core::{Clock, Signal};
 use std::{
     borrow::Cow,
     sync::{
@@ -46,11 +49,11 @@ impl Node {
 
     /// An open circuit stays open until a call comes, so one whose time has come must get one.
     #[inline]
-    pub(crate) fn state(&self, now: Instant) -> State {
+    pub(crate) fn state<C: Clock>(&self, now: &Now<C>) -> State {
         let mut state = State::Open;
         for signal in &self.signals {
             if signal.is(SHUT) {
-                if signal.until() > now {
+                if signal.until() > now.exact() {
                     return State::Shut;
                 }
                 state = State::Due;

@@ -4,12 +4,12 @@ use std::{fmt, sync::Arc, time::Duration};
 
 /// A call to an endpoint: it counts as in flight until this is dropped.
 ///
-/// Its latency runs from the pick to the response head ([`Settle::head`]); where that never comes, to its conclusion or its
-/// drop. A call that is ready when it is first asked takes no time and reads no clock. Dropped without a conclusion and before
-/// the head, it took at least as long as it did.
+/// Its latency runs from the moment it is first asked and not ready ([`Settle::pending`]) to the response head
+/// ([`Settle::head`]); where that never comes, to its conclusion or its drop. A call that is ready when it is first asked takes
+/// no time and reads no clock. One that is dropped without a conclusion and before the head took at least as long as it did.
 pub struct BalancePermit {
     node: Arc<Node>,
-    /// When it was picked, or since when somebody waits.
+    /// When it was picked, about; or since when somebody waits.
     since: u64,
     /// How long somebody waited before.
     waited: u64,
@@ -49,15 +49,15 @@ impl BalancePermit {
 
     #[inline]
     fn nanos(&self, clock: &impl Clock) -> u64 {
-        self.node.tuning.origin.nanos(clock.now())
+        let now = self.node.tuning.origin.nanos(clock.now());
+        self.node.tuning.saw(now);
+        now
     }
 
     #[inline]
     pub(crate) fn pending_at(&mut self, clock: &impl Clock) {
         match self.phase {
-            // From the pick on.
-            Phase::Begun => self.phase = Phase::Waiting,
-            Phase::Headed | Phase::HeadedAtOnce => {
+            Phase::Begun | Phase::Headed | Phase::HeadedAtOnce => {
                 self.since = self.nanos(clock);
                 self.phase = Phase::Waiting;
             }
@@ -95,10 +95,10 @@ impl BalancePermit {
 
     #[inline]
     fn sample(&mut self, sample: Sample, clock: &impl Clock) {
-        // One that never waited needs no clock: it is over when it begins.
+        // A success that nobody waited for is over when it begins.
         let now = match self.phase {
-            Phase::Begun | Phase::HeadedAtOnce => self.since,
-            Phase::Waiting | Phase::Headed => self.nanos(clock),
+            Phase::Begun | Phase::HeadedAtOnce if sample == Sample::Success => self.since,
+            _ => self.nanos(clock),
         };
         if self.phase == Phase::Waiting {
             self.waited += now.saturating_sub(self.since);

@@ -3,8 +3,9 @@
 use crate::{
     load::Tuning,
     node::{Node, State},
+    now::Now,
 };
-use buttress_core::{Draw, Tried};
+use buttress_core::{Clock, Draw, Tried};
 use std::{sync::Arc, time::Instant};
 
 /// The endpoints at one moment. Never changed: an update makes another one.
@@ -42,32 +43,30 @@ pub(crate) enum Picked {
     Empty,
 }
 
-/// So many pairs are drawn before all endpoints are looked at. With as few as this, drawing is not faster than looking.
-const PAIRS: usize = 4;
-const FEW: usize = 4;
+/// So many pairs are drawn before all endpoints are looked at.
+const PAIRS: usize = 3;
 
-/// The moment of a pick.
-#[derive(Clone, Copy)]
-pub(crate) struct At<'a> {
-    pub(crate) now: Instant,
-    pub(crate) tuning: &'a Tuning,
-}
+/// One pick in so many reads the clock, if nobody else does.
+const SAMPLED: u64 = 16;
 
 impl Roster {
     /// Two endpoints by chance, and of those the less loaded one. Constant time, unless most endpoints are passed over.
     #[inline]
-    pub(crate) fn pick(&self, draw: &Draw, at: At<'_>, avoid: Avoid<'_>) -> Picked {
+    pub(crate) fn pick<C: Clock>(&self, draw: &Draw, now: &Now<C>, tuning: &Tuning, avoid: Avoid<'_>) -> Picked {
         let count = self.nodes.len();
-        if count <= FEW || avoid.turn.is_some() {
-            return self.look(draw, at, avoid);
+        if count < 2 || avoid.turn.is_some() {
+            return self.look(draw, now, tuning, avoid);
         }
-        let nanos = at.tuning.origin.nanos(at.now);
         let mut first = None;
         for _ in 0..PAIRS {
-            let (a, b) = pair(draw.draw(), count);
+            let drawn = draw.draw();
+            if drawn.is_multiple_of(SAMPLED) {
+                tuning.saw(now.exact_nanos());
+            }
+            let (a, b) = pair(drawn, count);
             for place in [a, b] {
-                let node = &self.nodes[place];
-                let Some(load) = self.load_of(node, at, nanos, avoid) else { continue };
+                let node = &*self.nodes[place];
+                let Some(load) = self.load_of(node, now, tuning, avoid) else { continue };
                 match first {
                     None => first = Some((place, load)),
                     Some((other, least)) if other != place => {
@@ -77,13 +76,13 @@ impl Roster {
                 }
             }
         }
-        self.look(draw, at, avoid)
+        self.look(draw, now, tuning, avoid)
     }
 
     /// The load of a node that comes into question.
     #[inline]
-    fn load_of(&self, node: &Node, at: At<'_>, nanos: u64, avoid: Avoid<'_>) -> Option<f32> {
-        let state = if avoid.force { State::Open } else { node.state(at.now) };
+    fn load_of<C: Clock>(&self, node: &Node, now: &Now<C>, tuning: &Tuning, avoid: Avoid<'_>) -> Option<f32> {
+        let state = if avoid.force { State::Open } else { node.state(now) };
         if state == State::Shut {
             node.load.skip();
             return None;
@@ -91,12 +90,12 @@ impl Roster {
         let is_avoided = avoid.waiting.contains(&node.id)
             || avoid.failed.contains(&node.id)
             || avoid.tried.is_some_and(|tried| tried.contains(node.id));
-        (!is_avoided).then(|| load(node, state, nanos, at.tuning))
+        (!is_avoided).then(|| load(node, state, now.nanos(), tuning))
     }
 
     /// Looks at every endpoint: two by chance of those that come into question.
     #[inline(never)]
-    fn look(&self, draw: &Draw, at: At<'_>, avoid: Avoid<'_>) -> Picked {
+    fn look<C: Clock>(&self, draw: &Draw, now: &Now<C>, tuning: &Tuning, avoid: Avoid<'_>) -> Picked {
         if self.nodes.is_empty() {
             return Picked::Empty;
         }
@@ -108,7 +107,7 @@ impl Roster {
             let place = (start + offset) % self.nodes.len();
             let node = &*self.nodes[place];
             let tried = avoid.tried.is_some_and(|tried| tried.contains(node.id));
-            if !avoid.force && avoid.turn.is_none() && node.state(at.now) == State::Shut {
+            if !avoid.force && avoid.turn.is_none() && node.state(now) == State::Shut {
                 node.load.skip();
                 until = node.until().into_iter().chain(until).min();
             } else if avoid.failed.contains(&node.id) {
@@ -121,11 +120,10 @@ impl Roster {
                 fresh.offer(place, avoid.turn.is_some());
             }
         }
-        let nanos = at.tuning.origin.nanos(at.now);
         let least = |two: &Two<'_>| {
             let load = |place: usize| {
                 let node = &self.nodes[place];
-                load(node, if avoid.force { State::Open } else { node.state(at.now) }, nanos, at.tuning)
+                load(node, if avoid.force { State::Open } else { node.state(now) }, now.nanos(), tuning)
             };
             let [a, b] = two.places;
             Picked::Node(if two.count > 1 && avoid.turn.is_none() && load(b) < load(a) { b } else { a })

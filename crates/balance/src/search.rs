@@ -4,12 +4,12 @@ use crate::{
     endpoints::Members,
     load::Sample,
     node::{Node, State},
+    now::Now,
 };
-use buttress_core::{Parked, Tried};
+use buttress_core::{Parked, TokioClock, Tried};
 use std::{
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
 };
 use tower_service::Service;
 
@@ -63,9 +63,9 @@ const SWEEP: usize = 64;
 impl<S, E> Search<S, E> {
     /// It was asked and failed.
     #[cold]
-    pub(crate) fn fail(&mut self, node: &Node, error: E, now: Instant) {
+    pub(crate) fn fail(&mut self, node: &Node, error: E, now: &Now<TokioClock>) {
         node.load.skip();
-        node.load.sample(node.tuning.origin.nanos(now), 0, Sample::Failure, &node.tuning);
+        node.load.sample(now.exact_nanos(), 0, Sample::Failure, &node.tuning);
         self.failed.push(node.id);
         self.error = Some(error);
     }
@@ -80,7 +80,13 @@ impl<S, E> Search<S, E> {
     }
 
     /// Asks one; `Some`: it is ready.
-    pub(crate) fn ask<Req>(&mut self, mut service: S, node: &Arc<Node>, cx: &mut Context<'_>, now: Instant) -> Option<S>
+    pub(crate) fn ask<Req>(
+        &mut self,
+        mut service: S,
+        node: &Arc<Node>,
+        cx: &mut Context<'_>,
+        now: &Now<TokioClock>,
+    ) -> Option<S>
     where
         S: Service<Req, Error = E>,
     {
@@ -93,7 +99,7 @@ impl<S, E> Search<S, E> {
     }
 
     /// Asks those that it waits for. Those that are gone, or shut by now, are waited for no longer.
-    pub(crate) fn ask_again<Req>(&mut self, cx: &mut Context<'_>, now: Instant) -> Option<(S, Arc<Node>)>
+    pub(crate) fn ask_again<Req>(&mut self, cx: &mut Context<'_>, now: &Now<TokioClock>) -> Option<(S, Arc<Node>)>
     where
         S: Service<Req, Error = E>,
     {
@@ -126,7 +132,7 @@ impl<S, E> Search<S, E> {
         start: usize,
         tried: Option<&Tried>,
         cx: &mut Context<'_>,
-        now: Instant,
+        now: &Now<TokioClock>,
     ) -> Option<(S, Arc<Node>)>
     where
         S: Service<Req, Error = E> + Clone,

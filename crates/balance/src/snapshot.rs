@@ -2,6 +2,7 @@ use crate::{
     Balancer,
     balancer::Left,
     node::{Node, State},
+    now::Now,
     pick::Roster,
 };
 use buttress_core::{Mode, Value, sync::Ordering::Relaxed};
@@ -117,6 +118,7 @@ impl EndpointSnapshot {
     fn take(node: &Node, now: Instant) -> Self {
         let (load, tuning) = (&node.load, &*node.tuning);
         let nanos = tuning.origin.nanos(now);
+        let at = Now::new(now, tuning.origin, nanos);
         let duration = |nanos: f32| Duration::from_nanos(nanos as u64);
         Self {
             name: node.name.clone(),
@@ -125,7 +127,7 @@ impl EndpointSnapshot {
             waiting: u64::from(load.parked()),
             latency: load.average(nanos, tuning).map(duration),
             load: duration(load.load(nanos, tuning, node.is_limited())),
-            shut: node.state(now) == State::Shut,
+            shut: node.state(&at) == State::Shut,
             overloaded: load.is_overloaded(nanos) || node.is_limited(),
             picks_total: load.picks(),
             failures_total: load.failures(),
