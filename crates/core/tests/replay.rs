@@ -16,9 +16,10 @@ use std::{net::SocketAddr, time::Duration};
 use tokio::io::AsyncReadExt;
 
 type Any = UnsyncBoxBody<Bytes, BoxError>;
+type Make = fn() -> Any;
 
 /// Bodies of every kind, by name: a known length, none, trailers, one that is slow to come.
-fn bodies() -> Vec<(&'static str, fn() -> Any)> {
+fn bodies() -> Vec<(&'static str, Make)> {
     fn frames(trailers: bool, slow: bool) -> Any {
         let mut frames = vec![Frame::data(Bytes::from_static(b"hello ")), Frame::data(Bytes::from_static(b"world"))];
         if trailers {

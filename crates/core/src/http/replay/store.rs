@@ -103,7 +103,7 @@ impl<B> Store<B> {
         let rest = body.size_hint();
         let state = State {
             source: Source::Here(Box::pin(body)),
-            whole: rest.clone(),
+            whole: rest,
             rest,
             said_end: false,
             frames: 0,
@@ -148,7 +148,7 @@ impl<B> Store<B> {
     pub(super) fn size_hint(&self, frames: usize, bytes: u64) -> SizeHint {
         let state = lock(&self.state);
         if frames == state.frames {
-            return state.rest.clone();
+            return state.rest;
         }
         let mut hint = SizeHint::new();
         hint.set_lower(state.whole.lower().saturating_sub(bytes));

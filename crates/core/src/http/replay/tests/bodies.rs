@@ -210,6 +210,22 @@ fn all_who_wait_are_woken_whoever_asked_last_and_even_if_that_one_is_gone() {
 }
 
 #[test]
+fn a_body_that_only_yields_is_asked_again() {
+    for yields in 0..5 {
+        let feed = Feed::of([data("one")]);
+        feed.with(|fed| fed.yields = yields);
+        let mut body = Attempts::of(&feed, 100).join();
+        let (task, waker) = Task::new();
+        loop {
+            match poll_with(&mut body, &waker) {
+                Got::Pending => assert!(task.woken() > 0, "it sleeps for ever"),
+                frame => break assert_eq!(frame, got("one")),
+            }
+        }
+    }
+}
+
+#[test]
 fn who_reads_a_frame_wakes_those_who_wait_for_it_and_not_itself() {
     let feed = Feed::default();
     let attempts = Attempts::of(&feed, 100);
