@@ -21,3 +21,7 @@ pub use future::BalanceFuture;
 pub use permit::BalancePermit;
 pub use service::Balance;
 pub use snapshot::{BalanceSnapshot, EndpointSnapshot};
+#[cfg(all(test, buttress_loom))]
+mod loom_tests;
+#[cfg(all(test, not(buttress_loom)))]
+mod tests;
