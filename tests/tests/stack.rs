@@ -1,11 +1,14 @@
 //! The standard stacks: what they build, what they say of themselves, what they refuse to build.
 
-use buttress::{breaker::State, prelude::*, stack};
+use buttress::{breaker::State, http::ReplayBody, prelude::*, stack};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
 use std::{convert::Infallible, time::Duration};
 use tower::{Layer, ServiceExt as _, service_fn};
+
+/// What a transport gets.
+type Attempt = Request<ReplayBody<Empty<Bytes>>>;
 
 fn get() -> Request<Empty<Bytes>> {
     Request::new(Empty::new())
@@ -16,13 +19,13 @@ async fn a_client_stack_cuts_attempts_opens_and_refuses() {
     let stack = stack::client()
         .deadline(Duration::from_secs(5))
         .per_try(Duration::from_secs(1))
+        .without_retry()
         .breaker(BreakerConfig::default().consecutive(3).open_for(Duration::from_secs(4)))
         .build()
         .unwrap();
     let registry = Registry::new();
     stack.register(&registry, "users");
-    let hung =
-        service_fn(|_: Request<Empty<Bytes>>| std::future::pending::<Result<Response<Full<Bytes>>, std::io::Error>>());
+    let hung = service_fn(|_: Attempt| std::future::pending::<Result<Response<Full<Bytes>>, std::io::Error>>());
     let client = stack.layer(hung.lift_errors());
     for _ in 0..3 {
         let started = tokio::time::Instant::now();
@@ -34,7 +37,55 @@ async fn a_client_stack_cuts_attempts_opens_and_refuses() {
     assert_eq!(open.rejection().unwrap().reason, Reason::BreakerOpen);
     assert_eq!(stack.breaker().state(), State::Open);
     let names: Vec<_> = registry.snapshot().into_iter().map(|entry| entry.name).collect();
-    assert_eq!(names, ["users.deadline", "users.breaker", "users.bulkhead", "users.per_try"]);
+    assert_eq!(names, ["users.deadline", "users.retry", "users.breaker", "users.bulkhead", "users.per_try"]);
+}
+
+/// A transport that answers with this status.
+fn answering(
+    status: u16,
+) -> impl tower::Service<Attempt, Response = Response<Full<Bytes>>, Error = std::io::Error, Future: Send> + Clone {
+    service_fn(move |_: Attempt| async move { Ok(Response::builder().status(status).body(Full::default()).unwrap()) })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_stack_retries_what_its_budget_pays_for() {
+    let stack = stack::client().without_breaker().build().unwrap();
+    let client = stack.layer(answering(503).lift_errors());
+    for _ in 0..1000 {
+        assert_eq!(client.clone().oneshot(get()).await.unwrap().status(), 503, "the last real answer");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let seen = stack.retry().snapshot();
+    // A tenth of the calls, and one a second.
+    assert!((80..=115).contains(&seen.retries_total), "{seen:?}");
+    assert_eq!(seen.first_total, 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_balanced_stack_goes_to_the_endpoints_that_work() {
+    let stack = stack::client().breaker(BreakerConfig::default().consecutive(3)).build().unwrap();
+    let endpoints = [("a", 503), ("b", 200), ("c", 200)].map(|(name, status)| (name, answering(status).lift_errors()));
+    let balanced = stack.balanced(endpoints).unwrap();
+    let registry = Registry::new();
+    balanced.register(&registry, "users");
+    let balancer = balanced.balancer();
+    let text = balanced.describe().to_string();
+    assert!(text.lines().any(|line| line.starts_with("balance    endpoints=3")), "{text}");
+    let client = balanced.into_service();
+    for _ in 0..1000 {
+        assert_eq!(client.clone().oneshot(get()).await.unwrap().status(), 200);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let seen = balancer.snapshot();
+    assert!(seen.endpoint("a").unwrap().picks_total <= 5, "{seen:#?}");
+    assert_eq!(stack.retry().snapshot().recovered_total, seen.endpoint("a").unwrap().failures_total);
+    let names: Vec<_> = registry.snapshot().into_iter().map(|entry| entry.name).collect();
+    let each = ["a", "b", "c"].into_iter().flat_map(|e| [format!("users/{e}.breaker"), format!("users/{e}.bulkhead")]);
+    let all = ["users.deadline", "users.retry", "users.balance", "users.per_try"].map(str::to_owned);
+    assert_eq!(names, all.into_iter().chain(each).collect::<Vec<_>>());
+
+    let twice = [("a", answering(200).lift_errors()), ("a", answering(200).lift_errors())];
+    assert_eq!(stack.balanced(twice).unwrap_err().to_string(), "`endpoints` is \"a\" twice, allowed: each name once");
 }
 
 #[tokio::test(start_paused = true)]
@@ -82,7 +133,7 @@ fn parts_that_are_switched_off_are_there_and_disabled() {
 fn a_description_is_a_line_per_layer_and_two_can_be_compared() {
     let stack = stack::client().build().unwrap();
     let before = stack.describe();
-    assert_eq!(before.layers().collect::<Vec<_>>(), ["deadline", "breaker", "bulkhead", "per_try"]);
+    assert_eq!(before.layers().collect::<Vec<_>>(), ["deadline", "retry", "breaker", "bulkhead", "per_try"]);
     let text = before.to_string();
     assert!(text.lines().next().unwrap().starts_with("deadline   total=30s idle=30s"), "{text}");
     stack.bulkhead().set_limit(7).unwrap();

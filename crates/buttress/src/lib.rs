@@ -5,6 +5,8 @@
 //! | [`BreakerLayer`] | calling what is down, and waiting for it | 503 / `UNAVAILABLE`, with `Retry-After` |
 //! | [`BulkheadLayer`] | one dependency taking all there is | 503 / `RESOURCE_EXHAUSTED` |
 //! | [`DeadlineLayer`] | waiting longer than anyone waits for you | 503, 504 in a gateway / `DEADLINE_EXCEEDED` |
+//! | [`RetryLayer`] | failing for what would work the next time; and, by its [`Budget`], from retries that make an outage worse | nothing: the last answer is returned |
+//! | [`Balance`] | sending calls to the endpoint that is slow, fails or is shut | 503 / `UNAVAILABLE` where all are shut |
 //!
 //! # On a server
 //!
@@ -153,13 +155,13 @@
 //!
 //! # Where the rest is
 //!
-//! This page re-exports what chains are built from. Everything else of a layer's crate is in [`breaker`], [`bulkhead`] and
-//! [`deadline`]; what layers are written with is in [`core`].
+//! This page re-exports what chains are built from. Everything else of a layer's crate is in [`balance`], [`breaker`],
+//! [`bulkhead`], [`deadline`] and [`retry`]; what layers are written with is in [`core`].
 //!
 //! # Features
 //!
-//! On by default: `http`, and one per layer (`breaker`, `bulkhead`, `deadline`). Off: `h2` (recognise HTTP/2 stream errors),
-//! `reqwest` (`Reqwest`, the adapter for its clients), `serde` (configs from files, snapshots to JSON).
+//! On by default: `http`, and one per layer (`balance`, `breaker`, `bulkhead`, `deadline`, `retry`). Off: `h2` (recognise HTTP/2 stream errors),
+//! `discover` (endpoints that come and go by themselves), `reqwest` (`Reqwest`, the adapter for its clients), `serde` (configs from files, snapshots to JSON).
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "http")]
@@ -171,11 +173,20 @@ mod registry;
 pub mod reqwest;
 mod scope;
 mod service;
-#[cfg(all(feature = "http", feature = "breaker", feature = "bulkhead", feature = "deadline"))]
+#[cfg(all(
+    feature = "http",
+    feature = "balance",
+    feature = "breaker",
+    feature = "bulkhead",
+    feature = "deadline",
+    feature = "retry"
+))]
 pub mod stack;
 
 #[cfg(feature = "reqwest")]
 pub use crate::reqwest::Reqwest;
+#[cfg(feature = "balance")]
+pub use buttress_balance::{self as balance, Balance, BalanceConfig, Balancer, Endpoint, Endpoints};
 #[cfg(feature = "breaker")]
 pub use buttress_breaker::{self as breaker, Breaker, BreakerConfig, BreakerLayer, KeyedBreakerLayer, State, Window};
 #[cfg(feature = "bulkhead")]
@@ -186,11 +197,13 @@ pub use buttress_core as core;
 #[cfg(feature = "http")]
 pub use buttress_core::http::{HttpClient, HttpGateway, HttpServer};
 pub use buttress_core::{
-    BoxError, ChainError, ConfigError, Context, Error, GateLayer, Handle, Keyed, KeyedConfig, Lift, Mode, Opaque,
-    Outcome, Priority, Pushback, QueueLayer, Reason, Rejection, Signal, Value,
+    BoxError, Budget, BudgetConfig, ChainError, ConfigError, Context, Error, GateLayer, Handle, Keyed, KeyedConfig,
+    Lift, Mode, Opaque, Outcome, Priority, Pushback, QueueLayer, Reason, Rejection, Signal, Value,
 };
 #[cfg(feature = "deadline")]
 pub use buttress_deadline::{self as deadline, DeadlineConfig, DeadlineLayer, Deadlines};
+#[cfg(feature = "retry")]
+pub use buttress_retry::{self as retry, Backoff, Retry, RetryConfig, RetryLayer};
 pub use policy::IntoPolicy;
 pub use registry::{Entry, Registry};
 pub use scope::{Scope, ServiceBuilderExt, Speak};

@@ -5,6 +5,10 @@
 
 #[cfg(feature = "deadline")]
 pub use crate::DeadlineConfig;
+#[cfg(feature = "retry")]
+pub use crate::{Backoff, BudgetConfig, Retry, RetryConfig};
+#[cfg(feature = "balance")]
+pub use crate::{Balance, BalanceConfig, Endpoint};
 #[cfg(feature = "breaker")]
 pub use crate::{Breaker, BreakerConfig};
 #[cfg(feature = "bulkhead")]

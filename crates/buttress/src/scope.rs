@@ -59,6 +59,18 @@ impl<P> Speak<P> for crate::DeadlineLayer {
     }
 }
 
+#[cfg(feature = "retry")]
+impl<P, R> Speak<P> for buttress_retry::RetryLayer<Opaque, R> {
+    type Layer = buttress_retry::RetryLayer<P, R>;
+
+    fn speak(self, protocol: P) -> Self::Layer {
+        self.protocol(protocol)
+    }
+    fn watch(&self) -> Option<Arc<dyn Handle>> {
+        Some(self.handle())
+    }
+}
+
 /// Gives [`tower::ServiceBuilder`] a protocol that all layers of ours after it speak, and a method for each of them.
 pub trait ServiceBuilderExt<L>: Sized {
     /// All layers of ours that follow speak `protocol`.
@@ -115,6 +127,15 @@ pub trait ServiceBuilderExt<L>: Sized {
         deadline: impl crate::IntoPolicy<crate::Deadlines>,
     ) -> Scope<Stack<buttress_deadline::CutLayer<Opaque>, L>, Opaque> {
         self.opaque().deadline(deadline)
+    }
+
+    /// Retries around any service that takes requests that are `Clone`, and whose error can carry a refusal.
+    #[cfg(feature = "retry")]
+    fn retry(
+        self,
+        retry: impl crate::IntoPolicy<crate::Retry>,
+    ) -> Scope<Stack<buttress_retry::RetryLayer<Opaque>, L>, Opaque> {
+        self.opaque().retry(retry)
     }
 }
 
@@ -209,6 +230,51 @@ impl<L, P: Clone> Scope<L, P> {
         deadline: impl crate::IntoPolicy<crate::Deadlines>,
     ) -> Scope<Stack<buttress_deadline::CutLayer<P>, L>, P> {
         self.with(crate::DeadlineLayer::new(deadline.into_policy()))
+    }
+
+    /// Retries, paid from a budget: `.retry(Retry::default())`, or a built [`RetryConfig`](crate::RetryConfig).
+    ///
+    /// The service inside is `Clone`. Over HTTP it gets requests whose bodies can be sent again:
+    /// [`http::Request<ReplayBody<B>>`](crate::http::ReplayBody); hyper's client takes any body, and where one type is asked for,
+    /// `.layer(tower::util::MapRequestLayer::new(|req: http::Request<_>| req.map(Body::new)))` gives it.
+    #[cfg(feature = "retry")]
+    pub fn retry(
+        self,
+        retry: impl crate::IntoPolicy<crate::Retry>,
+    ) -> Scope<Stack<buttress_retry::RetryLayer<P>, L>, P> {
+        self.with(crate::RetryLayer::<Opaque>::new(retry.into_policy()))
+    }
+
+    /// The endpoints inside all layers, balanced: [`service`](Self::service) for a [`Balance`](crate::Balance), which gets the
+    /// protocol, and its handle the registry.
+    ///
+    /// ```
+    /// # #[cfg(all(feature = "retry", feature = "balance"))]
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use buttress::prelude::*;
+    /// use tower::{ServiceBuilder, ServiceExt as _, service_fn};
+    ///
+    /// let endpoint = |name: &'static str| {
+    ///     Endpoint::new(name, service_fn(move |_: u64| async move { Ok::<_, Error<std::io::Error>>(name) }))
+    /// };
+    /// let client = ServiceBuilder::new()
+    ///     .opaque()
+    ///     .retry(Retry::default())
+    ///     .balance(Balance::new([endpoint("a"), endpoint("b")])?);
+    /// assert!(["a", "b"].contains(&client.oneshot(7).await?));
+    /// # Ok(()) }
+    /// # #[cfg(not(all(feature = "retry", feature = "balance")))] fn main() {}
+    /// ```
+    #[cfg(feature = "balance")]
+    pub fn balance<S>(self, balance: crate::Balance<S>) -> L::Service
+    where
+        L: Layer<crate::Balance<S, P>>,
+    {
+        if let Some(registry) = &self.registry {
+            registry.add(format!("{}balance", self.prefix), balance.handle());
+        }
+        let protocol = self.protocol.clone();
+        self.service(balance.protocol(protocol))
     }
 
     /// The service inside all layers.

@@ -1,4 +1,4 @@
-use buttress_core::{ConfigError, Draw};
+use buttress_core::{ConfigError, Draw, config::format_duration};
 use std::time::Duration;
 
 /// How long to wait before a further attempt, where the server does not say.
@@ -46,6 +46,18 @@ pub enum Backoff {
         #[cfg_attr(feature = "serde", serde(with = "buttress_core::config::duration"))]
         delay: Duration,
     },
+}
+
+/// As it is named in configs, with its times: `full_jitter 50ms..1s`.
+impl std::fmt::Display for Backoff {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (name, base, cap) = match self {
+            Self::FullJitter { base, cap } => ("full_jitter", base, cap),
+            Self::DecorrelatedJitter { base, cap } => ("decorrelated_jitter", base, cap),
+            Self::Constant { delay } => return write!(f, "constant {}", format_duration(*delay)),
+        };
+        write!(f, "{name} {}..{}", format_duration(*base), format_duration(*cap))
+    }
 }
 
 /// Full jitter, 50 ms doubling up to 1 s.

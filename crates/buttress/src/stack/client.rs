@@ -1,16 +1,18 @@
 use super::{Description, build, describe, no_queue, shorter};
 use crate::{
-    Breaker, BreakerConfig, Bulkhead, BulkheadConfig, ConfigError, DeadlineConfig, Registry, deadline::Headers,
-    http::HttpClient,
+    BalanceConfig, Breaker, BreakerConfig, Bulkhead, BulkheadConfig, ConfigError, DeadlineConfig, Registry, Retry,
+    RetryConfig, deadline::Headers, http::HttpClient,
 };
 use buttress_breaker::BreakerLayer;
 use buttress_bulkhead::BulkheadLayer;
 use buttress_core::{Gate, GateLayer, Opaque};
 use buttress_deadline::{CutLayer, DeadlineLayer, DeadlineService, Deadlines};
+use buttress_retry::{RetryLayer, RetryService};
 use std::{sync::Arc, time::Duration};
 use tower_layer::Layer;
 
-/// The config of a standard client chain: deadline > breaker > bulkhead > per-try deadline > your transport.
+/// The config of a standard client chain: deadline > retry > breaker > bulkhead > per-try deadline > your transport, or
+/// deadline > retry > balance > per endpoint: breaker > bulkhead > per-try deadline > your transport.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
@@ -18,6 +20,10 @@ use tower_layer::Layer;
 pub struct ClientConfig {
     /// How long a call may take, its body included; what is left of it travels on. Default: 30 s. `None`: switched off.
     pub deadline: Option<DeadlineConfig>,
+    /// Retries, and the budget that pays for them. Default: up to 3 attempts, of at most a tenth of the calls. `None`: switched off.
+    pub retry: Option<RetryConfig>,
+    /// How calls are spread over endpoints, where there are several ([`ClientStack::balanced`]).
+    pub balance: BalanceConfig,
     /// The circuit breaker. Default: opens when half of the calls of 10 s failed, with 90 % confidence. `None`: switched off.
     pub breaker: Option<BreakerConfig>,
     /// How many calls may be under way. Default: 128. `None`: switched off.
@@ -30,6 +36,8 @@ impl Default for ClientConfig {
     fn default() -> Self {
         Self {
             deadline: Some(DeadlineConfig::new(Duration::from_secs(30)).idle(Duration::from_secs(30))),
+            retry: Some(RetryConfig::default()),
+            balance: BalanceConfig::default(),
             breaker: Some(BreakerConfig::default().confidence(0.9)),
             bulkhead: Some(BulkheadConfig::new(128)),
             per_try: Some(DeadlineConfig::default().per_try(Duration::from_secs(10)).emit(Headers::new())),
@@ -61,6 +69,27 @@ impl ClientConfig {
     #[must_use]
     pub fn without_deadline(mut self) -> Self {
         self.deadline = None;
+        self
+    }
+
+    /// Replaces the config of retries.
+    #[must_use]
+    pub fn retry(mut self, config: RetryConfig) -> Self {
+        self.retry = Some(config);
+        self
+    }
+
+    /// Switches retries off.
+    #[must_use]
+    pub fn without_retry(mut self) -> Self {
+        self.retry = None;
+        self
+    }
+
+    /// Replaces the balancer's config.
+    #[must_use]
+    pub fn balance(mut self, config: BalanceConfig) -> Self {
+        self.balance = config;
         self
     }
 
@@ -121,11 +150,16 @@ impl ClientConfig {
         shorter("breaker.slow_after", slow_after, "deadline.total", total)?;
         no_queue(&self.bulkhead)?;
         let deadline = build(&self.deadline, "deadline", DeadlineConfig::build)?;
+        let retry = build(&self.retry, "retry", RetryConfig::build)?;
+        self.balance.clone().build().map_err(|error| error.within("balance"))?;
         let breaker = build(&self.breaker, "breaker", BreakerConfig::build)?;
         let bulkhead = build(&self.bulkhead, "bulkhead", BulkheadConfig::build)?;
         let per_try = build(&self.per_try, "per_try", DeadlineConfig::build)?;
         Ok(ClientStack {
             deadline: DeadlineLayer::new(deadline).protocol(HttpClient::new()),
+            retry: RetryLayer::<Opaque>::new(retry).protocol(HttpClient::new()),
+            balance: self.balance,
+            protocol: HttpClient::new(),
             breaker: BreakerLayer::new(breaker).protocol(HttpClient::new()),
             bulkhead: BulkheadLayer::new(bulkhead).protocol(HttpClient::new()),
             per_try: DeadlineLayer::new(per_try).protocol(HttpClient::new()),
@@ -136,10 +170,14 @@ impl ClientConfig {
 /// The layers of a standard client chain, which is a [`Layer`] itself.
 #[derive(Clone, Debug)]
 pub struct ClientStack<P = HttpClient> {
-    deadline: CutLayer<P>,
-    breaker: GateLayer<Breaker, P>,
-    bulkhead: GateLayer<Bulkhead, P>,
-    per_try: CutLayer<P>,
+    pub(super) deadline: CutLayer<P>,
+    pub(super) retry: RetryLayer<P>,
+    pub(super) balance: BalanceConfig,
+    /// What a balance made later speaks.
+    pub(super) protocol: P,
+    pub(super) breaker: GateLayer<Breaker, P>,
+    pub(super) bulkhead: GateLayer<Bulkhead, P>,
+    pub(super) per_try: CutLayer<P>,
 }
 
 impl<P> ClientStack<P> {
@@ -147,14 +185,17 @@ impl<P> ClientStack<P> {
     pub fn protocol<Q: Clone>(self, protocol: Q) -> ClientStack<Q> {
         ClientStack {
             deadline: self.deadline.protocol(protocol.clone()),
+            retry: self.retry.protocol(protocol.clone()),
+            balance: self.balance,
+            protocol: protocol.clone(),
             breaker: self.breaker.protocol(protocol.clone()),
             bulkhead: self.bulkhead.protocol(protocol.clone()),
             per_try: self.per_try.protocol(protocol),
         }
     }
 
-    /// Takes any request and judges results by `Ok` and `Err`: for services that are no HTTP. Nothing is read from or
-    /// written to headers.
+    /// Takes any request that is `Clone` and judges results by `Ok` and `Err`: for services that are no HTTP. Nothing is read
+    /// from or written to headers.
     pub fn opaque(self) -> ClientStack<Opaque> {
         self.protocol(Opaque::new())
     }
@@ -162,6 +203,11 @@ impl<P> ClientStack<P> {
     /// The handle of the deadline for the whole call.
     pub fn deadline(&self) -> Arc<Deadlines> {
         self.deadline.handle()
+    }
+
+    /// The handle of the retries; its [`budget`](Retry::budget) may be shared.
+    pub fn retry(&self) -> Arc<Retry> {
+        self.retry.handle()
     }
 
     /// The breaker's handle.
@@ -182,6 +228,7 @@ impl<P> ClientStack<P> {
     /// Adds the handles of all layers to `registry`, as `<name>.deadline` and so on.
     pub fn register(&self, registry: &Registry, name: &str) {
         registry.add(format!("{name}.deadline"), self.deadline());
+        registry.add(format!("{name}.retry"), self.retry());
         registry.add(format!("{name}.breaker"), self.breaker());
         registry.add(format!("{name}.bulkhead"), self.bulkhead());
         registry.add(format!("{name}.per_try"), self.per_try());
@@ -191,6 +238,7 @@ impl<P> ClientStack<P> {
     pub fn describe(&self) -> Description {
         Description::new([
             describe::deadline("deadline", &self.deadline.handle()),
+            describe::retry("retry", &self.retry.handle()),
             describe::breaker("breaker", &self.breaker.handle()),
             describe::bulkhead("bulkhead", &self.bulkhead.handle()),
             describe::deadline("per_try", &self.per_try.handle()),
@@ -200,13 +248,16 @@ impl<P> ClientStack<P> {
 
 /// The service of a [`ClientStack`] around `S`: what a struct that keeps a client writes. See
 /// [Keeping a client in a struct](crate#keeping-a-client-in-a-struct).
-pub type ClientService<S, P = HttpClient> =
-    DeadlineService<Gate<Gate<DeadlineService<S, P>, Bulkhead, P>, Breaker, P>, P>;
+pub type ClientService<S, P = HttpClient> = DeadlineService<RetryService<EndpointService<S, P>, P>, P>;
+
+/// What stands around one endpoint: breaker > bulkhead > per-try deadline.
+pub type EndpointService<S, P = HttpClient> = Gate<Gate<DeadlineService<S, P>, Bulkhead, P>, Breaker, P>;
 
 impl<S, P: Clone> Layer<S> for ClientStack<P> {
     type Service = ClientService<S, P>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        self.deadline.layer(self.breaker.layer(self.bulkhead.layer(self.per_try.layer(inner))))
+        let endpoint = self.breaker.layer(self.bulkhead.layer(self.per_try.layer(inner)));
+        self.deadline.layer(self.retry.layer(endpoint))
     }
 }

@@ -1,4 +1,4 @@
-use crate::{Breaker, Bulkhead, Handle, Mode, breaker::Window};
+use crate::{Breaker, Bulkhead, Handle, Mode, Retry, breaker::Window};
 use buttress_core::config::format_duration;
 use buttress_deadline::{Deadlines, Headers};
 use std::{fmt, time::Duration};
@@ -108,6 +108,41 @@ pub(super) fn deadline(name: &'static str, deadlines: &Deadlines) -> Part {
             ("absolute", span(config.absolute)),
             ("read", config.read.as_ref().map(headers)),
             ("emit", config.emit.as_ref().map(headers)),
+        ],
+    )
+}
+
+pub(super) fn retry(name: &'static str, retry: &Retry) -> Part {
+    let config = retry.config();
+    let budget = retry.budget().config();
+    let list = |values: &[String]| (!values.is_empty()).then(|| values.join(","));
+    part(
+        name,
+        Handle::mode(retry),
+        [
+            ("max_attempts", Some(config.max_attempts.to_string())),
+            ("ratio", Some(budget.ratio.to_string())),
+            ("min_per_sec", Some(budget.min_per_sec.to_string())),
+            ("max_concurrent", budget.max_concurrent.map(|most| most.to_string())),
+            ("backoff", Some(format!("{:?}", config.backoff.to_string()))),
+            ("max_retry_after", span(Some(config.max_retry_after))),
+            ("max_body", Some(config.max_body.to_string())),
+            ("statuses", list(&config.statuses.iter().map(u16::to_string).collect::<Vec<_>>())),
+            ("grpc_codes", list(&config.grpc_codes.iter().map(u8::to_string).collect::<Vec<_>>())),
+            ("idempotency_key", config.idempotency_key.then(|| "honoured".to_owned())),
+        ],
+    )
+}
+
+pub(super) fn balance(name: &'static str, balancer: &crate::Balancer) -> Part {
+    let config = balancer.config();
+    part(
+        name,
+        Handle::mode(balancer),
+        [
+            ("endpoints", Some(balancer.snapshot().endpoints.len().to_string())),
+            ("decay", span(Some(config.decay))),
+            ("penalty", span(Some(config.penalty))),
         ],
     )
 }

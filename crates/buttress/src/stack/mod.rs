@@ -4,7 +4,7 @@
 //! use buttress::prelude::*;
 //! use std::time::Duration;
 //!
-//! // deadline > breaker > bulkhead > per-try deadline > your transport
+//! // deadline > retry > breaker > bulkhead > per-try deadline > your transport
 //! let stack = buttress::stack::client()
 //!     .deadline(Duration::from_secs(5))
 //!     .per_try(Duration::from_secs(1))
@@ -15,15 +15,22 @@
 //! ```
 //!
 //! It is a [`Layer`](tower_layer::Layer): `stack.layer(transport.lift_errors())`, `Router::layer(server_stack)`. `.opaque()` and
-//! `.protocol(..)` let it speak something else than HTTP. One breaker and one bulkhead per upstream: build a stack for each.
+//! `.protocol(..)` let it speak something else than HTTP. One breaker and one bulkhead per upstream: build a stack for each; over
+//! several endpoints of one upstream, [`balanced`](ClientStack::balanced) gives each its own.
+//!
+//! Retries send requests again, so the transport of a client stack is `Clone` and takes
+//! [`http::Request<ReplayBody<B>>`](crate::http::ReplayBody) (hyper's client takes any body); under [`opaque`](ClientStack::opaque)
+//! requests are `Clone`. Only what may be sent twice is: see [`retry`](crate::retry).
 //!
 //! Each part can be switched off (`without_breaker()`), and switched on again while it runs: it is there, disabled.
 
+mod balanced;
 mod client;
 mod describe;
 mod server;
 
-pub use client::{ClientConfig, ClientService, ClientStack, client};
+pub use balanced::{Balanced, BalancedService};
+pub use client::{ClientConfig, ClientService, ClientStack, EndpointService, client};
 pub use describe::{Change, Description};
 pub use server::{ServerConfig, ServerService, ServerStack, server};
 
