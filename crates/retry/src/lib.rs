@@ -27,3 +27,6 @@ pub use layer::{RetryLayer, RetryService};
 pub use resend::{Repeat, Resend};
 pub use retry::{Retry, RetrySnapshot};
 pub use rule::{ByTable, Repeatable, RetryRule};
+
+#[cfg(test)]
+mod tests;
