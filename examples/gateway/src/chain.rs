@@ -3,55 +3,84 @@
 use crate::{
     config,
     upload::RequestBody,
-    upstream::{Pool, PoolError},
+    upstream::{Attempt, Pool, PoolError},
 };
 use buttress::{
-    BoxError, BreakerConfig, Bulkhead, BulkheadConfig, ConfigError, Error, Handle, Mode, Registry,
-    ServiceBuilderExt as _, ServiceExt as _,
+    BoxError, BreakerConfig, Bulkhead, BulkheadConfig, ConfigError, Endpoint, Error, Handle, Mode, Registry,
+    RetryConfig, ServiceBuilderExt as _, ServiceExt as _, Signal,
 };
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, uri::Authority};
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use tower::{Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 
 /// What clients get.
 pub(crate) type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 
-/// A chain, or the inner part of one.
+/// The chain of a route.
 pub(crate) type Chain = BoxCloneSyncService<Request<RequestBody>, Response<ResponseBody>, Error<PoolError>>;
 
-/// What stands around one endpoint; every route to it shares it: breaker > bulkhead > per-try deadline > pool.
-pub(crate) fn endpoint(name: &str, config: &config::Upstream, registry: &Registry) -> Result<Chain, ConfigError> {
+/// The chain of an upstream: what attempts are made of.
+pub(crate) type Target = BoxCloneSyncService<Request<Attempt>, Response<ResponseBody>, Error<PoolError>>;
+
+/// What stands around an upstream; every route to it shares it: its endpoint, or balance > endpoints.
+pub(crate) fn upstream(name: &str, config: &config::Upstream, registry: &Registry) -> Result<Target, ConfigError> {
     let scope = format!("upstream.{name}");
-    let mut breaker = config.breaker.config.clone();
-    if breaker.name == BreakerConfig::default().name {
-        breaker = breaker.name(&scope);
-    }
-    let breaker = switched(config.breaker.on, breaker.build()?)?;
-    let bulkhead = bulkhead(&scope, &config.bulkhead)?;
-    let per_try = switched(config.deadline.on, config.deadline.config.clone().build()?)?;
-    let layers = ServiceBuilder::new().http_client().registry(registry).named(&scope).breaker(breaker);
-    let pool = Pool::new(config).lift_errors();
-    Ok(match config.bulkhead.config.max_queue {
-        0 => boxed(layers.bulkhead(bulkhead).deadline(per_try).service(pool)),
-        _ => boxed(layers.queued_bulkhead(bulkhead).deadline(per_try).service(pool)),
-    })
+    let [address] = config.address.as_slice() else {
+        let endpoints = config.address.iter().map(|address| {
+            let (service, signal) = endpoint(&format!("{scope}/{address}"), config, address, registry)?;
+            Ok(Endpoint::new(address.to_string(), service).signal(signal))
+        });
+        let endpoints = endpoints.collect::<Result<Vec<_>, ConfigError>>()?;
+        let balance = config.balance.clone().name(scope.clone()).endpoints(endpoints)?;
+        return Ok(boxed(ServiceBuilder::new().http_client().registry(registry).named(&scope).balance(balance)));
+    };
+    Ok(endpoint(&scope, config, address, registry)?.0)
 }
 
-/// What stands around a route: deadline(total) > bulkhead > endpoint.
+/// What stands around one endpoint: breaker > bulkhead > per-try deadline > pool; and the signal of its breaker.
+fn endpoint(
+    scope: &str,
+    config: &config::Upstream,
+    address: &Authority,
+    registry: &Registry,
+) -> Result<(Target, Signal), ConfigError> {
+    let mut breaker = config.breaker.config.clone();
+    if breaker.name == BreakerConfig::default().name {
+        breaker = breaker.name(scope);
+    }
+    let breaker = switched(config.breaker.on, breaker.build()?)?;
+    let signal = breaker.signal();
+    let bulkhead = bulkhead(scope, &config.bulkhead)?;
+    let per_try = switched(config.deadline.on, config.deadline.config.clone().build()?)?;
+    let layers = ServiceBuilder::new().http_client().registry(registry).named(scope).breaker(breaker);
+    let pool = Pool::new(config, address.clone()).lift_errors();
+    let service = match config.bulkhead.config.max_queue {
+        0 => boxed(layers.bulkhead(bulkhead).deadline(per_try).service(pool)),
+        _ => boxed(layers.queued_bulkhead(bulkhead).deadline(per_try).service(pool)),
+    };
+    Ok((service, signal))
+}
+
+/// What stands around a route: deadline(total) > bulkhead > retry > upstream.
 pub(crate) fn route(
     name: &str,
     config: &config::Route,
     registry: &Registry,
-    endpoint: Chain,
+    upstream: Target,
 ) -> Result<Chain, ConfigError> {
     let scope = format!("route.{name}");
     let bulkhead = bulkhead(&scope, &config.bulkhead)?;
+    let mut retry = config.retry.config.clone();
+    if retry.name == RetryConfig::default().name {
+        retry = retry.name(scope.clone());
+    }
+    let retry = switched(config.retry.on, retry.build()?)?;
     let total = switched(config.deadline.on, config.deadline.config.clone().build()?)?;
     let layers = ServiceBuilder::new().http_client().registry(registry).named(&scope).deadline(total);
     Ok(match config.bulkhead.config.max_queue {
-        0 => boxed(layers.bulkhead(bulkhead).service(endpoint)),
-        _ => boxed(layers.queued_bulkhead(bulkhead).service(endpoint)),
+        0 => boxed(layers.bulkhead(bulkhead).retry(retry).service(upstream)),
+        _ => boxed(layers.queued_bulkhead(bulkhead).retry(retry).service(upstream)),
     })
 }
 
@@ -72,9 +101,10 @@ fn switched<L: Handle>(on: bool, layer: L) -> Result<L, ConfigError> {
     Ok(layer)
 }
 
-fn boxed<S, B>(service: S) -> Chain
+fn boxed<S, Req, B>(service: S) -> BoxCloneSyncService<Req, Response<ResponseBody>, Error<PoolError>>
 where
-    S: Service<Request<RequestBody>, Response = Response<B>, Error = Error<PoolError>> + Clone + Send + Sync + 'static,
+    S: Service<Req, Response = Response<B>, Error = Error<PoolError>> + Clone + Send + Sync + 'static,
+    Req: 'static,
     S::Future: Send,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {

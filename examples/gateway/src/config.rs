@@ -7,12 +7,15 @@ mod switch;
 pub(crate) use switch::Layer;
 
 use buttress::{
-    BreakerConfig, BulkheadConfig, ConfigError, DeadlineConfig,
+    BalanceConfig, BreakerConfig, BulkheadConfig, ConfigError, DeadlineConfig, RetryConfig,
     core::config::{duration, duration_opt, format_duration},
     deadline::Headers,
 };
 use http::uri::Authority;
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, SeqAccess, Visitor},
+};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -89,9 +92,9 @@ impl Default for Admin {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Upstream {
-    /// `host:port`.
-    #[serde(deserialize_with = "authority")]
-    pub(crate) address: Authority,
+    /// `host:port`, or several of them: its endpoints.
+    #[serde(deserialize_with = "authorities")]
+    pub(crate) address: Vec<Authority>,
     /// Speaks HTTP/2 without TLS, and nothing else (prior knowledge): what gRPC servers do.
     #[serde(default)]
     pub(crate) http2: bool,
@@ -100,6 +103,9 @@ pub(crate) struct Upstream {
     /// How long an unused connection is kept.
     #[serde(with = "duration", default = "pool_idle")]
     pub(crate) pool_idle: Duration,
+    /// How calls are spread, where there are several endpoints.
+    #[serde(default)]
+    pub(crate) balance: BalanceConfig,
     #[serde(default)]
     pub(crate) breaker: Layer<BreakerConfig>,
     #[serde(default)]
@@ -140,6 +146,8 @@ pub(crate) struct Route {
     pub(crate) deadline: Layer<DeadlineConfig>,
     #[serde(default)]
     pub(crate) bulkhead: Layer<BulkheadConfig>,
+    #[serde(default)]
+    pub(crate) retry: Layer<RetryConfig>,
 }
 
 impl Config {
@@ -220,6 +228,7 @@ impl Config {
             errors.extend(error.map(|error| error.within(format_args!("{parent}.{name}.{table}"))));
         };
         for (name, upstream) in &self.upstream {
+            table("upstream", name, "balance", upstream.balance.clone().build().err());
             table("upstream", name, "breaker", upstream.breaker.config.clone().build().err());
             table("upstream", name, "bulkhead", upstream.bulkhead.config.clone().build().err());
             table("upstream", name, "deadline", upstream.deadline.config.clone().build().err());
@@ -227,6 +236,7 @@ impl Config {
         for (name, route) in &self.route {
             table("route", name, "deadline", route.deadline.config.clone().build().err());
             table("route", name, "bulkhead", route.bulkhead.config.clone().build().err());
+            table("route", name, "retry", route.retry.config.clone().build().err());
         }
         for (name, upstream) in &self.upstream {
             if upstream.connect_timeout.is_zero() {
@@ -286,12 +296,44 @@ fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::
     })
 }
 
-fn authority<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Authority, D::Error> {
-    let text = String::deserialize(deserializer)?;
+fn authorities<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Authority>, D::Error> {
+    struct OneOrMany;
+
+    impl<'de> Visitor<'de> for OneOrMany {
+        type Value = Vec<Authority>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("host:port, or a list of them")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Vec<Authority>, E> {
+            authority(text).map(|one| vec![one])
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Authority>, A::Error> {
+            let mut all = Vec::new();
+            while let Some(text) = list.next_element::<String>()? {
+                let one = authority(&text)?;
+                if all.contains(&one) {
+                    return Err(A::Error::custom(format!("{text:?} stands there twice, allowed: each endpoint once")));
+                }
+                all.push(one);
+            }
+            if all.is_empty() {
+                return Err(A::Error::custom("an empty list, allowed: at least one endpoint"));
+            }
+            Ok(all)
+        }
+    }
+
+    deserializer.deserialize_any(OneOrMany)
+}
+
+fn authority<E: Error>(text: &str) -> Result<Authority, E> {
     let authority = text.parse::<Authority>().ok();
-    authority.filter(|a| a.port_u16().is_some_and(|port| port > 0) && !a.as_str().contains('@')).ok_or_else(|| {
-        D::Error::custom(format!("{text:?} is not an upstream, allowed: host:port, as in \"127.0.0.1:9001\""))
-    })
+    authority
+        .filter(|a| a.port_u16().is_some_and(|port| port > 0) && !a.as_str().contains('@'))
+        .ok_or_else(|| E::custom(format!("{text:?} is not an upstream, allowed: host:port, as in \"127.0.0.1:9001\"")))
 }
 
 /// What is wrong with a file, one line each.

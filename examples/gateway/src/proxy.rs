@@ -40,14 +40,14 @@ impl Gateway {
     /// Builds every chain; the config has been judged.
     pub(crate) fn build(config: &Config) -> Result<Self, ConfigError> {
         let registry = Registry::new();
-        let mut endpoints = BTreeMap::new();
+        let mut upstreams = BTreeMap::new();
         for (name, upstream) in &config.upstream {
-            endpoints.insert(name.as_str(), chain::endpoint(name, upstream, &registry)?);
+            upstreams.insert(name.as_str(), chain::upstream(name, upstream, &registry)?);
         }
         let mut routes = Vec::new();
         for (name, route) in &config.route {
-            let Some(endpoint) = endpoints.get(route.upstream.as_str()) else { continue };
-            let chain = chain::route(name, route, &registry, endpoint.clone())?;
+            let Some(upstream) = upstreams.get(route.upstream.as_str()) else { continue };
+            let chain = chain::route(name, route, &registry, upstream.clone())?;
             routes.push(Route {
                 prefix: config::prefix(&route.prefix).to_owned(),
                 chain,

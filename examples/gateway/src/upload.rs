@@ -36,6 +36,11 @@ pub(crate) struct Notes {
 }
 
 impl Notes {
+    /// Those of the call that `req` belongs to.
+    pub(crate) fn of<B>(req: &Request<B>) -> Arc<Self> {
+        req.extensions().get().cloned().unwrap_or_default()
+    }
+
     /// What the client did, if it did.
     pub(crate) fn fault(&self) -> Option<Fault> {
         self.fault.get().copied()
@@ -64,11 +69,10 @@ pub(crate) struct Bounded {
 impl Bounded {
     pub(crate) fn wrap(req: Request<Incoming>, patience: Duration) -> Request<RequestBody> {
         let grpc = is_grpc(req.headers());
-        UploadBody::track(req.map(|body| Self { body, patience, waiting: None, grpc, notes: Arc::default() }))
-    }
-
-    pub(crate) fn notes(&self) -> Arc<Notes> {
-        self.notes.clone()
+        let notes = Arc::<Notes>::default();
+        let mut req = req.map(|body| Self { body, patience, waiting: None, grpc, notes: notes.clone() });
+        req.extensions_mut().insert(notes);
+        UploadBody::track(req)
     }
 
     fn failed(&self, fault: Fault, error: impl Into<BoxError>) -> BoxError {

@@ -4,7 +4,10 @@ use crate::{
     config,
     upload::{Fault, Notes, RequestBody},
 };
-use buttress::{Error, Reason, Rejection, http::error_outcome};
+use buttress::{
+    Error, Reason, Rejection,
+    http::{ReplayBody, Unsent, error_outcome},
+};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri};
 use hyper::body::Incoming;
 use hyper_util::{
@@ -26,33 +29,63 @@ use tower::Service;
 /// Why the pool has no response.
 #[derive(Debug)]
 pub(crate) struct PoolError {
-    error: client::legacy::Error,
+    cause: Cause,
     /// The client failed, and the call with it.
     fault: Option<Fault>,
 }
 
+#[derive(Debug)]
+enum Cause {
+    /// Nothing of the request went out: it may be sent again, whatever its method.
+    Unsent(Unsent, /* because no connection could be made */ bool),
+    Other(client::legacy::Error),
+}
+
+impl PoolError {
+    fn new(error: client::legacy::Error, fault: Option<Fault>) -> Self {
+        let no_connection = error.is_connect();
+        // The connection was closed before the request was written to it.
+        let canceled =
+            || sources(&error).filter_map(|e| e.downcast_ref::<hyper::Error>()).any(hyper::Error::is_canceled);
+        let cause = match no_connection || canceled() {
+            true => Cause::Unsent(Unsent::new(error), no_connection),
+            false => Cause::Other(error),
+        };
+        Self { cause, fault }
+    }
+}
+
 impl fmt::Display for PoolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
+        match &self.cause {
+            Cause::Unsent(error, _) => error.fmt(f),
+            Cause::Other(error) => error.fmt(f),
+        }
     }
 }
 
 impl StdError for PoolError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&self.error)
+        Some(match &self.cause {
+            Cause::Unsent(error, _) => error,
+            Cause::Other(error) => error,
+        })
     }
 }
+
+/// The body of one attempt.
+pub(crate) type Attempt = ReplayBody<RequestBody>;
 
 /// The innermost service of a chain.
 #[derive(Clone)]
 pub(crate) struct Pool {
-    client: Client<HttpConnector, RequestBody>,
+    client: Client<HttpConnector, Attempt>,
     authority: uri::Authority,
     http2: bool,
 }
 
 impl Pool {
-    pub(crate) fn new(config: &config::Upstream) -> Self {
+    pub(crate) fn new(config: &config::Upstream, authority: uri::Authority) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(config.connect_timeout));
@@ -64,10 +97,10 @@ impl Pool {
             // Attempts are ours to make and to count.
             .retry_canceled_requests(false)
             .build(connector);
-        Self { client, authority: config.address.clone(), http2: config.http2 }
+        Self { client, authority, http2: config.http2 }
     }
 
-    fn address(&self, req: &mut Request<RequestBody>) {
+    fn address(&self, req: &mut Request<Attempt>) {
         let mut parts = uri::Parts::default();
         parts.scheme = Some(uri::Scheme::HTTP);
         parts.authority = Some(self.authority.clone());
@@ -85,7 +118,7 @@ impl Pool {
     }
 }
 
-impl Service<Request<RequestBody>> for Pool {
+impl Service<Request<Attempt>> for Pool {
     type Response = Response<Incoming>;
     type Error = PoolError;
     type Future = Answer;
@@ -94,9 +127,9 @@ impl Service<Request<RequestBody>> for Pool {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut req: Request<RequestBody>) -> Answer {
+    fn call(&mut self, mut req: Request<Attempt>) -> Answer {
         self.address(&mut req);
-        let notes = req.body().get_ref().notes();
+        let notes = Notes::of(&req);
         Answer { future: self.client.request(req), notes }
     }
 }
@@ -117,7 +150,7 @@ impl Future for Answer {
                 self.notes.answered();
                 Ok(unasked_is_failed(res))
             }
-            Err(error) => Err(PoolError { error, fault: self.notes.fault() }),
+            Err(error) => Err(PoolError::new(error, self.notes.fault())),
         })
     }
 }
@@ -147,14 +180,14 @@ pub(crate) fn failed(error: &Error<PoolError>) -> Failed {
     let error = match error {
         Error::Rejected(rejection) => return Failed::Refused(*rejection),
         Error::Inner(PoolError { fault: Some(fault), .. }) => return Failed::Client(*fault),
-        Error::Inner(PoolError { error, .. }) => error,
+        Error::Inner(error) => error,
     };
     if let Some(rejection) = Rejection::find(error) {
         return Failed::Refused(rejection);
     }
     let timed_out =
         || sources(error).filter_map(|e| e.downcast_ref::<io::Error>()).any(|e| e.kind() == io::ErrorKind::TimedOut);
-    let reason = match error.is_connect() {
+    let reason = match matches!(error.cause, Cause::Unsent(_, true)) {
         true if timed_out() => Reason::ConnectTimeout,
         true => Reason::ConnectRefused,
         false => Reason::PeerClosed,

@@ -2,7 +2,8 @@
 
 use super::{Config, Layer, prefix};
 use buttress::{
-    BreakerConfig, BulkheadConfig, DeadlineConfig, breaker::Window, core::config::format_duration, deadline::Headers,
+    BalanceConfig, BreakerConfig, BulkheadConfig, DeadlineConfig, RetryConfig, breaker::Window,
+    core::config::format_duration, deadline::Headers,
 };
 use std::{cmp::Reverse, fmt, time::Duration};
 
@@ -18,10 +19,15 @@ impl fmt::Display for Chains<'_> {
             writeln!(f, "route.{name}: {} -> upstream.{}", route.prefix, route.upstream)?;
             layer(f, "deadline", &route.deadline, deadline)?;
             layer(f, "bulkhead", &route.bulkhead, bulkhead)?;
+            layer(f, "retry", &route.retry, retry)?;
         }
         for (name, upstream) in &self.0.upstream {
             let version = if upstream.http2 { "HTTP/2" } else { "HTTP/1" };
-            writeln!(f, "upstream.{name}: {}, {version}", upstream.address)?;
+            let endpoints: Vec<_> = upstream.address.iter().map(ToString::to_string).collect();
+            writeln!(f, "upstream.{name}: {}, {version}", endpoints.join(", "))?;
+            if endpoints.len() > 1 {
+                layer(f, "balance", &Layer::on(upstream.balance.clone()), balance)?;
+            }
             layer(f, "breaker", &upstream.breaker, breaker)?;
             layer(f, "bulkhead", &upstream.bulkhead, bulkhead)?;
             layer(f, "deadline", &upstream.deadline, deadline)?;
@@ -74,6 +80,24 @@ fn bulkhead(config: &BulkheadConfig) -> Values {
         ("max_queue", queue.map(|config| config.max_queue.to_string())),
         ("max_wait", queue.map(|config| format_duration(config.max_wait))),
     ]
+}
+
+fn retry(config: &RetryConfig) -> Values {
+    let list = |values: Vec<String>| (!values.is_empty()).then(|| values.join(","));
+    vec![
+        ("max_attempts", Some(config.max_attempts.to_string())),
+        ("ratio", Some(config.budget.ratio.to_string())),
+        ("min_per_sec", Some(config.budget.min_per_sec.to_string())),
+        ("backoff", Some(format!("{:?}", config.backoff.to_string()))),
+        ("max_body", Some(config.max_body.to_string())),
+        ("statuses", list(config.statuses.iter().map(u16::to_string).collect())),
+        ("grpc_codes", list(config.grpc_codes.iter().map(u8::to_string).collect())),
+        ("idempotency_key", config.idempotency_key.then(|| "honoured".to_owned())),
+    ]
+}
+
+fn balance(config: &BalanceConfig) -> Values {
+    vec![("decay", span(Some(config.decay))), ("penalty", span(Some(config.penalty)))]
 }
 
 fn breaker(config: &BreakerConfig) -> Values {

@@ -10,4 +10,5 @@ mod process;
 mod proxying;
 mod raw;
 mod refusals;
+mod retries;
 mod uploads;

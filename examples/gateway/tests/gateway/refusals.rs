@@ -102,7 +102,7 @@ async fn an_upstream_that_answers_nonsense_is_a_502() {
 async fn an_upstream_that_switches_protocols_unasked_is_a_502_and_has_failed() {
     let switched = "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nraw";
     let upstream = Upstream::answering(switched).await;
-    let gateway = Gateway::before(upstream.address, "");
+    let gateway = Gateway::start_with("", &one(upstream.address, "", "retry = false"));
     for http2 in [false, true] {
         let req = Request::get(format!("http://{}/", gateway.address)).header("upgrade", "x");
         let res = call(req.body(Full::default()).unwrap(), http2).await;
@@ -117,7 +117,8 @@ async fn an_upstream_that_switches_protocols_unasked_is_a_502_and_has_failed() {
 #[tokio::test]
 async fn a_request_that_was_waiting_for_a_connection_that_closes_is_not_tried_again_behind_our_back() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let gateway = Gateway::before(listener.local_addr().unwrap(), "http2 = true\nbreaker = { consecutive = 100 }");
+    let upstream = "http2 = true\nbreaker = { consecutive = 100 }";
+    let gateway = Gateway::start_with("", &one(listener.local_addr().unwrap(), upstream, "retry = false"));
     let ask = || {
         tokio::spawn(call(Request::get(format!("http://{}/", gateway.address)).body(Full::default()).unwrap(), false))
     };
