@@ -9,13 +9,15 @@ use std::{fmt, sync::Arc};
 pub(crate) enum Side {
     A,
     B,
+    C,
 }
 
 impl Side {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::A => "a",
             Self::B => "b",
+            Self::C => "c",
         }
     }
 }
@@ -37,6 +39,10 @@ pub(crate) struct Acts {
     pub(crate) full: u64,
     /// Calls that the deadline cut off.
     pub(crate) cut: u64,
+    /// Further attempts that were made.
+    pub(crate) retried: u64,
+    /// Further attempts that the budget did not pay for.
+    pub(crate) denied: u64,
 }
 
 impl Acts {
@@ -52,6 +58,8 @@ impl Acts {
         self.refused += later.refused;
         self.full += later.full;
         self.cut += later.cut;
+        self.retried += later.retried;
+        self.denied += later.denied;
     }
 }
 
@@ -68,7 +76,13 @@ impl fmt::Display for Acts {
             }
             _ => parts.push(path),
         }
-        for (count, what) in [(self.refused, "refused"), (self.full, "full"), (self.cut, "cut")] {
+        for (count, what) in [
+            (self.refused, "refused"),
+            (self.full, "full"),
+            (self.cut, "cut"),
+            (self.retried, "retried"),
+            (self.denied, "denied"),
+        ] {
             if count > 0 {
                 parts.push(format!("{what} {count}"));
             }
@@ -77,34 +91,33 @@ impl fmt::Display for Acts {
     }
 }
 
-/// Watches the layers around one upstream.
+/// Watches the layers around one upstream, those that there are.
 pub(crate) struct Watch {
-    breaker: Arc<dyn Handle>,
-    bulkhead: Arc<dyn Handle>,
-    deadline: Arc<dyn Handle>,
+    breaker: Option<Arc<dyn Handle>>,
+    bulkhead: Option<Arc<dyn Handle>>,
+    deadline: Option<Arc<dyn Handle>>,
+    retry: Option<Arc<dyn Handle>>,
     states: Vec<&'static str>,
-    /// The counts when they were last asked: refused, full, cut.
-    last: [u64; 3],
+    /// The counts when they were last asked: refused, full, cut, retried, denied.
+    last: [u64; 5],
 }
 
 impl Watch {
     pub(crate) fn new(gateway: &Gateway, side: Side) -> Self {
-        let handle = |layer| {
-            let found = gateway.registry().get(&format!("upstream.{}.{layer}", side.name()));
-            found.expect("every upstream has these layers")
-        };
+        let of_upstream = |layer| gateway.registry().get(&format!("upstream.{}.{layer}", side.name()));
         Self {
-            breaker: handle("breaker"),
-            bulkhead: handle("bulkhead"),
-            deadline: handle("deadline"),
+            breaker: of_upstream("breaker"),
+            bulkhead: of_upstream("bulkhead"),
+            deadline: of_upstream("deadline"),
+            retry: gateway.registry().get(&format!("route.{}.retry", side.name())),
             states: Vec::new(),
-            last: [0; 3],
+            last: [0; 5],
         }
     }
 
     /// Looks at the breaker; often, so that a short visit to a state is not missed.
     pub(crate) fn sample(&mut self) {
-        if let Some(Value::State(state, _)) = reading(&*self.breaker, "state")
+        if let Some(Value::State(state, _)) = reading(&self.breaker, "state")
             && self.states.last() != Some(&state)
         {
             self.states.push(state);
@@ -115,21 +128,23 @@ impl Watch {
     pub(crate) fn take(&mut self) -> Acts {
         self.sample();
         let now = [
-            count(&*self.breaker, "refused_total"),
-            count(&*self.bulkhead, "refused_total"),
-            count(&*self.deadline, "passed_total"),
+            count(&self.breaker, "refused_total"),
+            count(&self.bulkhead, "refused_total"),
+            count(&self.deadline, "passed_total"),
+            count(&self.retry, "retries_total"),
+            count(&self.retry, "gave_up_budget_empty_total"),
         ];
-        let [refused, full, cut] = std::array::from_fn(|i| now[i] - self.last[i]);
+        let [refused, full, cut, retried, denied] = std::array::from_fn(|i| now[i] - self.last[i]);
         self.last = now;
         let last = self.states.last().copied();
         let states = std::mem::replace(&mut self.states, last.into_iter().collect());
-        Acts { states, refused, full, cut }
+        Acts { states, refused, full, cut, retried, denied }
     }
 }
 
-fn reading(handle: &dyn Handle, wanted: &str) -> Option<Value> {
+fn reading(handle: &Option<Arc<dyn Handle>>, wanted: &str) -> Option<Value> {
     let mut found = None;
-    handle.visit(&mut |name, value| {
+    handle.as_ref()?.visit(&mut |name, value| {
         if name == wanted {
             found = Some(value);
         }
@@ -137,7 +152,7 @@ fn reading(handle: &dyn Handle, wanted: &str) -> Option<Value> {
     found
 }
 
-fn count(handle: &dyn Handle, wanted: &str) -> u64 {
+fn count(handle: &Option<Arc<dyn Handle>>, wanted: &str) -> u64 {
     match reading(handle, wanted) {
         Some(Value::Count(n)) => n,
         _ => 0,

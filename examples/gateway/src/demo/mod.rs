@@ -1,4 +1,4 @@
-//! `--demo`: the gateway between clients and two upstreams that misbehave on a script.
+//! `--demo`: the gateway between clients and three upstreams that misbehave on a script.
 
 mod layers;
 mod traffic;
@@ -11,16 +11,17 @@ use crate::{
     server::{self, Phase},
 };
 use layers::{Acts, Side, Watch};
-use std::{io, process::ExitCode, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     sync::watch,
     time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until},
 };
 use traffic::{Call, End, Seen};
-use upstreams::{SCRIPT_A, SCRIPT_B, Stage, Upstream};
+use upstreams::{SCRIPT_A, SCRIPT_B, SCRIPT_C, SCRIPT_C1, Stage, Upstream};
 use view::View;
 
+const SIDES: [Side; 3] = [Side::A, Side::B, Side::C];
 /// Calls a second to each upstream, through the gateway.
 const RATE: f64 = 60.0;
 /// Calls a second that ask each upstream directly.
@@ -31,6 +32,9 @@ const LIMIT: u32 = 8;
 const PER_TRY: Duration = Duration::from_millis(250);
 /// What a busy machine may add to that.
 const MARGIN: Duration = Duration::from_millis(150);
+/// Retries per call that C's budget pays for, and per second besides.
+const RATIO: f64 = 0.1;
+const FLOOR: f64 = 1.0;
 
 /// Plays for `length`; `seed` decides when calls are made and how long answers take.
 pub(crate) fn run(length: Duration, seed: u64) -> io::Result<ExitCode> {
@@ -40,28 +44,37 @@ pub(crate) fn run(length: Duration, seed: u64) -> io::Result<ExitCode> {
 async fn play(length: Duration, seed: u64) -> io::Result<ExitCode> {
     let (a, listens_a) = Upstream::bind(SCRIPT_A, seed).await?;
     let (b, listens_b) = Upstream::bind(SCRIPT_B, seed ^ 1).await?;
-    let config = Config::parse(&config(&a, &b, length)).map_err(|errors| io::Error::other(errors.join("\n")))?;
+    let mut fleet = Vec::new();
+    for (salt, script) in [(6, SCRIPT_C1), (7, SCRIPT_C), (8, SCRIPT_C)] {
+        fleet.push(Upstream::bind(script, seed ^ salt).await?);
+    }
+    let fleet_addresses: Vec<_> = fleet.iter().map(|(upstream, _)| upstream.address()).collect();
+    let config = Config::parse(&config([a.address(), b.address()], &fleet_addresses, length))
+        .map_err(|errors| io::Error::other(errors.join("\n")))?;
     let gateway = Arc::new(Gateway::build(&config).map_err(io::Error::other)?);
     let listener = TcpListener::bind(config.server.listen).await?;
     let address = listener.local_addr()?;
     let (_running, phases) = watch::channel(Phase::Running);
-    let mut watches = [Side::A, Side::B].map(|side| Watch::new(&gateway, side));
+    let mut watches = SIDES.map(|side| Watch::new(&gateway, side));
     let proxied = tokio::spawn(async move { server::serve(listener, gateway, &config.server, phases).await });
 
     let view = View::new();
-    view.intro(length, seed, RATE, LIMIT, PER_TRY);
+    view.intro(length, seed, RATE, LIMIT, PER_TRY, RATIO);
     let stage = Stage { start: Instant::now() + Duration::from_millis(50), length };
-    let direct = [a.address(), b.address()];
-    tokio::spawn(a.play(listens_a, stage));
-    tokio::spawn(b.play(listens_b, stage));
+    let direct = [vec![a.address()], vec![b.address()], fleet_addresses];
+    for (upstream, listens) in [(a, listens_a), (b, listens_b)].into_iter().chain(fleet) {
+        tokio::spawn(upstream.play(listens, stage));
+    }
     let uri = |text: String| text.parse().expect("an address and a path are a URI");
-    let clients = [
-        traffic::send(uri(format!("http://{address}/a")), RATE, None, seed ^ 2, stage),
-        traffic::send(uri(format!("http://{address}/b")), RATE, None, seed ^ 3, stage),
-    ];
-    let given = [4, 5].map(|salt| {
-        let upstream = direct[salt as usize - 4];
-        traffic::send(uri(format!("http://{upstream}/")), PROBES, Some(PER_TRY * 2), seed ^ salt, stage)
+    let mut seeds = (16..).map(|salt| seed ^ salt);
+    let mut salted = || seeds.next().expect("there are many");
+    let clients = SIDES.map(|side| {
+        let path = uri(format!("http://{address}/{}", side.name()));
+        traffic::send(vec![path], RATE, None, salted(), stage)
+    });
+    let given = direct.map(|endpoints| {
+        let uris = endpoints.into_iter().map(|endpoint| uri(format!("http://{endpoint}/"))).collect();
+        traffic::send(uris, PROBES, Some(PER_TRY * 2), salted(), stage)
     });
 
     let told = tell(&view, stage, &mut watches, &clients, &given).await;
@@ -71,17 +84,18 @@ async fn play(length: Duration, seed: u64) -> io::Result<ExitCode> {
 }
 
 /// The config of the demo's gateway; what must fit the script scales with its length.
-fn config(a: &Upstream, b: &Upstream, length: Duration) -> String {
+fn config(addresses: [SocketAddr; 2], fleet: &[SocketAddr], length: Duration) -> String {
     let millis = |share: f64, least: u64| (length.mul_f64(share).as_millis() as u64).max(least);
     let (window, open_for) = (millis(0.05, 500), millis(0.03, 100));
     let mut text = "[server]\nlisten = \"127.0.0.1:0\"\n".to_owned();
-    for (name, upstream) in [("a", a), ("b", b)] {
+    for (name, address) in ["a", "b"].into_iter().zip(addresses) {
         text += &format!(
             r#"
             [route.{name}]
             prefix = "/{name}"
             upstream = "{name}"
             deadline = {{ total = "400ms" }}
+            retry = false
 
             [upstream.{name}]
             address = "{address}"
@@ -95,33 +109,52 @@ fn config(a: &Upstream, b: &Upstream, length: Duration) -> String {
             open_for = "{open_for}ms"
             max_open = "{max_open}ms"
             "#,
-            address = upstream.address(),
             per_try = PER_TRY.as_millis(),
             max_open = open_for * 2,
         );
     }
+    let fleet: Vec<_> = fleet.iter().map(|address| format!("\"{address}\"")).collect();
+    text += &format!(
+        r#"
+        [route.c]
+        prefix = "/c"
+        upstream = "c"
+        deadline = {{ total = "400ms" }}
+
+        [route.c.retry]
+        max_attempts = 3
+        backoff = {{ kind = "full_jitter", base = "10ms", cap = "50ms" }}
+        budget = {{ ratio = {RATIO:?}, min_per_sec = {FLOOR:?} }}
+
+        [upstream.c]
+        address = [{fleet}]
+        breaker = false
+        "#,
+        fleet = fleet.join(", "),
+    );
     text
 }
 
 /// What the whole demo saw.
 struct Told {
     /// Calls through the gateway.
-    clients: [Vec<Call>; 2],
+    clients: [Vec<Call>; 3],
     /// Calls that asked the upstreams directly.
-    given: [Vec<Call>; 2],
-    acts: [Acts; 2],
+    given: [Vec<Call>; 3],
+    acts: [Acts; 3],
 }
 
 /// Prints every second until the stage closes.
 async fn tell(
     view: &View,
     stage: Stage,
-    watches: &mut [Watch; 2],
-    clients: &[Arc<Seen>; 2],
-    given: &[Arc<Seen>; 2],
+    watches: &mut [Watch; 3],
+    clients: &[Arc<Seen>; 3],
+    given: &[Arc<Seen>; 3],
 ) -> Told {
     let mut told = Told { clients: Default::default(), given: Default::default(), acts: Default::default() };
-    let mut captions: Vec<_> = SCRIPT_A.iter().chain(SCRIPT_B).filter(|scene| !scene.caption.is_empty()).collect();
+    let scenes = SCRIPT_A.iter().chain(SCRIPT_B).chain(SCRIPT_C1);
+    let mut captions: Vec<_> = scenes.filter(|scene| !scene.caption.is_empty()).collect();
     captions.sort_by(|a, b| a.from.total_cmp(&b.from));
     let mut captions = captions.into_iter().peekable();
     // What happens at a row's time belongs after that row; a millisecond is for what shares of seconds lose.
@@ -167,7 +200,7 @@ async fn tell(
 }
 
 impl Told {
-    fn add(&mut self, clients: [Vec<Call>; 2], given: [Vec<Call>; 2], acts: &[Acts; 2]) {
+    fn add(&mut self, clients: [Vec<Call>; 3], given: [Vec<Call>; 3], acts: &[Acts; 3]) {
         for (all, more) in self.clients.iter_mut().chain(&mut self.given).zip(clients.into_iter().chain(given)) {
             all.extend(more);
         }
@@ -178,14 +211,14 @@ impl Told {
 }
 
 /// Says what was to be shown, and whether it was.
-fn verdict(view: &View, stage: Stage, told: &Told, clients: &[Arc<Seen>; 2]) -> bool {
+fn verdict(view: &View, stage: Stage, told: &Told, clients: &[Arc<Seen>; 3]) -> bool {
     let mut all = true;
     let mut say = |holds: bool, text: String| {
         view.verdict(holds, &text);
         all &= holds;
     };
     view.heading("Verdict");
-    for (side, acts) in [Side::A, Side::B].into_iter().zip(&told.acts) {
+    for (side, acts) in SIDES.into_iter().zip(&told.acts).take(2) {
         let holds = acts.became("open") && acts.became("closed") && acts.states.last() == Some(&"closed");
         say(holds, format!("the breaker around {side} opened, refused {} calls, and closed again", acts.refused));
     }
@@ -220,12 +253,33 @@ fn verdict(view: &View, stage: Stage, told: &Told, clients: &[Arc<Seen>; 2]) -> 
         beside >= 99.0,
         format!("A's clients did not feel B's troubles: {beside:.1} % of their calls went well meanwhile"),
     );
+    let c = &told.acts[2];
+    let (one_fails, direct) = (
+        share_ok(&told.clients[2], SCRIPT_C1[1].from, SCRIPT_C1[2].from),
+        share_ok(&told.given[2], SCRIPT_C1[1].from, SCRIPT_C1[2].from),
+    );
+    say(
+        one_fails >= 99.0 && direct < 80.0,
+        format!(
+            "C's clients did not feel that one of its endpoints failed: {one_fails:.1} % of their calls went well\n        (without the gateway: {direct:.1} %)"
+        ),
+    );
+    let most = RATIO * told.clients[2].len() as f64 + FLOOR * (stage.length.as_secs_f64() + 1.0);
+    say(
+        c.denied > 0 && c.retried as f64 <= most,
+        format!(
+            "the budget kept retries down when all of C failed: {} for {} calls, {} denied",
+            c.retried,
+            told.clients[2].len(),
+            c.denied
+        ),
+    );
     let after = told.clients.each_ref().map(|calls| share_ok(calls, 0.93, 1.0));
     say(
         after.iter().all(|share| *share >= 99.0),
         format!(
-            "all is well after the faults: {:.1} % of the last calls to A and {:.1} % to B went well",
-            after[0], after[1]
+            "all is well after the faults: {:.1} %, {:.1} % and {:.1} % of the last calls to A, B and C went well",
+            after[0], after[1], after[2]
         ),
     );
     view.end(all);

@@ -70,9 +70,9 @@ impl Seen {
 
 type Http = Client<HttpConnector, Empty<Bytes>>;
 
-/// Calls `uri`, `rate` times a second, at seeded moments, whatever becomes of earlier calls, until the stage closes.
+/// Calls `uris` in turn, `rate` times a second, at seeded moments, whatever becomes of earlier calls, until the stage closes.
 /// `patience`: how long a call is waited for; `None`: for ever.
-pub(crate) fn send(uri: Uri, rate: f64, patience: Option<Duration>, seed: u64, stage: Stage) -> Arc<Seen> {
+pub(crate) fn send(uris: Vec<Uri>, rate: f64, patience: Option<Duration>, seed: u64, stage: Stage) -> Arc<Seen> {
     let mut builder = Client::builder(TokioExecutor::new());
     builder.pool_timer(TokioTimer::new());
     if patience.is_some() {
@@ -84,7 +84,10 @@ pub(crate) fn send(uri: Uri, rate: f64, patience: Option<Duration>, seed: u64, s
     let (mut rng, source) = (fastrand::Rng::with_seed(seed), seen.clone());
     tokio::spawn(async move {
         let mut next = stage.start;
-        while next < stage.start + stage.length {
+        for uri in uris.iter().cycle() {
+            if next >= stage.start + stage.length {
+                break;
+            }
             sleep_until(next).await;
             next += Duration::from_secs_f64((0.5 + rng.f64()) / rate);
             tokio::spawn(call(client.clone(), uri.clone(), patience, source.clone()));

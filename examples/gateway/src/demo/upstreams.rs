@@ -1,4 +1,4 @@
-//! Two upstreams on real sockets that misbehave on a script.
+//! Upstreams on real sockets that misbehave on a script.
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -24,6 +24,8 @@ pub(crate) enum Behaviour {
     Fine,
     /// Answers 500 to everything.
     Fails,
+    /// Answers 503 to everything.
+    Unavailable,
     /// Answers, but takes long: a bulkhead fills.
     Slow,
     /// Accepts calls and never answers.
@@ -44,7 +46,7 @@ const fn scene(from: f64, behaviour: Behaviour, caption: &'static str) -> Scene 
 }
 
 pub(crate) const SCRIPT_A: &[Scene] = &[
-    scene(0.0, Behaviour::Fine, "both upstreams are fine"),
+    scene(0.0, Behaviour::Fine, "all upstreams are fine"),
     scene(0.15, Behaviour::Fails, "A answers 500 to everything: its breaker opens, and A is left in peace"),
     scene(0.35, Behaviour::Fine, "A is fine again: probes find out, the breaker closes"),
 ];
@@ -56,6 +58,19 @@ pub(crate) const SCRIPT_B: &[Scene] = &[
     scene(0.70, Behaviour::Refuses, "B refuses connections: the breaker stays open"),
     scene(0.80, Behaviour::Fine, "B is fine again"),
 ];
+
+/// One of C's endpoints.
+pub(crate) const SCRIPT_C1: &[Scene] = &[
+    scene(0.0, Behaviour::Fine, ""),
+    scene(0.20, Behaviour::Unavailable, "one of C's three endpoints answers 503: retries go to the others"),
+    scene(0.42, Behaviour::Fine, "that endpoint is fine again"),
+    scene(0.52, Behaviour::Unavailable, "all of C answers 503: a budget pays for few retries, the rest is denied"),
+    scene(0.64, Behaviour::Fine, "C is fine again"),
+];
+
+/// The other two.
+pub(crate) const SCRIPT_C: &[Scene] =
+    &[scene(0.0, Behaviour::Fine, ""), scene(0.52, Behaviour::Unavailable, ""), scene(0.64, Behaviour::Fine, "")];
 
 /// When the demo began and how long it goes on.
 #[derive(Clone, Copy)]
@@ -131,6 +146,7 @@ impl Upstream {
         match behaviour {
             Behaviour::Fine => sleep(millis(1, 4)).await,
             Behaviour::Fails => *res.status_mut() = StatusCode::INTERNAL_SERVER_ERROR,
+            Behaviour::Unavailable => *res.status_mut() = StatusCode::SERVICE_UNAVAILABLE,
             Behaviour::Slow => sleep(millis(140, 200)).await,
             Behaviour::Hangs | Behaviour::Refuses => std::future::pending().await,
         }

@@ -1,7 +1,8 @@
 //! What the demo prints.
 
 use super::{
-    layers::{Acts, Side},
+    SIDES,
+    layers::Acts,
     traffic::{Call, End},
 };
 use std::{fmt::Write as _, io::IsTerminal, time::Duration};
@@ -27,34 +28,39 @@ impl View {
         if self.colours { format!("\x1b[{colour}m{text}\x1b[0m") } else { text }
     }
 
-    pub(crate) fn intro(&self, length: Duration, seed: u64, rate: f64, limit: u32, per_try: Duration) {
+    pub(crate) fn intro(&self, length: Duration, seed: u64, rate: f64, limit: u32, per_try: Duration, ratio: f64) {
         println!("{}", self.paint(format!("Buttress gateway, a demo of {length:?} (seed {seed})"), BOLD));
         println!();
         println!("   clients --> gateway --+--> breaker > bulkhead > deadline --> upstream A");
         println!("                         +--> breaker > bulkhead > deadline --> upstream B");
+        println!("                         +--> retry > balance --> one of three endpoints of C");
         println!();
         for line in [
             format!(
                 "All of it over real sockets on this machine, {rate} calls a second to each upstream. A bulkhead admits"
             ),
             format!(
-                "{limit} calls at a time, a deadline gives each {per_try:?}. Both upstreams misbehave on a script."
+                "{limit} calls at a time, a deadline gives each {per_try:?}, a budget pays for {:.0} retries per 100 calls.",
+                ratio * 100.0
             ),
+            "All upstreams misbehave on a script.".to_owned(),
             String::new(),
             "Each row is a second. p50 and p99 are of the calls that went well.".to_owned(),
             "  refused      at once, with a 503: by the open breaker, or (\"full\") by a full bulkhead".to_owned(),
-            "  failed       500, 502 or 504; while a breaker is open, these few are its probes: it asks whether to close".to_owned(),
+            "  failed       500, 502, 504, or an upstream's own 503; while a breaker is open, these few are its probes"
+                .to_owned(),
             "  cut          by the deadline: a 504, one of the failed".to_owned(),
+            "  retried      to another endpoint; denied: the budget was empty".to_owned(),
             "  without it   the same upstreams asked without the gateway".to_owned(),
         ] {
             println!("{line}");
         }
         println!();
-        let head = format!("{:>4} | {:^33} | {:^17} | the layers around A and B", "", "what clients get", "without it");
+        let head = format!("{:>4} | {:^33} | {:^26} | the layers", "", "what clients get", "without it");
         println!("{}", self.paint(head, BOLD));
         let names = format!(
-            "{:>4} | {:>4} {:>7} {:>6} {:>6} {:>6} | {:<8} {:<8} |",
-            "time", "ok", "refused", "failed", "p50", "p99", "A", "B"
+            "{:>4} | {:>4} {:>7} {:>6} {:>6} {:>6} | {:<8} {:<8} {:<8} |",
+            "time", "ok", "refused", "failed", "p50", "p99", "A", "B", "C"
         );
         println!("{}", self.paint(names, BOLD));
     }
@@ -66,7 +72,7 @@ impl View {
     }
 
     /// One second.
-    pub(crate) fn second(&self, at: Duration, clients: &[Call], given: [&[Call]; 2], acts: [&Acts; 2]) {
+    pub(crate) fn second(&self, at: Duration, clients: &[Call], given: [&[Call]; 3], acts: [&Acts; 3]) {
         let count = |end| clients.iter().filter(|call| call.end == end).count();
         let (ok, refused) = (count(End::Ok), count(End::Refused));
         let failed = clients.len() - ok - refused;
@@ -82,12 +88,13 @@ impl View {
             quantile(0.5),
             quantile(0.99)
         );
-        for calls in given {
-            let (text, fine) = health(calls);
+        for (i, calls) in given.into_iter().enumerate() {
+            // Of several endpoints, how many calls went well.
+            let (text, fine) = if i == 2 { share(calls) } else { health(calls) };
             let _ = write!(line, " {}", self.paint(format!("{text:<8}"), if fine { GREEN } else { RED }));
         }
         let mut said = Vec::new();
-        for (side, acts) in [Side::A, Side::B].into_iter().zip(acts) {
+        for (side, acts) in SIDES.into_iter().zip(acts) {
             let text = acts.to_string();
             if !text.is_empty() {
                 said.push(format!("{side} {text}"));
@@ -114,6 +121,15 @@ impl View {
 
     pub(crate) fn heading(&self, text: &str) {
         println!("\n{}", self.paint(text, BOLD));
+    }
+}
+
+/// How many of the probes went well.
+fn share(calls: &[Call]) -> (String, bool) {
+    let ok = calls.iter().filter(|call| call.end == End::Ok).count();
+    match calls.len() {
+        0 => ("-".to_owned(), true),
+        all => (format!("ok {}%", 100 * ok / all), ok == all),
     }
 }
 
