@@ -63,9 +63,10 @@ pub(crate) struct Left {
 
 impl Left {
     pub(crate) fn nodes(&mut self) -> &[Arc<Node>] {
-        let (used, free) = std::mem::take(&mut self.nodes).into_iter().partition(|node| Arc::strong_count(node) > 1);
+        let (used, free): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.nodes).into_iter().partition(|node| Arc::strong_count(node) > 1);
         self.nodes = used;
-        for node in Vec::<Arc<Node>>::from(free) {
+        for node in free {
             self.picks += node.load.picks();
             self.failures += node.load.failures();
             self.skipped += node.load.skipped();

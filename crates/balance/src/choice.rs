@@ -27,14 +27,14 @@ pub(crate) enum Chosen<S, E> {
 
 /// A call that looks for an endpoint.
 pub(crate) struct Choice<S, E> {
-    lease: Arc<Lease<Shared<S>>>,
+    lease: Arc<Lease<Arc<Shared<S>>>>,
     /// Its search, once the first endpoint that was asked was not ready.
     search: Option<Box<Search<S, E>>>,
 }
 
 impl<S: Clone, E> Choice<S, E> {
     #[inline]
-    pub(crate) fn new(lease: Arc<Lease<Shared<S>>>) -> Self {
+    pub(crate) fn new(lease: Arc<Lease<Arc<Shared<S>>>>) -> Self {
         Self { lease, search: None }
     }
 
@@ -147,7 +147,7 @@ impl<S: Clone, E> Choice<S, E> {
 
     fn ask_others<Req>(
         &mut self,
-        lease: &Lease<Shared<S>>,
+        lease: &Lease<Arc<Shared<S>>>,
         members: &Members<S>,
         cx: &mut Context<'_>,
         context: Option<&CallContext>,

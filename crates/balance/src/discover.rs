@@ -2,7 +2,7 @@
 
 use crate::{Balance, BalanceConfig, Endpoint, Endpoints, balancer::TARGET, endpoints::Shared};
 use buttress_core::{
-    ConfigError, Striped,
+    ConfigError,
     sync::{Ordering::Relaxed, lock},
 };
 use std::{
@@ -40,23 +40,16 @@ impl BalanceConfig {
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
     /// use buttress_balance::{BalanceConfig, Endpoint};
     /// use buttress_core::Error;
+    /// use std::io;
     /// use tower::{ServiceExt, discover::Change, service_fn};
-    /// # use std::io;
     ///
-    /// let stream = tokio_stream::iter([("a", 1), ("b", 2)]).map_changes();
-    /// # trait Map: Sized { fn map_changes(self) -> Box<dyn futures_util::Stream<Item = Result<Change<&'static str, u64>, io::Error>> + Send + Unpin>; }
-    /// # impl<T: futures_util::Stream<Item = (&'static str, u64)> + Send + Unpin + 'static> Map for T {
-    /// #     fn map_changes(self) -> Box<dyn futures_util::Stream<Item = Result<Change<&'static str, u64>, io::Error>> + Send + Unpin> {
-    /// #         Box::new(futures_util::StreamExt::map(self, |(key, service)| Ok(Change::Insert(key, service))))
-    /// #     }
-    /// # }
-    /// let balance = BalanceConfig::default().discover(stream, |key, factor| {
+    /// let changes = [("a", 10), ("b", 20)].map(|(key, factor)| Ok::<_, io::Error>(Change::Insert(key, factor)));
+    /// let balance = BalanceConfig::default().discover(tokio_stream::iter(changes), |key, factor| {
     ///     let multiply = service_fn(move |n: u64| async move { Ok::<_, Error<io::Error>>(factor * n) });
     ///     Endpoint::new(*key, multiply)
-    /// })?;
-    /// let product = balance.oneshot(21).await.unwrap();
-    /// assert!(product == 21 || product == 42);
-    /// # Ok::<(), buttress_core::ConfigError>(()) }.unwrap();
+    /// });
+    /// let product = balance.unwrap().oneshot(2).await.unwrap();
+    /// assert!(product == 20 || product == 40);
     /// # }
     /// ```
     ///
@@ -104,7 +97,7 @@ impl<S: Clone + Send + Sync + 'static> Endpoints<S> {
 const BATCH: usize = 1024;
 
 async fn follow<S, D>(
-    shared: Weak<Striped<Shared<S>>>,
+    shared: Weak<Shared<S>>,
     discover: D,
     mut endpoint: impl FnMut(&D::Key, D::Service) -> Endpoint<S>,
 ) where

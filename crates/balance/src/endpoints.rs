@@ -1,7 +1,7 @@
 use crate::{Balancer, balancer::TARGET, node::Node, pick::Roster};
 use arc_swap::ArcSwap;
 use buttress_core::{
-    Signal, Striped, Wakers,
+    Signal, Wakers,
     sync::{AtomicBool, Mutex, Ordering::AcqRel, Ordering::Acquire, lock},
 };
 use std::{borrow::Cow, fmt, sync::Arc};
@@ -159,7 +159,7 @@ impl<S> List<'_, S> {
 }
 
 /// The endpoints of a running [`Balance`](crate::Balance): add, replace and remove them while calls run. Clones change the same.
-pub struct Endpoints<S>(pub(crate) Arc<Striped<Shared<S>>>);
+pub struct Endpoints<S>(pub(crate) Arc<Shared<S>>);
 
 impl<S: Clone> Endpoints<S> {
     /// Adds an endpoint. One with the same name is replaced: its calls go on to their ends, and what was known of it is

@@ -43,7 +43,7 @@ where
     P: Protocol<Req>,
 {
     #[inline]
-    pub(crate) fn new(lease: Arc<Lease<Shared<S>>>, protocol: P, req: Req) -> Self {
+    pub(crate) fn new(lease: Arc<Lease<Arc<Shared<S>>>>, protocol: P, req: Req) -> Self {
         let start = Start { choice: Choice::new(lease), protocol, req };
         Self { start: Some(start), inner: None, call: None, permit: None, pending: false }
     }

@@ -159,7 +159,7 @@ fn load(node: &Node, state: State, nanos: u64, tuning: &Tuning) -> f32 {
 /// Two different places below `count`, each pair as likely as any other, to within 2^-32.
 #[inline]
 fn pair(draw: u64, count: usize) -> (usize, usize) {
-    let scale = |bits: u64, count: usize| ((bits & u64::from(u32::MAX)) * count as u64 >> 32) as usize;
+    let scale = |bits: u64, count: usize| (((bits & u64::from(u32::MAX)) * count as u64) >> 32) as usize;
     let a = scale(draw >> 32, count);
     let b = scale(draw, count - 1);
     (a, if b >= a { b + 1 } else { b })
@@ -186,7 +186,7 @@ impl<'a> Two<'a> {
                 self.places.swap(0, 1);
             }
         } else if !in_turn {
-            let at = (self.draw.draw() >> 32) * (self.count as u64 + 1) >> 32;
+            let at = ((self.draw.draw() >> 32) * (self.count as u64 + 1)) >> 32;
             if at < 2 {
                 self.places[at as usize] = place;
             }

@@ -15,7 +15,7 @@ use tower_service::Service;
 ///
 /// Endpoint services are `Clone`, and `Sync` where the balance is to be `Send` (`tower::util::BoxCloneSyncService` is).
 pub struct Balance<S, P = Opaque> {
-    shared: Arc<Striped<Shared<S>>>,
+    shared: Arc<Striped<Arc<Shared<S>>>>,
     protocol: P,
 }
 
@@ -31,7 +31,7 @@ impl<S: Clone> Balance<S> {
 
     /// Over no endpoint yet: [`endpoints`](Self::endpoints) adds them. Until the first is there, calls wait for it.
     pub fn empty(balancer: impl Into<Arc<Balancer>>) -> Self {
-        let shared = Shared::new(balancer.into());
+        let shared = Arc::new(Shared::new(balancer.into()));
         Self { shared: Arc::new(Striped::new(shared, Striped::<()>::default_stripes())), protocol: Opaque::new() }
     }
 }
@@ -68,7 +68,7 @@ impl<S, P> Balance<S, P> {
 
     /// Its endpoints: add, replace and remove them while calls run.
     pub fn endpoints(&self) -> Endpoints<S> {
-        Endpoints(self.shared.clone())
+        Endpoints(Arc::clone(&self.shared))
     }
 
     /// Speaks `protocol` instead.

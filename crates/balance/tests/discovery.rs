@@ -189,6 +189,19 @@ mod stream {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_stream_is_read_on_for_a_call_that_outlives_its_balance() {
+        let (balance, say) = discovered();
+        // The last clone is gone as soon as it is called.
+        let call = tokio::spawn(balance.oneshot(0));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        say.send(Ok(Change::Insert(1, echo("late")))).unwrap();
+        let answer = tokio::time::timeout(Duration::from_secs(1), call).await.expect("it hangs");
+        assert_eq!(answer.unwrap().unwrap(), "late");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(say.is_closed());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_task_ends_with_the_last_clone() {
         let (balance, say) = discovered();
         let other = balance.clone();
