@@ -68,7 +68,7 @@ impl fmt::Display for Acts {
         let mut parts = Vec::new();
         let path = self.states.join(">").replace("half_open", "half");
         // A row has room for so much.
-        let room = if self.full > 0 && self.cut > 0 { 17 } else { 26 };
+        let room = if self.full > 0 && self.cut > 0 { 14 } else { 20 };
         match self.states.as_slice() {
             ["closed"] | [] => {}
             [first, .., last] if path.len() > room => {

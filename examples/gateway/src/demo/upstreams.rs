@@ -47,13 +47,13 @@ const fn scene(from: f64, behaviour: Behaviour, caption: &'static str) -> Scene 
 
 pub(crate) const SCRIPT_A: &[Scene] = &[
     scene(0.0, Behaviour::Fine, "all upstreams are fine"),
-    scene(0.15, Behaviour::Fails, "A answers 500 to everything: its breaker opens, and A is left in peace"),
-    scene(0.35, Behaviour::Fine, "A is fine again: probes find out, the breaker closes"),
+    scene(0.10, Behaviour::Fails, "A answers 500 to everything: its breaker opens, and A is left in peace"),
+    scene(0.24, Behaviour::Fine, "A is fine again: probes find out, the breaker closes"),
 ];
 
 pub(crate) const SCRIPT_B: &[Scene] = &[
     scene(0.0, Behaviour::Fine, ""),
-    scene(0.45, Behaviour::Slow, "B gets slow: its bulkhead keeps it to a few calls at a time"),
+    scene(0.47, Behaviour::Slow, "B gets slow: its bulkhead keeps it to a few calls at a time"),
     scene(0.58, Behaviour::Hangs, "B hangs: the deadline cuts calls off, then the breaker opens"),
     scene(0.70, Behaviour::Refuses, "B refuses connections: the breaker stays open"),
     scene(0.80, Behaviour::Fine, "B is fine again"),
@@ -62,15 +62,14 @@ pub(crate) const SCRIPT_B: &[Scene] = &[
 /// One of C's endpoints.
 pub(crate) const SCRIPT_C1: &[Scene] = &[
     scene(0.0, Behaviour::Fine, ""),
-    scene(0.20, Behaviour::Unavailable, "one of C's three endpoints answers 503: retries go to the others"),
-    scene(0.42, Behaviour::Fine, "that endpoint is fine again"),
-    scene(0.52, Behaviour::Unavailable, "all of C answers 503: a budget pays for few retries, the rest is denied"),
-    scene(0.64, Behaviour::Fine, "C is fine again"),
+    scene(0.27, Behaviour::Unavailable, "one of C's three endpoints answers 503: retries go to the others"),
+    scene(0.36, Behaviour::Unavailable, "all of C answers 503: a budget pays for few retries, the rest is denied"),
+    scene(0.44, Behaviour::Fine, "C is fine again"),
 ];
 
 /// The other two.
 pub(crate) const SCRIPT_C: &[Scene] =
-    &[scene(0.0, Behaviour::Fine, ""), scene(0.52, Behaviour::Unavailable, ""), scene(0.64, Behaviour::Fine, "")];
+    &[scene(0.0, Behaviour::Fine, ""), scene(0.36, Behaviour::Unavailable, ""), scene(0.44, Behaviour::Fine, "")];
 
 /// When the demo began and how long it goes on.
 #[derive(Clone, Copy)]
