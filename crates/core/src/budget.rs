@@ -230,6 +230,8 @@ pub struct BudgetSnapshot {
     pub capacity: u32,
     /// Tokens that are held.
     pub in_flight: u32,
+    /// First attempts that have paid.
+    pub deposits_total: u64,
     /// Tokens granted.
     pub granted_total: u64,
     /// Those of them that a mode granted against the decision, or without one.
@@ -328,6 +330,7 @@ impl Budget {
             tokens: self.ledger.balance(self.origin.nanos(clock.now())) as f64 / TOKEN as f64,
             capacity: (self.ledger.terms.capacity.load(Relaxed) / TOKEN) as u32,
             in_flight: self.ledger.in_flight(),
+            deposits_total: self.ledger.deposits(),
             granted_total: self.granted.load(Relaxed),
             unpaid_total: self.unpaid.load(Relaxed),
             denied_empty_total: denied(Denied::Empty),
@@ -352,7 +355,7 @@ impl Budget {
         // Under the lock, so that two updates do not mix.
         let mut kept = lock(&self.config);
         let terms = &self.ledger.terms;
-        terms.deposit.store(config.deposit(), Relaxed);
+        self.ledger.set_deposit(config.deposit());
         terms.capacity.store(u64::from(config.capacity) * TOKEN, Relaxed);
         terms.window.store(nanos(config.window), Relaxed);
         terms.floor_interval.store(config.floor_interval(), Relaxed);
@@ -389,6 +392,7 @@ impl Handle for Budget {
         show("tokens", Value::Gauge(snapshot.tokens as u64));
         show("capacity", Value::Gauge(snapshot.capacity.into()));
         show("in_flight", Value::Gauge(snapshot.in_flight.into()));
+        show("deposits_total", Value::Count(snapshot.deposits_total));
         show("granted_total", Value::Count(snapshot.granted_total));
         show("unpaid_total", Value::Count(snapshot.unpaid_total));
         show("denied_empty_total", Value::Count(snapshot.denied_empty_total));

@@ -137,16 +137,15 @@ where
             return RetryFuture::once(self.inner.call(self.protocol.once(req)));
         }
         let ask = self.ask(&req);
-        let stripe = shared.stripe();
         if ask.pays {
-            shared.first(stripe);
+            shared.budget.deposit();
         }
         if ask.repeat == Repeat::Never || !shared.terms.is_on.load(Relaxed) {
             return RetryFuture::once(self.inner.call(self.protocol.once(req)));
         }
         // Of a request that may not be repeated nothing is kept: it is sent again if nothing of it was sent.
         let cap = if ask.repeat == Repeat::Unsafe && !ask.grpc { 0 } else { shared.terms.max_body.load(Relaxed) };
-        let lease = shared.lease_of(stripe);
+        let lease = shared.lease();
         let call = self.protocol.start(&req);
         let (attempt, kept) = self.protocol.record(req, cap);
         let tried = self.protocol.tried(&attempt);

@@ -52,7 +52,6 @@ pub(crate) struct Shared {
     pub(crate) draw: Draw,
     /// Read when an attempt has failed.
     rules: RwLock<Rules>,
-    firsts: Box<[First]>,
     counts: Counts,
     /// As it was last given; only `update` and `config` take the lock.
     config: Mutex<RetryConfig>,
@@ -64,10 +63,6 @@ pub(crate) struct Terms {
     pub(crate) max_body: AtomicUsize,
     pub(crate) idempotency_key: AtomicBool,
 }
-
-/// First attempts of the threads of one stripe.
-#[repr(align(128))]
-struct First(AtomicU64);
 
 #[derive(Default)]
 struct Counts {
@@ -82,7 +77,7 @@ struct Counts {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct RetrySnapshot {
-    /// First attempts.
+    /// First attempts that paid: of all layers that share the budget, without those that another layer's retry made.
     pub first_total: u64,
     /// First attempts whose result was not good.
     pub first_failed_total: u64,
@@ -131,7 +126,6 @@ impl Retry {
             budget,
             draw: Draw::new(config.seed.unwrap_or_else(|| fastrand::u64(..))),
             rules: RwLock::new(Rules::new(&config)),
-            firsts: (0..stripes).map(|_| First(AtomicU64::new(0))).collect(),
             counts: Counts::default(),
             config: Mutex::new(config),
         };
@@ -141,7 +135,7 @@ impl Retry {
     /// A first attempt: it pays its share into the budget.
     #[inline]
     pub fn deposit(&self) {
-        self.shared.first(self.shared.stripe());
+        self.shared.budget.deposit();
     }
 
     /// What becomes of a call whose last attempt failed: see [`Decision`].
@@ -167,14 +161,15 @@ impl Retry {
     pub fn snapshot(&self) -> RetrySnapshot {
         let shared = &*self.shared;
         let retries_by_cause = std::array::from_fn(|i| shared.counts.retries[i].load(Relaxed));
+        let budget = shared.budget.snapshot();
         RetrySnapshot {
-            first_total: shared.firsts.iter().map(|first| first.0.load(Relaxed)).sum(),
+            first_total: budget.deposits_total,
             first_failed_total: shared.counts.failed_firsts.load(Relaxed),
             retries_total: retries_by_cause.iter().sum(),
             retries_by_cause,
             recovered_total: shared.counts.recovered.load(Relaxed),
             gave_up_by_why: std::array::from_fn(|i| shared.counts.gave_up[i].load(Relaxed)),
-            budget: shared.budget.snapshot(),
+            budget,
             mode: shared.mode.get(),
         }
     }
@@ -213,13 +208,6 @@ impl Retry {
 }
 
 impl Shared {
-    /// A first attempt.
-    #[inline]
-    pub(crate) fn first(&self, stripe: usize) {
-        self.budget.deposit();
-        self.firsts[stripe & (self.firsts.len() - 1)].0.fetch_add(1, Relaxed);
-    }
-
     pub(crate) fn rules(&self) -> Rules {
         *self.rules.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -25,9 +25,8 @@ pub(super) struct Terms {
 }
 
 pub(super) struct Ledger {
-    /// Apart from what deposits write, for they read it every time.
     pub(super) terms: Terms,
-    /// Deposits since somebody last withdrew, a word per stripe.
+    /// How many deposits came since somebody last withdrew, a word per stripe.
     fresh: Box<[Fresh]>,
     books: Books,
 }
@@ -43,20 +42,48 @@ struct Books {
     /// When the floor's tokens so far are paid for (the theoretical arrival time of a GCRA, ITU-T I.371).
     floor: AtomicU64,
     in_flight: AtomicU32,
+    /// How many deposits were booked.
+    booked: AtomicU64,
 }
 
 impl Ledger {
     pub(super) fn new(terms: Terms, stripes: usize) -> Self {
         let fresh = (0..stripes.max(1).next_power_of_two()).map(|_| Fresh(AtomicU64::new(0))).collect();
-        let books = Books { account: AtomicU64::new(0), floor: AtomicU64::new(0), in_flight: AtomicU32::new(0) };
+        let books = Books {
+            account: AtomicU64::new(0),
+            floor: AtomicU64::new(0),
+            in_flight: AtomicU32::new(0),
+            booked: AtomicU64::new(0),
+        };
         Self { terms, fresh, books }
     }
 
-    /// The hot path: one read of a word that nobody writes, one addition to a word of this stripe.
+    /// The hot path: one addition to a word of this stripe.
     #[inline]
     pub(super) fn deposit(&self, stripe: usize) {
-        let amount = self.terms.deposit.load(Relaxed);
-        self.fresh[stripe & (self.fresh.len() - 1)].0.fetch_add(amount, Relaxed);
+        self.fresh[stripe & (self.fresh.len() - 1)].0.fetch_add(1, Relaxed);
+    }
+
+    /// How many deposits there were.
+    pub(super) fn deposits(&self) -> u64 {
+        self.books.booked.load(Relaxed) + self.waiting()
+    }
+
+    /// How many deposits no withdrawal has looked at.
+    fn waiting(&self) -> u64 {
+        self.fresh.iter().map(|stripe| stripe.0.load(Relaxed)).sum()
+    }
+
+    /// Changes what a deposit brings. Those that were made bring what they were made for.
+    pub(super) fn set_deposit(&self, amount: u64) {
+        let fresh = self.collect();
+        let capacity = self.terms.capacity.load(Relaxed);
+        let book = |account: u64| {
+            let balance = (account & u64::from(u32::MAX)).saturating_add(fresh).min(capacity);
+            Some(account >> 32 << 32 | balance)
+        };
+        let _ = self.books.account.fetch_update(Relaxed, Relaxed, book);
+        self.terms.deposit.store(amount, Relaxed);
     }
 
     /// Takes a token as of `nanos`, from the deposits or else from the floor.
@@ -66,20 +93,23 @@ impl Ledger {
 
     /// What could be withdrawn at `nanos`, the floor apart. Changes nothing.
     pub(super) fn balance(&self, nanos: u64) -> u64 {
-        let fresh = self.fresh.iter().map(|stripe| stripe.0.load(Relaxed)).fold(0, u64::saturating_add);
+        let fresh = self.waiting().saturating_mul(self.terms.deposit.load(Relaxed));
         self.settled(self.books.account.load(Relaxed), fresh, tick(nanos)).1
     }
 
     /// Tokens of all deposits that no withdrawal has looked at, moved into this caller's hand.
     fn collect(&self) -> u64 {
-        let mut sum = 0_u64;
+        let mut count = 0;
         for stripe in &self.fresh {
             // A stripe without deposits is only read: other threads may be writing beside it.
             if stripe.0.load(Relaxed) != 0 {
-                sum = sum.saturating_add(stripe.0.swap(0, Relaxed));
+                count += stripe.0.swap(0, Relaxed);
             }
         }
-        sum
+        if count > 0 {
+            self.books.booked.fetch_add(count, Relaxed);
+        }
+        count.saturating_mul(self.terms.deposit.load(Relaxed))
     }
 
     /// The one step in which deposits are booked, faded and taken from: what it does not take stays in the account.

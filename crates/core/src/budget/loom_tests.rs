@@ -115,3 +115,19 @@ fn loom_places_are_never_more_than_allowed_and_all_come_back() {
         assert!(ledger.enter());
     });
 }
+
+#[test]
+fn loom_an_update_beside_deposits_and_a_withdrawal_conserves_what_was_saved() {
+    check(|| {
+        let ledger = Arc::new(ledger(2));
+        (0..2).for_each(|stripe| ledger.deposit(stripe));
+        let updater = {
+            let ledger = ledger.clone();
+            spawn(move || ledger.set_deposit(TOKEN / 2))
+        };
+        let granted = u64::from(ledger.take(0));
+        updater.join().unwrap();
+        assert_eq!(ledger.balance(0) + granted * TOKEN, TOKEN);
+        assert_eq!(ledger.deposits(), 2);
+    });
+}
