@@ -2,22 +2,25 @@
 
 use crate::{
     contest::{Field, Title, Who},
-    traffic::{Plain, Web},
+    traffic::{Inner, Plain, Web},
 };
 use buttress::{
-    Breaker, BreakerConfig, BreakerLayer, Bulkhead, BulkheadConfig, BulkheadLayer, DeadlineConfig, DeadlineLayer,
-    Opaque, QueuedBulkheadLayer,
+    Balance, Balancer, Breaker, BreakerConfig, BreakerLayer, Bulkhead, BulkheadConfig, BulkheadLayer, DeadlineConfig,
+    DeadlineLayer, Endpoint, Opaque, QueuedBulkheadLayer,
     breaker::{State, Window},
-    http::HttpServer,
+    http::{HttpServer, ReplayBody},
     stack,
 };
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Empty;
 use std::{sync::Arc, time::Duration};
-use tower::Layer;
+use tower::{Layer, ServiceExt};
 
 /// The rows of a protocol. A macro, because that a service ties a permit to its response is said in types that no bound can
 /// say for all protocols at once.
 macro_rules! rows {
-    ($name:ident, $traffic:ty, $protocol:expr) => {
+    ($name:ident, $traffic:ty, $protocol:expr, $attempt:expr) => {
         pub fn $name(field: &mut Field<'_, $traffic>) {
             for (config, breaker) in breakers() {
                 let layer = BreakerLayer::new(breaker.clone().build().expect(VALID)).protocol($protocol);
@@ -47,16 +50,29 @@ macro_rules! rows {
                 });
             }
 
+            for (case, endpoints) in [("balance-10", 10), ("balance-1000", 1000)] {
+                field.admitted(title(case, "light"), |inner| {
+                    let endpoints = (0..endpoints).map(|n| Endpoint::new(n.to_string(), inner.clone()));
+                    let balance = Balance::new(endpoints).expect(VALID).protocol($protocol);
+                    let rest = none_in_flight(balance.handle());
+                    (balance, rest)
+                });
+            }
+
             let server = stack::server().build().expect(VALID).protocol($protocol);
             field.admitted(title("server-stack", "stack"), |inner| (server.layer(inner), at_rest(server.bulkhead())));
             let client = stack::client().build().expect(VALID).protocol($protocol);
-            field.admitted(title("client-stack", "stack"), |inner| (client.layer(inner), at_rest(client.bulkhead())));
+            field.admitted(title("client-stack", "stack"), |inner| {
+                (client.layer($attempt(inner)), at_rest(client.bulkhead()))
+            });
         }
     };
 }
 
-rows!(opaque, Plain, Opaque::new());
-rows!(http, Web, HttpServer::new());
+rows!(opaque, Plain, Opaque::new(), |inner| inner);
+// Inside of a retry a request has a body that may be sent again.
+rows!(http, Web, HttpServer::new(), |inner: Inner<Web>| inner
+    .map_request(|attempt: Request<_>| attempt.map(|_: ReplayBody<Empty<Bytes>>| Empty::new())));
 
 const VALID: &str = "a valid config";
 const HOUR: Duration = Duration::from_secs(3600);
@@ -97,6 +113,10 @@ fn deadlines() -> [(&'static str, DeadlineConfig); 2] {
 
 fn in_state(breaker: Arc<Breaker>, state: State) -> impl Fn() {
     move || assert_eq!(breaker.state(), state)
+}
+
+fn none_in_flight(balancer: Arc<Balancer>) -> impl Fn() {
+    move || assert_eq!(balancer.snapshot().in_flight, 0, "every call was counted to its end")
 }
 
 fn at_rest(bulkhead: Arc<Bulkhead>) -> impl Fn() {

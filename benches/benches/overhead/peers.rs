@@ -2,11 +2,23 @@
 
 use crate::{
     contest::{Field, Title, Who},
-    traffic::{Reads, Traffic},
+    traffic::{Inner, Reads, Traffic},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 use tokio::sync::Semaphore;
-use tower::{Layer, limit::GlobalConcurrencyLimitLayer, load_shed::LoadShedLayer, timeout::TimeoutLayer};
+use tower::{
+    BoxError, Layer, Service,
+    balance::p2c,
+    discover::ServiceList,
+    limit::GlobalConcurrencyLimitLayer,
+    load::{CompleteOnResponse, PeakEwma},
+    load_shed::LoadShedLayer,
+    timeout::TimeoutLayer,
+};
 use tower_resilience::{
     bulkhead::BulkheadLayer,
     circuitbreaker::{CircuitBreakerLayer, SlidingWindowType},
@@ -28,6 +40,49 @@ pub fn tower<T: Traffic + Reads<T::Response>>(field: &mut Field<'_, T>) {
         (service, at_rest(move || permits.available_permits(), 1))
     });
     field.timed(title("deadline"), |inner, after| TimeoutLayer::new(after).layer(inner));
+    for (case, endpoints) in [("balance-10", 10), ("balance-1000", 1000)] {
+        field.admitted(title(case), move |inner| (OwnBalance::<T>::new(inner, endpoints), || ()));
+    }
+}
+
+type Endpoint<T> = PeakEwma<Inner<T>>;
+type TowerBalance<T> = p2c::Balance<ServiceList<Vec<Endpoint<T>>>, <T as Traffic>::Request>;
+
+/// tower's balance by peak-EWMA. It is not `Clone`: used by many it has a `Buffer` in front, with a task and a channel. Here
+/// each thread has one of its own, which costs less and shares nothing.
+struct OwnBalance<T: Traffic> {
+    inner: Inner<T>,
+    endpoints: usize,
+    balance: TowerBalance<T>,
+}
+
+impl<T: Traffic> OwnBalance<T> {
+    fn new(inner: Inner<T>, endpoints: usize) -> Self {
+        let load = || PeakEwma::new(inner.clone(), Duration::from_millis(30), 10e9, CompleteOnResponse::default());
+        let loads: Vec<_> = (0..endpoints).map(|_| load()).collect();
+        let balance = p2c::Balance::new(ServiceList::new::<T::Request>(loads));
+        Self { inner, endpoints, balance }
+    }
+}
+
+impl<T: Traffic> Clone for OwnBalance<T> {
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone(), self.endpoints)
+    }
+}
+
+impl<T: Traffic> Service<T::Request> for OwnBalance<T> {
+    type Response = <TowerBalance<T> as Service<T::Request>>::Response;
+    type Error = BoxError;
+    type Future = <TowerBalance<T> as Service<T::Request>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.balance.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: T::Request) -> Self::Future {
+        self.balance.call(request)
+    }
 }
 
 /// tower-resilience 0.13: `light` is what its builders give, `stack` its presets.
