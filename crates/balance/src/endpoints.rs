@@ -101,16 +101,18 @@ impl<S: Clone> Shared<S> {
         let guard = lock(&self.edit);
         let before = self.members.load_full();
         let members = before.roster.nodes.iter().cloned().zip(before.services.iter().cloned()).collect();
-        let mut list = List { members, balancer: &self.balancer, changed: false };
+        let mut list = List { members, balancer: &self.balancer, changed: false, removed: Vec::new() };
         let said = change(&mut list);
         if list.changed {
+            let removed = list.removed;
             let (nodes, services): (Vec<_>, Vec<_>) = list.members.into_iter().unzip();
             let is_empty = nodes.is_empty();
             let roster = Arc::new(Roster { nodes: nodes.into() });
             self.members.store(Arc::new(Members { roster: roster.clone(), services: services.into() }));
-            drop(before);
             self.balancer.enlist(roster);
             drop(guard);
+            // What a service does when it goes is somebody else's code.
+            drop((before, removed));
             if !is_empty {
                 self.opened();
             }
@@ -125,6 +127,7 @@ pub(crate) struct List<'a, S> {
     members: Vec<(Arc<Node>, S)>,
     balancer: &'a Balancer,
     changed: bool,
+    removed: Vec<(Arc<Node>, S)>,
 }
 
 impl<S> List<'_, S> {
@@ -136,7 +139,7 @@ impl<S> List<'_, S> {
         let id = node.id;
         self.changed = true;
         match self.members.iter_mut().find(|(there, _)| there.name == node.name) {
-            Some(place) => *place = (node, service),
+            Some(place) => self.removed.push(std::mem::replace(place, (node, service))),
             None => self.members.push((node, service)),
         }
         id
@@ -144,16 +147,15 @@ impl<S> List<'_, S> {
 
     /// Removes those of which `gone` says so. How many.
     pub(crate) fn remove(&mut self, gone: impl Fn(&Node) -> bool) -> usize {
-        let before = self.members.len();
-        self.members.retain(|(node, _)| {
-            let goes = gone(node);
-            if goes {
-                tracing::debug!(target: TARGET, endpoint = &*node.name, "endpoint removed");
-            }
-            !goes
-        });
-        let removed = before - self.members.len();
+        let (goes, stays): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.members).into_iter().partition(|(node, _)| gone(node));
+        self.members = stays;
+        for (node, _) in &goes {
+            tracing::debug!(target: TARGET, endpoint = &*node.name, "endpoint removed");
+        }
+        let removed = goes.len();
         self.changed |= removed > 0;
+        self.removed.extend(goes);
         removed
     }
 }

@@ -113,6 +113,29 @@ async fn a_call_that_waits_takes_the_endpoint_that_comes_and_lets_go_of_the_one_
     assert_eq!(stuck.probe().calls(), 0);
 }
 
+#[tokio::test]
+async fn a_service_may_change_the_endpoints_when_it_is_dropped() {
+    struct Last(std::sync::Mutex<Option<buttress_balance::Endpoints<Guarded>>>);
+    impl Drop for Last {
+        fn drop(&mut self) {
+            if let Some(endpoints) = self.0.lock().unwrap().take() {
+                endpoints.insert(Endpoint::new("heir", Guarded(echo("heir"), std::sync::Arc::new(Last(None.into())))));
+            }
+        }
+    }
+    #[derive(Clone)]
+    #[allow(dead_code, reason = "it is there to be dropped")]
+    struct Guarded(Echo, std::sync::Arc<Last>);
+    let last = std::sync::Arc::new(Last(None.into()));
+    let balance = Balance::new([Endpoint::new("a", Guarded(echo("a"), last.clone()))]).unwrap();
+    *last.0.lock().unwrap() = Some(balance.endpoints());
+    drop(last);
+    let endpoints = balance.endpoints();
+    let removed = std::thread::spawn(move || endpoints.remove("a"));
+    buttress_sim::eventually("the endpoint is gone", || removed.is_finished()).await;
+    assert_eq!(format!("{:?}", balance.endpoints()), r#"["heir"]"#);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_is_replaced_starts_afresh() {
     let failing: Echo = Script::new(async |_| Err("fails".into()));
