@@ -135,7 +135,7 @@ async fn a_retry_after_is_never_undercut() {
     for code in [429, 503] {
         let rig = Rig::new([with(code, &[("retry-after", "7")]), status(200)]);
         let (_, retry) = call(config(), &rig, get()).await;
-        assert_eq!(rig.times(), [0 * MS, 7 * SEC + 100 * MS], "{code}");
+        assert_eq!(rig.times(), [NOW, 7 * SEC + 100 * MS], "{code}");
         assert_eq!(retry.snapshot().retries(Cause::Overload), 1);
     }
     let date = httpdate(SystemTime::now() + 20 * SEC);
@@ -168,13 +168,13 @@ async fn a_retry_after_that_is_too_long_or_does_not_fit_gives_up_at_once() {
         let rig = Rig::new([with(503, &[("retry-after", after)])]);
         let start = tokio::time::Instant::now();
         let (res, retry) = call(config(), &rig, within(get(), 5 * SEC)).await;
-        assert_eq!((res.unwrap().status().as_u16(), start.elapsed()), (503, 0 * MS), "{after}");
+        assert_eq!((res.unwrap().status().as_u16(), start.elapsed()), (503, NOW), "{after}");
         assert_eq!((retry.snapshot().gave_up(why), retry.snapshot().budget.granted_total), (1, 0));
     }
     for garbage in ["-5", "soon", ""] {
         let rig = Rig::new([with(503, &[("retry-after", garbage)]), status(200)]);
         call(config(), &rig, get()).await.0.unwrap();
-        assert_eq!(rig.times(), [0 * MS, 100 * MS], "{garbage:?} says nothing");
+        assert_eq!(rig.times(), [NOW, 100 * MS], "{garbage:?} says nothing");
     }
 }
 
@@ -183,7 +183,7 @@ async fn a_back_off_that_does_not_fit_the_deadline_is_not_slept_through() {
     let rig = Rig::new([status(503)]);
     let start = tokio::time::Instant::now();
     let (res, retry) = call(config(), &rig, within(get(), 100 * MS)).await;
-    assert_eq!((res.unwrap().status().as_u16(), start.elapsed()), (503, 0 * MS));
+    assert_eq!((res.unwrap().status().as_u16(), start.elapsed()), (503, NOW));
     assert_eq!(retry.snapshot().gave_up(Why::Deadline), 1);
     let rig = Rig::new([status(503), status(503)]);
     let (_, retry) = call(config(), &rig, within(get(), 150 * MS)).await;
@@ -255,7 +255,7 @@ async fn refusals_of_layers_further_in_are_retried_as_the_table_says() {
         (rig.attempts(), rig.times().last().copied())
     };
     let retried = (2, Some(100 * MS));
-    let not = (1, Some(0 * MS));
+    let not = (1, Some(NOW));
     for reason in Reason::ALL {
         let (get_alone, post_alone, get_of_many, post_of_many) = match reason {
             ConnectRefused | ConnectTimeout => (retried, retried, retried, retried),
@@ -359,7 +359,7 @@ async fn the_rest_of_a_failed_response_is_read_while_the_next_attempt_waits() {
     let (res, done) = tracked(|frames| frames.data("a").pause().data("b"), &probe);
     let rig = Rig::new([answer(res), status(200)]);
     call(config(), &rig, get()).await.0.unwrap();
-    assert_eq!(*done.lock().unwrap(), Some(0 * MS));
+    assert_eq!(*done.lock().unwrap(), Some(NOW));
     // One that hangs is dropped after a while, and does not hold the call up.
     let (res, done) = tracked(|frames| frames.data("a").never(), &probe);
     let rig = Rig::new([answer(res), status(200)]);
@@ -370,7 +370,7 @@ async fn the_rest_of_a_failed_response_is_read_while_the_next_attempt_waits() {
     tokio::time::sleep(100 * MS).await;
     assert_eq!((probe.now(), *done.lock().unwrap()), (0, None));
     call.await.unwrap().unwrap();
-    assert_eq!(rig.times(), [0 * MS, 2 * SEC]);
+    assert_eq!(rig.times(), [NOW, 2 * SEC]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -401,7 +401,7 @@ async fn three_layers_of_three_attempts_make_no_twenty_seven() {
     let budget = || buttress_core::BudgetConfig::new(0.5).min_per_sec(0.0).capacity(4000);
     let layers: Vec<_> = (0..3)
         .map(|_| {
-            RetryLayer::<HttpClient>::new(config().budget(budget()).backoff(Backoff::constant(0 * MS)).build().unwrap())
+            RetryLayer::<HttpClient>::new(config().budget(budget()).backoff(Backoff::constant(NOW)).build().unwrap())
         })
         .collect();
     let calls = Arc::new(std::sync::atomic::AtomicU64::new(0));

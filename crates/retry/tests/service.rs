@@ -5,7 +5,7 @@ mod common;
 use buttress_core::{Error, Mode, Opaque, Outcome, Reason, Rejection, http::Unsent};
 use buttress_retry::{Backoff, Cause, Repeatable, RetryLayer, RetryRule, Why};
 use buttress_sim::{Probe, Readiness, Script, pauses};
-use common::{MS, config};
+use common::{MS, NOW, config};
 use std::{
     fmt,
     sync::{Arc, Mutex},
@@ -158,8 +158,7 @@ async fn a_call_dropped_at_any_moment_leaves_no_token_behind() {
 
 #[tokio::test(start_paused = true)]
 async fn a_constant_back_off_of_nothing_needs_no_timer() {
-    let retries =
-        RetryLayer::<Opaque>::new(config().backoff(Backoff::constant(0 * MS)).build().unwrap()).when(Repeatable);
+    let retries = RetryLayer::<Opaque>::new(config().backoff(Backoff::constant(NOW)).build().unwrap()).when(Repeatable);
     let outside = std::thread::spawn(move || {
         futures_util::FutureExt::now_or_never(
             retries

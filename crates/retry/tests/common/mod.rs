@@ -18,6 +18,8 @@ use std::{
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
 
+/// At once.
+pub const NOW: Duration = Duration::ZERO;
 pub const MS: Duration = Duration::from_millis(1);
 pub const SEC: Duration = Duration::from_secs(1);
 
