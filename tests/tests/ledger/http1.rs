@@ -13,7 +13,7 @@ pub(super) async fn serve(connection: TcpStream, ledger: &Ledger) -> io::Result<
     while let Some(headers) = head(&mut connection).await? {
         let arrival = ledger.arrive(&headers);
         // Every other reset comes before the body was read.
-        if arrival.fate == Fate::Reset && arrival.id % 2 == 0 {
+        if arrival.fate == Fate::Reset && arrival.id.is_multiple_of(2) {
             return reset(connection);
         }
         ledger.check(&arrival, &body(&mut connection, &headers).await?);

@@ -44,7 +44,7 @@ async fn answer(
     shut: &mpsc::UnboundedSender<Shutdown>,
 ) -> Result<(), h2::Error> {
     let arrival = ledger.arrive(headers);
-    let early = arrival.id % 2 == 0;
+    let early = arrival.id.is_multiple_of(2);
     match arrival.fate {
         Fate::Refused => {
             respond.send_reset(Reason::REFUSED_STREAM);
