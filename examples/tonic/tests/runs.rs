@@ -9,6 +9,7 @@ fn refusals_have_their_codes() {
     assert!(run.status.success(), "{shown}{}", String::from_utf8_lossy(&run.stderr));
     for line in [
         "healthy: Serving",
+        "it took more than one attempt: true",
         "limited: ResourceExhausted: at capacity",
         "pushback: Some(",
         "circuit open: Unavailable: circuit breaker open",
