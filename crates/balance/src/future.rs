@@ -21,20 +21,16 @@ pin_project! {
         S: Service<Req>,
         P: Protocol<Req>,
     {
-        // First an endpoint is chosen, then its answer is waited for.
-        start: Option<Start<S, P, Req>>,
+        // First an endpoint is chosen, then its answer is waited for. A request is large: it moves alone, and once.
+        choice: Option<Choice<S, S::Error>>,
+        req: Option<Req>,
+        protocol: P,
         #[pin]
         inner: Option<S::Future>,
         call: Option<P::Call>,
         permit: Option<BalancePermit>,
         pending: bool,
     }
-}
-
-struct Start<S: Service<Req>, P, Req> {
-    choice: Choice<S, S::Error>,
-    protocol: P,
-    req: Req,
 }
 
 impl<S, P, Req> BalanceFuture<S, P, Req>
@@ -44,8 +40,8 @@ where
 {
     #[inline]
     pub(crate) fn new(lease: Arc<Lease<Arc<Shared<S>>>>, protocol: P, req: Req) -> Self {
-        let start = Start { choice: Choice::new(lease), protocol, req };
-        Self { start: Some(start), inner: None, call: None, permit: None, pending: false }
+        let choice = Some(Choice::new(lease));
+        Self { choice, req: Some(req), protocol, inner: None, call: None, permit: None, pending: false }
     }
 }
 
@@ -62,16 +58,23 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        if let Some(Start { choice, protocol, req }) = this.start {
-            let chosen = ready!(choice.poll(cx, protocol.context(req)));
-            let Some(Start { protocol, req, .. }) = this.start.take() else { unreachable!() };
+        if let Some(choice) = this.choice {
+            let req = this.req.as_ref().expect(DONE);
+            let chosen = ready!(choice.poll(cx, this.protocol.context(req)));
+            *this.choice = None;
             match chosen {
                 Chosen::Endpoint(mut service, permit) => {
                     *this.permit = Some(permit);
-                    *this.call = Some(protocol.start(&req));
-                    this.inner.set(Some(service.call(req)));
+                    *this.call = Some(this.protocol.start(req));
+                    let fuse = Fuse(this.permit);
+                    this.inner.set(Some(service.call(this.req.take().expect(DONE))));
+                    std::mem::forget(fuse);
                 }
-                Chosen::Refused(rejection) => return Poll::Ready(protocol.start_refusable(&req).reject(rejection)),
+                Chosen::Refused(rejection) => {
+                    let call = this.protocol.start_refusable(req);
+                    *this.req = None;
+                    return Poll::Ready(call.reject(rejection));
+                }
                 Chosen::Failed(error) => return Poll::Ready(Err(error)),
             }
         }

@@ -287,6 +287,22 @@ async fn a_panic_inside_frees_the_call_and_counts_as_a_failure() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_panicked_is_over_though_it_is_kept() {
+    type Ask = fn(u64) -> std::future::Ready<Result<u64, BoxError>>;
+    let in_call: Ask = |_| panic!("in call");
+    let balance = Balance::new([Endpoint::new("a", tower::service_fn(in_call))]).unwrap();
+    let mut call = Box::pin(balance.clone().oneshot(0));
+    let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _ = call.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+    }));
+    assert!(polled.is_err());
+    let seen = balance.handle().snapshot();
+    assert_eq!((seen.in_flight, seen.failures_total), (0, 1));
+    drop(call);
+    assert_eq!(balance.handle().snapshot().failures_total, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slow_endpoint_whose_calls_are_given_up_does_not_look_fast() {
     let slow: Echo = Script::new(async |_| std::future::pending().await);
     let fast: Echo = Script::new(async |_| {
