@@ -3,7 +3,7 @@ use crate::{
     resend::private::{Ask, Finding, RulesRef},
     retry::SharedLease,
 };
-use buttress_core::{Clock, Outcome, Protocol, Replay, Token, TokioClock, Tried, Verdict};
+use buttress_core::{Clock, Outcome, Protocol, Replay, Token, TokioClock, Tried, Verdict, sync::Ordering::Relaxed};
 use pin_project_lite::pin_project;
 use std::{
     fmt,
@@ -148,7 +148,9 @@ where
                     let Some(more) = this.more else { return Poll::Ready(result.map(P::finish)) };
                     let verdict = P::judge(&more.call, result.as_ref());
                     let said = more.rule.worth_it(result.as_ref());
-                    if verdict.is_good() && verdict.end && said != Some(true) {
+                    // A gRPC head without a status is good for all that this layer may know, unless it is to look further.
+                    let is_known = verdict.end || !more.lease.terms.grpc_peek.load(Relaxed);
+                    if verdict.is_good() && is_known && said != Some(true) {
                         return Poll::Ready(more.deliver(result.map(P::finish), true));
                     }
                     match more.sift(result, &verdict, said) {

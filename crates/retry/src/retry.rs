@@ -62,6 +62,7 @@ pub(crate) struct Terms {
     pub(crate) is_on: AtomicBool,
     pub(crate) max_body: AtomicUsize,
     pub(crate) idempotency_key: AtomicBool,
+    pub(crate) grpc_peek: AtomicBool,
 }
 
 #[derive(Default)]
@@ -122,6 +123,7 @@ impl Retry {
                 is_on: AtomicBool::new(config.max_attempts > 1),
                 max_body: AtomicUsize::new(config.max_body),
                 idempotency_key: AtomicBool::new(config.idempotency_key),
+                grpc_peek: AtomicBool::new(config.grpc_peek),
             },
             budget,
             draw: Draw::new(config.seed.unwrap_or_else(|| fastrand::u64(..))),
@@ -202,6 +204,7 @@ impl Retry {
         shared.terms.is_on.store(config.max_attempts > 1, Relaxed);
         shared.terms.max_body.store(config.max_body, Relaxed);
         shared.terms.idempotency_key.store(config.idempotency_key, Relaxed);
+        shared.terms.grpc_peek.store(config.grpc_peek, Relaxed);
         *kept = config;
         Ok(())
     }
