@@ -131,7 +131,6 @@ pub(crate) enum Sample {
 
 /// One endpoint's load. Times are nanoseconds since the balancer's origin.
 #[derive(Debug)]
-#[repr(align(128))]
 pub(crate) struct Load {
     /// `[ picks 40 | calls in flight 24 ]`: an admission is one addition.
     calls: AtomicU64,
@@ -140,6 +139,12 @@ pub(crate) struct Load {
     overload: AtomicU64,
     /// Calls that wait for it to become ready.
     parked: AtomicU32,
+    /// Apart, as calls that succeed do not need it: so all that a pick reads of an endpoint is one cache line.
+    tally: Box<Tally>,
+}
+
+#[derive(Debug)]
+struct Tally {
     failures: AtomicU64,
     skipped: AtomicU64,
 }
@@ -154,8 +159,7 @@ impl Load {
             average: AtomicU64::new(0),
             overload: AtomicU64::new(0),
             parked: AtomicU32::new(0),
-            failures: AtomicU64::new(0),
-            skipped: AtomicU64::new(0),
+            tally: Box::new(Tally { failures: AtomicU64::new(0), skipped: AtomicU64::new(0) }),
         }
     }
 
@@ -181,7 +185,7 @@ impl Load {
 
     /// It was drawn and passed over.
     pub(crate) fn skip(&self) {
-        self.skipped.fetch_add(1, Relaxed);
+        self.tally.skipped.fetch_add(1, Relaxed);
     }
 
     #[inline]
@@ -198,11 +202,11 @@ impl Load {
     }
 
     pub(crate) fn failures(&self) -> u64 {
-        self.failures.load(Relaxed)
+        self.tally.failures.load(Relaxed)
     }
 
     pub(crate) fn skipped(&self) -> u64 {
-        self.skipped.load(Relaxed)
+        self.tally.skipped.load(Relaxed)
     }
 
     /// The peak-EWMA of its latency, in nanoseconds, failures included at what they cost; `None`: nothing seen yet.
@@ -240,7 +244,7 @@ impl Load {
     #[inline]
     pub(crate) fn sample(&self, now: u64, latency: u64, sample: Sample, tuning: &Tuning) {
         if sample == Sample::Failure {
-            self.failures.fetch_add(1, Relaxed);
+            self.tally.failures.fetch_add(1, Relaxed);
         }
         let (tick, latency) = (now >> TICK_BITS, (latency as f32).max(FLOOR));
         let word = self.average.load(Relaxed);

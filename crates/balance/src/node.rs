@@ -14,15 +14,15 @@ use std::{
     time::Instant,
 };
 
-/// One endpoint.
+/// One endpoint. What a pick reads comes first, and is one cache line: with many endpoints each is a miss.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Node {
-    /// First, as it is aligned to the cache line that every call writes.
     pub(crate) load: Load,
+    pub(crate) signals: Box<[Signal]>,
+    pub(crate) tuning: Arc<Tuning>,
     /// Its number in [`Tried`](buttress_core::Tried): no two endpoints of a process have the same.
     pub(crate) id: u32,
-    pub(crate) tuning: Arc<Tuning>,
-    pub(crate) signals: Box<[Signal]>,
     pub(crate) name: Cow<'static, str>,
     /// It was removed: who waits for it looks elsewhere.
     gone: AtomicBool,

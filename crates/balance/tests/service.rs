@@ -2,7 +2,7 @@
 
 use buttress_balance::{Balance, BalanceConfig, Endpoint};
 use buttress_core::{
-    BoxError, Clock, Context, Handle, Mode, Reason, Rejection, Signal, TokioClock, Tried, http::HttpClient,
+    BoxError, Clock, Context, Handle, Mode, Outcome, Reason, Rejection, Signal, TokioClock, Tried, http::HttpClient,
 };
 use buttress_sim::{Latch, Readiness, Script, pauses, poll_once};
 use http::{Request, Response};
@@ -284,6 +284,19 @@ async fn a_panic_inside_frees_the_call_and_counts_as_a_failure() {
     assert!(call.await.unwrap_err().is_panic());
     let seen = balance.handle().snapshot();
     assert_eq!((seen.in_flight, seen.failures_total), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_a_deadline_of_ours_cuts_off_is_a_failure() {
+    let hung: Echo = Script::new(async |_| std::future::pending().await);
+    let balance = over([("a", &hung)]);
+    let mut call = watched(balance.clone().oneshot(0));
+    assert!(call.poll().is_pending());
+    tokio::time::advance(ms(7_000)).await;
+    buttress_core::abandon(Outcome::Failure, || drop(call));
+    let seen = balance.handle().snapshot();
+    assert_eq!((seen.in_flight, seen.failures_total), (0, 1));
+    assert!(seen.endpoints[0].latency.unwrap() >= ms(6_990), "longer than the penalty");
 }
 
 #[tokio::test(start_paused = true)]

@@ -209,3 +209,8 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_a_pick_reads_of_an_endpoint_is_one_cache_line() {
+    assert!(std::mem::offset_of!(Node, id) <= 64);
+}
