@@ -6,7 +6,7 @@ use crate::{
 };
 use buttress::{
     Balance, Balancer, Breaker, BreakerConfig, BreakerLayer, Bulkhead, BulkheadConfig, BulkheadLayer, DeadlineConfig,
-    DeadlineLayer, Endpoint, Opaque, QueuedBulkheadLayer,
+    DeadlineLayer, Endpoint, Opaque, QueuedBulkheadLayer, RetryConfig, RetryLayer,
     breaker::{State, Window},
     http::{HttpServer, ReplayBody},
     stack,
@@ -57,6 +57,13 @@ macro_rules! rows {
                     let rest = none_in_flight(balance.handle());
                     (balance, rest)
                 });
+            }
+
+            for (config, retry) in [("light", RetryConfig::default().max_body(0)), ("stack", RetryConfig::default())] {
+                let layer = RetryLayer::<Opaque>::new(retry.build().expect(VALID)).protocol($protocol);
+                let handle = layer.handle();
+                let rest = move || assert_eq!(handle.snapshot().retries_total, 0, "nothing failed");
+                field.admitted(title("retry", config), |inner| (layer.layer($attempt(inner)), rest));
             }
 
             let server = stack::server().build().expect(VALID).protocol($protocol);

@@ -2,7 +2,7 @@
 
 use crate::{
     contest::{Field, Title, Who},
-    traffic::{Inner, Reads, Traffic},
+    traffic::{Fault, Inner, Reads, Traffic},
 };
 use std::{
     sync::Arc,
@@ -17,16 +17,22 @@ use tower::{
     limit::GlobalConcurrencyLimitLayer,
     load::{CompleteOnResponse, PeakEwma},
     load_shed::LoadShedLayer,
+    retry::{
+        Policy,
+        budget::{Budget, TpsBudget},
+    },
     timeout::TimeoutLayer,
 };
 use tower_resilience::{
     bulkhead::BulkheadLayer,
     circuitbreaker::{CircuitBreakerLayer, SlidingWindowType},
+    retry::{RetryBudgetBuilder, RetryLayer},
     timelimiter::TimeLimiterLayer,
 };
 
 /// tower 0.5: it has no breaker.
 pub fn tower<T: Traffic + Reads<T::Response>>(field: &mut Field<'_, T>) {
+    // Clones every request, also one that may not be sent twice.
     let title = |case| Title { case, config: "light", who: Who::Tower };
     field.admitted(title("bulkhead"), |inner| {
         let permits = Arc::new(Semaphore::new(100));
@@ -40,8 +46,33 @@ pub fn tower<T: Traffic + Reads<T::Response>>(field: &mut Field<'_, T>) {
         (service, at_rest(move || permits.available_permits(), 1))
     });
     field.timed(title("deadline"), |inner, after| TimeoutLayer::new(after).layer(inner));
+    field.admitted(title("retry"), |inner| {
+        // 10 s of deposits, 10 a second for nothing, 20 %.
+        let budget = Arc::new(TpsBudget::new(Duration::from_secs(10), 10, 0.2));
+        (tower::retry::RetryLayer::new(Budgeted(budget)).layer(inner), || ())
+    });
     for (case, endpoints) in [("balance-10", 10), ("balance-1000", 1000)] {
         field.admitted(title(case), move |inner| (OwnBalance::<T>::new(inner, endpoints), || ()));
+    }
+}
+
+/// Retries errors that the budget pays for.
+#[derive(Clone)]
+struct Budgeted(Arc<TpsBudget>);
+
+impl<Req: Clone, Res, E> Policy<Req, Res, E> for Budgeted {
+    type Future = std::future::Ready<()>;
+
+    fn retry(&mut self, _: &mut Req, result: &mut Result<Res, E>) -> Option<Self::Future> {
+        if result.is_ok() {
+            self.0.deposit();
+            return None;
+        }
+        self.0.withdraw().then(|| std::future::ready(()))
+    }
+
+    fn clone_request(&mut self, req: &Req) -> Option<Req> {
+        Some(req.clone())
     }
 }
 
@@ -122,6 +153,17 @@ pub fn tower_resilience<T: Traffic + Reads<T::Response>>(field: &mut Field<'_, T
         let (layer, handle) = builder.build_with_handle().expect("a valid bulkhead");
         (layer.layer(inner), at_rest(move || handle.active_calls(), 0))
     });
+    for config in ["light", "stack"] {
+        let builder = move || match config {
+            "light" => RetryLayer::builder(),
+            _ => RetryLayer::exponential_backoff()
+                .budget(RetryBudgetBuilder::new().token_bucket().build().expect("a valid budget")),
+        };
+        field.admitted(title("retry", config), move |inner| {
+            let layer: RetryLayer<T::Request, T::Response, Fault> = builder().build();
+            (layer.layer(inner), || ())
+        });
+    }
     field.timed(title("deadline", "light"), |inner, after| {
         TimeLimiterLayer::builder().timeout_duration(after).build().layer(inner)
     });

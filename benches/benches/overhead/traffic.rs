@@ -48,7 +48,7 @@ pub trait Traffic: Send + Sync + 'static {
     /// Its name in the table.
     const PROTOCOL: &'static str;
     /// What is sent.
-    type Request: Send + 'static;
+    type Request: Clone + Send + 'static;
     /// What the inner service answers.
     type Response: Send + 'static;
     /// What the inner service keeps of a request until it is polled. As small as what a real transport keeps, which boxes the
