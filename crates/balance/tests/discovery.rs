@@ -24,6 +24,11 @@ async fn ask(balance: &Balance<Echo>) -> Result<String, BoxError> {
     tokio::time::timeout(Duration::from_secs(3600), balance.clone().oneshot(0)).await.expect("it hangs")
 }
 
+/// What a task came to, in bounded time.
+async fn done<T>(task: tokio::task::JoinHandle<T>) -> T {
+    tokio::time::timeout(Duration::from_secs(3600), task).await.expect("it hangs").unwrap()
+}
+
 fn reason(answer: Result<String, BoxError>) -> Reason {
     Rejection::find(&*answer.unwrap_err()).expect("a refusal").reason
 }
@@ -41,7 +46,7 @@ async fn calls_wait_for_the_first_endpoint_and_once_there_was_one_an_empty_balan
     assert_eq!(balance.handle().snapshot().waited_total, 3);
     balance.endpoints().insert(endpoint("a"));
     for call in early {
-        assert_eq!(call.await.unwrap().unwrap(), "a");
+        assert_eq!(done(call).await.unwrap(), "a");
     }
     assert!(balance.endpoints().remove("a") && !balance.endpoints().remove("a"));
     assert_eq!(reason(ask(&balance).await), Reason::NoEndpoint);
@@ -86,7 +91,7 @@ async fn a_removed_endpoint_finishes_its_calls_and_gets_no_more() {
     let seen = balance.handle().snapshot();
     assert_eq!((seen.in_flight, seen.leaving, seen.endpoints.len()), (1, 1, 1));
     latch.open();
-    assert_eq!(call.await.unwrap().unwrap(), "held");
+    assert_eq!(done(call).await.unwrap(), "held");
     let seen = balance.handle().snapshot();
     assert_eq!((seen.in_flight, seen.leaving, seen.picks_total), (0, 0, 21));
 }
@@ -100,7 +105,7 @@ async fn a_call_that_waits_takes_the_endpoint_that_comes_and_lets_go_of_the_one_
         tokio::task::yield_now().await;
     }
     balance.endpoints().insert(endpoint("new"));
-    assert_eq!(call.await.unwrap().unwrap(), "new");
+    assert_eq!(done(call).await.unwrap(), "new");
     // A waiting call whose endpoint leaves does not wait for it, nor take it.
     balance.endpoints().set([Endpoint::new("stuck", stuck.clone())]);
     let call = tokio::spawn(balance.clone().oneshot(0));
@@ -109,7 +114,7 @@ async fn a_call_that_waits_takes_the_endpoint_that_comes_and_lets_go_of_the_one_
     }
     balance.endpoints().set([]);
     stuck.set(Readiness::Ready);
-    assert_eq!(reason(call.await.unwrap()), Reason::NoEndpoint);
+    assert_eq!(reason(done(call).await), Reason::NoEndpoint);
     assert_eq!(stuck.probe().calls(), 0);
 }
 
@@ -188,7 +193,7 @@ mod stream {
         for key in 1..=3 {
             say.send(Ok(Change::Insert(key, echo("x")))).unwrap();
         }
-        assert_eq!(early.await.unwrap().unwrap(), "x");
+        assert_eq!(done(early).await.unwrap(), "x");
         names(&balance, r#"["1", "2", "3"]"#).await;
         say.send(Ok(Change::Remove(2))).unwrap();
         say.send(Ok(Change::Remove(7))).unwrap();
@@ -208,7 +213,7 @@ mod stream {
         let early = tokio::spawn(balance.clone().oneshot(0));
         tokio::task::yield_now().await;
         drop(say);
-        assert_eq!(reason(early.await.unwrap()), Reason::NoEndpoint);
+        assert_eq!(reason(done(early).await), Reason::NoEndpoint);
     }
 
     #[tokio::test(start_paused = true)]
