@@ -80,7 +80,7 @@ async fn answer(
             let mut stream = respond.send_response(response, false)?;
             stream.send_data(Bytes::from_static(b"not all"), false)?;
             // A reset overtakes what is not sent yet.
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
             stream.send_reset(Reason::INTERNAL_ERROR);
             return Ok(());
         }
