@@ -143,11 +143,9 @@ where
         if ask.repeat == Repeat::Never || !shared.terms.is_on.load(Relaxed) {
             return RetryFuture::once(self.inner.call(self.protocol.once(req)));
         }
-        // Of a request that may not be repeated nothing is kept: it is sent again if nothing of it was sent.
-        let cap = if ask.repeat == Repeat::Unsafe && !ask.grpc { 0 } else { shared.terms.max_body.load(Relaxed) };
         let lease = shared.lease();
         let call = self.protocol.start(&req);
-        let (attempt, kept) = self.protocol.record(req, cap);
+        let (attempt, kept) = self.protocol.record(req, shared.terms.max_body.load(Relaxed));
         let tried = self.protocol.tried(&attempt);
         // The ready one makes the first attempt, and later ones once it is ready again; its clone stays for the next call.
         let clone = self.inner.clone();

@@ -123,6 +123,29 @@ async fn what_was_not_sent_is_sent_again_whatever_the_method() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refused_stream_may_have_read_some_of_the_body() {
+    let rig = Rig::new([error(Unsent::new("refused stream")), status(200)]);
+    call(config(), &rig, post()).await.0.unwrap();
+    let bodies: Vec<_> = rig.seen.lock().unwrap().iter().map(|seen| seen.body.clone()).collect();
+    assert_eq!(bodies, ["ask", "ask"], "it is sent again, from its beginning");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_before_any_pick_is_not_taken_for_one_endpoints() {
+    let refuse = |picks: Option<u32>| -> Answer {
+        Box::new(move |req| {
+            let tried = Context::of(req.extensions()).unwrap().tried.clone().unwrap();
+            picks.iter().for_each(|endpoint| tried.push(*endpoint));
+            Err(Rejection::new(Reason::BreakerOpen, "breaker").into())
+        })
+    };
+    // The endpoint's own breaker first, then that of the whole cluster, in front of the balancer.
+    let rig = Rig::new([refuse(Some(1)), refuse(None)]);
+    let (_, retry) = call(config(), &rig, get()).await;
+    assert_eq!((rig.attempts(), retry.snapshot().gave_up(Why::NotRetryable)), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_error_of_the_requests_own_body_is_never_retried() {
     let rig = Rig::new([error(io::Error::other(RequestBodyError::new("gone")))]);
     let (res, retry) = call(config(), &rig, get()).await;
