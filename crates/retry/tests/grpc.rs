@@ -74,7 +74,9 @@ async fn response_headers_commit_the_call() {
     let rig = Rig::new([answer(grpc::unary("14"))]);
     let always = |_: Result<&Response<_>, &buttress_core::BoxError>| true;
     let layer = RetryLayer::<HttpClient>::new(config().build().unwrap()).when(always);
-    layer.layer(rig.script()).oneshot(ask()).await.unwrap();
+    let mut req = ask();
+    req.extensions_mut().insert(buttress_retry::Idempotent(true));
+    layer.layer(rig.script()).oneshot(req).await.unwrap();
     assert_eq!(rig.attempts(), 1);
 }
 

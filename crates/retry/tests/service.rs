@@ -59,10 +59,12 @@ async fn an_opaque_request_that_was_not_sent_is_sent_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_rule_does_not_overrule_a_refusal_that_is_not_to_be_retried() {
-    let script = Script::<u64, u64>::new(async |_| Err(Rejection::new(Reason::Shed, "shed").into()));
-    let always = layer(|_: Result<&u64, &buttress_core::BoxError>| true);
-    assert!(always.layer(script.clone()).oneshot(1).await.is_err());
-    assert_eq!((script.probe().calls(), always.handle().snapshot().gave_up(Why::NotRetryable)), (1, 1));
+    for reason in [Reason::Shed, Reason::BodyCut, Reason::Panicked] {
+        let script = Script::<u64, u64>::new(move |_| async move { Err(Rejection::new(reason, "inner").into()) });
+        let always = layer(|_: Result<&u64, &buttress_core::BoxError>| true);
+        assert!(always.layer(script.clone()).oneshot(1).await.is_err());
+        assert_eq!((script.probe().calls(), always.handle().snapshot().gave_up(Why::NotRetryable)), (1, 1), "{reason}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -175,8 +175,9 @@ fn a_shared_budget_is_shared_and_a_fresh_one_is_not() {
         ask(&two, &mut Course::new(), Wait::Backoff, None, t0()).is_ok(),
         "one's deposit pays for the other's retry"
     );
+    budget.update(budget.config().ratio(0.7)).unwrap();
     two.update(two.config().max_attempts(2)).unwrap();
-    assert_eq!(budget.config().ratio, 1.0, "what concerns one layer does not change what both share");
+    assert_eq!(budget.config().ratio, 0.7, "what concerns one layer does not change what both share");
     let fresh = one.fresh();
     fresh.deposit();
     assert_eq!((fresh.snapshot().first_total, budget.snapshot().tokens < 0.5), (1, true));
