@@ -60,6 +60,9 @@ impl StdError for Mark {
 /// refused, a refusal of ours that says so ([`Reason::ConnectRefused`], [`Reason::ConnectTimeout`]), and with the feature `h2`
 /// a stream that the peer refused, or left out of its GOAWAY.
 ///
+/// It is as true as what the transport says. hyper's HTTP/2 client (1.12) names a GOAWAY, too, for a stream that it opened in the very
+/// moment in which the GOAWAY came, and which the peer may yet serve: a few in 10^5 requests where connections go away all the time.
+///
 /// `false` means that nobody knows. That a host or a network is unreachable is such a case: a connection that has sent a request
 /// can break with it, too.
 pub fn is_unsent(error: &(dyn StdError + 'static)) -> bool {
