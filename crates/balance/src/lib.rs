@@ -52,9 +52,9 @@
 //!   its latency runs from its first poll that is not ready to the response head (gRPC: to the first message).
 //! * **A failure costs what a time-out would** ([`penalty`](BalanceConfig::penalty)). By latency alone, a replica that fails in
 //!   a millisecond is the best there is, and gets all the traffic. The odd failure is averaged, so that 1 % of them everywhere
-//!   drive nobody away; the third in a row counts at once, and the first success after that lifts it. Left alone, an endpoint
-//!   that failed is tried again when its load has decayed to that of the others: with the defaults after about a minute. A
-//!   breaker at the endpoint makes that sooner: when its probe is due, it gets the next call.
+//!   drive nobody away; the third in a row counts at once, and the first success after that lifts it. After two
+//!   time constants without a call (20 s) such an endpoint gets one, to see; a breaker at the endpoint makes that sooner: when its
+//!   probe is due, it gets the next call.
 //! * **"Too much"** (429, 503 with `Retry-After`) makes an endpoint the second choice until its pushback ends.
 //! * **A call given up** counts as at least as slow as it was, so that nobody looks fast whose calls time out. Refusals of our
 //!   own and clients' faults say nothing.

@@ -45,6 +45,12 @@ impl Tuning {
         self.max_overload.store(config.max_overload.as_nanos() as u64, Relaxed);
     }
 
+    /// Whether so many ticks are long enough to ask an endpoint again that failed and failed.
+    #[inline]
+    fn is_rest(&self, ticks: u64) -> bool {
+        ticks as f32 * f32::from_bits(self.rate.load(Relaxed)) >= REST
+    }
+
     /// What is left of a value after so many ticks.
     #[inline]
     fn keep(&self, ticks: u64) -> f32 {
@@ -94,6 +100,9 @@ struct Average {
 const STAMP_BITS: u32 = 34;
 const STAMP_MASK: u64 = (1 << STAMP_BITS) - 1;
 const VALUE_BITS: u32 = 28;
+/// An endpoint that failed so is asked again after this many time constants without a call: its value alone would take much
+/// longer to come down to those of endpoints that work.
+const REST: f32 = 2.0;
 /// So many failures in a row are no accident: the average jumps to what failures cost.
 const STREAK: u64 = 3;
 
@@ -107,6 +116,12 @@ impl Average {
     fn word(self) -> u64 {
         let value = u64::from(self.value.max(FLOOR).to_bits() + 4) >> 3;
         (self.stamp & STAMP_MASK) << (VALUE_BITS + 2) | self.streak << VALUE_BITS | value
+    }
+
+    /// What is left of it.
+    #[inline]
+    fn now(self, tick: u64, tuning: &Tuning) -> f32 {
+        (self.value * tuning.keep(self.age(tick))).max(FLOOR)
     }
 
     /// Ticks since the last sample; none where clocks disagree. The stamp comes round after 78 hours: an endpoint that was not
@@ -212,8 +227,7 @@ impl Load {
     /// The peak-EWMA of its latency, in nanoseconds, failures included at what they cost; `None`: nothing seen yet.
     #[inline]
     pub(crate) fn average(&self, now: u64, tuning: &Tuning) -> Option<f32> {
-        let average = Average::of(self.average.load(Relaxed))?;
-        Some((average.value * tuning.keep(average.age(now >> TICK_BITS))).max(FLOOR))
+        Some(Average::of(self.average.load(Relaxed))?.now(now >> TICK_BITS, tuning))
     }
 
     pub(crate) fn is_overloaded(&self, now: u64) -> bool {
@@ -223,14 +237,15 @@ impl Load {
     /// What a further call would have to expect, in nanoseconds: latency x (calls in flight + 1).
     ///
     /// An endpoint that nothing is known of is tried at once, by one call; until that is answered it counts as failing, as in
-    /// Finagle.
+    /// Finagle. So is one that has failed again and again, when it has had a rest.
     #[inline]
     pub(crate) fn load(&self, now: u64, tuning: &Tuning, limited: bool) -> f32 {
         let calls = (self.in_flight() + u64::from(self.parked.load(Relaxed))) as f32;
-        let latency = match self.average(now, tuning) {
-            Some(latency) => latency,
-            None if calls == 0.0 => FLOOR,
-            None => tuning.penalty(),
+        let tick = now >> TICK_BITS;
+        let latency = match Average::of(self.average.load(Relaxed)) {
+            Some(seen) if seen.streak < STREAK || !tuning.is_rest(seen.age(tick)) => seen.now(tick, tuning),
+            _ if calls == 0.0 => FLOOR,
+            _ => tuning.penalty(),
         };
         let busy = if limited || self.is_overloaded(now) { tuning.penalty() } else { 0.0 };
         (latency + busy) * (calls + 1.0)

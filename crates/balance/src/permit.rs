@@ -5,7 +5,8 @@ use std::{fmt, sync::Arc, time::Duration};
 /// A call to an endpoint: it counts as in flight until this is dropped.
 ///
 /// Its latency runs from the moment it is first asked and not ready ([`Settle::pending`]) to the response head
-/// ([`Settle::head`]); where that never comes, to its conclusion or its drop. A call that is ready when it is first asked takes
+/// ([`Settle::head`]); where that never comes, to its conclusion or its drop; without the time in which it is
+/// [paused](Settle::pause). A call that is ready when it is first asked takes
 /// no time and reads no clock. One that is dropped without a conclusion and before the head took at least as long as it did.
 pub struct BalancePermit {
     node: Arc<Node>,
@@ -24,6 +25,8 @@ enum Phase {
     Begun,
     /// Somebody waits.
     Waiting,
+    /// The endpoint waits for the caller's own client.
+    Paused,
     /// The head came while somebody waited.
     Headed,
     /// The head was there at once.
@@ -57,7 +60,7 @@ impl BalancePermit {
     #[inline]
     pub(crate) fn pending_at(&mut self, clock: &impl Clock) {
         match self.phase {
-            Phase::Begun | Phase::Headed | Phase::HeadedAtOnce => {
+            Phase::Begun | Phase::Paused | Phase::Headed | Phase::HeadedAtOnce => {
                 self.since = self.nanos(clock);
                 self.phase = Phase::Waiting;
             }
@@ -65,15 +68,33 @@ impl BalancePermit {
         }
     }
 
+    pub(crate) fn pause_at(&mut self, clock: &impl Clock) {
+        match self.phase {
+            Phase::Begun => self.phase = Phase::Paused,
+            Phase::Waiting => {
+                self.stop(clock);
+                self.phase = Phase::Paused;
+            }
+            Phase::Paused | Phase::Headed | Phase::HeadedAtOnce => {}
+        }
+    }
+
+    /// Nobody waits for the endpoint any more.
+    #[inline]
+    fn stop(&mut self, clock: &impl Clock) {
+        let now = self.nanos(clock);
+        self.waited += now.saturating_sub(self.since);
+    }
+
     #[inline]
     pub(crate) fn head_at(&mut self, clock: &impl Clock) {
         match self.phase {
             Phase::Begun => self.phase = Phase::HeadedAtOnce,
             Phase::Waiting => {
-                let now = self.nanos(clock);
-                self.waited += now.saturating_sub(self.since);
+                self.stop(clock);
                 self.phase = Phase::Headed;
             }
+            Phase::Paused => self.phase = Phase::Headed,
             Phase::Headed | Phase::HeadedAtOnce => {}
         }
     }
@@ -121,7 +142,7 @@ impl BalancePermit {
             (Outcome::Failure, _) => self.conclude_at(Outcome::Failure, None, clock),
             // It answered, and its reader left: that fast it is.
             (_, Phase::Headed | Phase::HeadedAtOnce) => self.sample(Sample::Success, clock),
-            (_, Phase::Waiting) => self.sample(Sample::AtLeast, clock),
+            (_, Phase::Waiting | Phase::Paused) => self.sample(Sample::AtLeast, clock),
             (_, Phase::Begun) => {}
         }
     }
@@ -131,6 +152,10 @@ impl Settle for BalancePermit {
     #[inline]
     fn pending(&mut self) {
         self.pending_at(&TokioClock);
+    }
+
+    fn pause(&mut self) {
+        self.pause_at(&TokioClock);
     }
 
     #[inline]

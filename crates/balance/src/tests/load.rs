@@ -110,6 +110,22 @@ fn an_endpoint_that_nothing_is_known_of_gets_one_call_to_begin_with() {
 }
 
 #[test]
+fn an_endpoint_that_failed_and_failed_gets_one_call_after_a_rest() {
+    let (sick, known, tuning) = (Load::new(), Load::new(), tuning());
+    known.sample(0, 2 * MILLI, Sample::Success, &tuning);
+    (0..3).for_each(|_| sick.sample(0, MILLI, Sample::Failure, &tuning));
+    let (early, late) = (19 * SECOND, 21 * SECOND);
+    assert!(sick.load(early, &tuning, false) > 100.0 * known.load(early, &tuning, false));
+    known.sample(late, 2 * MILLI, Sample::Success, &tuning);
+    assert!(sick.load(late, &tuning, false) < known.load(late, &tuning, false));
+    sick.enter();
+    assert!(sick.load(late, &tuning, false) > 100.0 * known.load(late, &tuning, false), "one call, and no more");
+    sick.sample(late, MILLI, Sample::Failure, &tuning);
+    sick.leave();
+    assert!(sick.load(late, &tuning, false) > 100.0 * known.load(late, &tuning, false), "another rest");
+}
+
+#[test]
 fn calls_that_wait_for_an_endpoint_are_part_of_its_load() {
     let (load, tuning) = (Load::new(), tuning());
     load.sample(0, MILLI, Sample::Success, &tuning);
