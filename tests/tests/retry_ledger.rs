@@ -256,7 +256,7 @@ impl Run {
 /// Every request ended as its own fates say, and arrived as often as they say.
 async fn goes_by_the_book(http2: bool) {
     let run = run(http2, false).await;
-    let (mut not_kept, mut hung, mut told_wrong, mut broken) = (0, 0, 0, 0);
+    let (mut hung, mut told_wrong, mut broken) = (0, 0, 0);
     for (id, (end, plan)) in run.ends.iter().zip(&run.plans).enumerate() {
         let seen = (*end, run.ledger.line(id));
         if seen == plan.expected() {
@@ -265,10 +265,6 @@ async fn goes_by_the_book(http2: bool) {
         let failed = plan.method == Method::POST && *end == End::Error && seen.1.1 == 0;
         if failed && run.met(id, HUNG) {
             hung += 1;
-        } else if failed && plan.length > 0 {
-            // Of a body that may not be sent twice the layer keeps nothing: once it was read there is no further attempt,
-            // though the stream was refused.
-            not_kept += 1;
         } else if run.met(id, "GoAway") {
             told_wrong += 1;
         } else {
@@ -280,11 +276,12 @@ async fn goes_by_the_book(http2: bool) {
             broken += 1;
         }
     }
-    println!("  refused, and not sent again as the body was not kept: {not_kept}; hung in the client: {hung}");
+    println!("  hung in the client: {hung}");
     println!("  broken off otherwise than their fates say: {broken}");
     run.check_goaways(told_wrong);
     assert!(broken <= 5 + run.plans.len() / 1000);
-    assert!(http2 || not_kept + hung + told_wrong + broken == 0);
+    assert!(hung <= 10 + run.plans.len() / 500, "hung is what hyper loses, now and then");
+    assert!(http2 || hung + told_wrong + broken == 0);
     assert_eq!(run.ledger.corrupt(), 0);
     assert_eq!(run.retry.snapshot().budget.denied_empty_total, 0, "the budget is not what is looked at here");
 }
