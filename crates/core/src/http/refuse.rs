@@ -109,37 +109,37 @@ impl<Err: ChainError> Refuse<Err> for Fail {
 
 /// Whether `Accept` names JSON. A client that accepts anything gets the short text.
 pub(super) fn accepts_json(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(header::ACCEPT)
-        .iter()
-        .filter(|value| value.as_bytes() != b"*/*")
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|range| {
-            let kind = range.split(';').next().unwrap_or_default().trim();
-            ["application/json", "application/problem+json", "application/*"]
-                .iter()
-                .any(|json| kind.eq_ignore_ascii_case(json))
-        })
+    headers.get_all(header::ACCEPT).iter().any(|value| value.as_bytes() != b"*/*" && names_json(value))
+}
+
+fn names_json(value: &HeaderValue) -> bool {
+    value.to_str().unwrap_or_default().split(',').any(|range| {
+        let kind = range.split(';').next().unwrap_or_default().trim();
+        ["application/json", "application/problem+json", "application/*"]
+            .iter()
+            .any(|json| kind.eq_ignore_ascii_case(json))
+    })
 }
 
 fn render(rejection: Rejection, ask: Ask, status: u16) -> Response<Bytes> {
     let mut res = Response::new(Bytes::new());
     let reason = rejection.reason;
-    let after = rejection.retry_after.map(|delay| retry_after(delay, fastrand::f64()));
     if ask.grpc {
-        res.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        res.headers_mut().insert(header::CONTENT_TYPE, const { HeaderValue::from_static("application/grpc") });
         grpc_status(rejection, res.headers_mut());
     } else {
         *res.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
         if ask.json {
-            res.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+            let problem_json = const { HeaderValue::from_static("application/problem+json") };
+            res.headers_mut().insert(header::CONTENT_TYPE, problem_json);
             *res.body_mut() = problem(rejection, status).into();
         } else {
-            res.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+            let text = const { HeaderValue::from_static("text/plain; charset=utf-8") };
+            res.headers_mut().insert(header::CONTENT_TYPE, text);
             *res.body_mut() = Bytes::from_static(reason.title().as_bytes());
         }
-        if let Some(seconds) = after {
+        if let Some(delay) = rejection.retry_after {
+            let seconds = retry_after(delay, fastrand::f64());
             res.headers_mut().insert(header::RETRY_AFTER, whole(seconds));
         }
     }
@@ -170,9 +170,22 @@ fn whole(number: u64) -> HeaderValue {
     let digits = match number {
         0..10 => &PAIRS[2 * n + 1..2 * n + 2],
         10..100 => &PAIRS[2 * n..2 * n + 2],
-        _ => return HeaderValue::from(number),
+        _ => return many_digits(number),
     };
     HeaderValue::from_static(std::str::from_utf8(digits).unwrap_or_default())
+}
+
+/// One allocation, where `HeaderValue::from` makes two.
+#[cold]
+fn many_digits(number: u64) -> HeaderValue {
+    let mut digits = [0; 20];
+    let (mut left, mut at) = (number, digits.len());
+    while left > 0 {
+        at -= 1;
+        digits[at] = b'0' + (left % 10) as u8;
+        left /= 10;
+    }
+    HeaderValue::from_bytes(&digits[at..]).unwrap_or_else(|_| HeaderValue::from(number))
 }
 
 /// A problem document (RFC 9457). Every member is ours, so nothing needs escaping.
