@@ -9,7 +9,7 @@ use buttress_core::{
     http::{CutBody, ResponseBody},
 };
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::{
     fmt,
@@ -65,11 +65,12 @@ impl Cut for Cutoff {
         {
             let now = TokioClock.now();
             let watch = Watch { at: end_of(plan.limit, absolute, now), idle, plan, lease, client };
-            return Covered { kind: Kind::Watched { reader: Reader::spawn(Box::pin(body), watch, now, &runtime) } };
+            let body = Box::pin(Boxed { body, bounds: None });
+            return Covered { kind: Kind::Watched { reader: Reader::spawn(body, watch, now, &runtime) } };
         }
         let bounds =
             Inline { plan, idle, absolute, end: None, timer: None, is_idle_next: false, is_stale: true, lease, client };
-        Covered { kind: Kind::Inline { inline: Some((Box::pin(body), bounds)) } }
+        Covered { kind: Kind::Inline { boxed: Some(Box::pin(Boxed { body, bounds: Some(bounds) })) } }
     }
 }
 
@@ -97,9 +98,40 @@ pin_project! {
     #[project = KindProj]
     enum Kind<B> {
         Plain { #[pin] body: B },
-        Inline { inline: Option<(Pin<Box<B>>, Inline)> },
-        Watched { reader: Reader<B> },
+        Inline { boxed: Option<Pin<Box<Boxed<B>>>> },
+        Watched { reader: Reader<Boxed<B>> },
         Gone,
+    }
+}
+
+pin_project! {
+    /// A body where a task can take it over, and what bounds it until then. One box for both: what lies in a response moves
+    /// through every layer with it.
+    struct Boxed<B> {
+        #[pin]
+        body: B,
+        // `None`: a task watches it.
+        bounds: Option<Inline>,
+    }
+}
+
+impl<B: ResponseBody> Body for Boxed<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    #[inline]
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        self.project().body.poll_frame(cx)
+    }
+
+    #[inline]
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    #[inline]
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -163,17 +195,17 @@ impl Inline {
     }
 }
 
-impl Inline {
-    /// A body that goes on after its first frame may be left there: from here on a task watches it.
-    fn hand_over<B: ResponseBody>(mut self, body: Pin<Box<B>>) -> Kind<B> {
-        let now = TokioClock.now();
-        let Ok(runtime) = Handle::try_current() else {
-            return Kind::Inline { inline: Some((body, self)) };
-        };
-        let at = end_of(self.plan.limit, self.absolute.take(), now);
-        let Self { plan, idle, lease, client, .. } = self;
-        Kind::Watched { reader: Reader::spawn(body, Watch { at, idle, plan, lease, client }, now, &runtime) }
+/// A body that goes on after its first frame may be left there: from here on a task watches it.
+fn hand_over<B: ResponseBody>(mut boxed: Pin<Box<Boxed<B>>>) -> Kind<B> {
+    let now = TokioClock.now();
+    if let Ok(runtime) = Handle::try_current()
+        && let Some(bounds) = boxed.as_mut().project().bounds.take()
+    {
+        let Inline { plan, idle, absolute, lease, client, .. } = bounds;
+        let watch = Watch { at: end_of(plan.limit, absolute, now), idle, plan, lease, client };
+        return Kind::Watched { reader: Reader::spawn(boxed, watch, now, &runtime) };
     }
+    Kind::Inline { boxed: Some(boxed) }
 }
 
 impl<B> fmt::Debug for Covered<B> {
@@ -200,21 +232,24 @@ impl<B: ResponseBody> CutBody<B> for Covered<B> {
         let mut kind = self.project().kind;
         let frame = match kind.as_mut().project() {
             KindProj::Plain { body } => ready!(body.poll_frame(cx)),
-            KindProj::Inline { inline } => {
-                let Some((body, bounds)) = inline else { return Poll::Ready(None) };
-                match body.as_mut().poll_frame(cx) {
-                    Poll::Ready(frame) => {
-                        bounds.is_stale = true;
-                        if matches!(&frame, Some(Ok(frame)) if frame.is_data()) && !body.is_end_stream() {
-                            let going_on = inline.take().map(|(body, bounds)| bounds.hand_over(body));
-                            going_on.into_iter().for_each(|going_on| kind.set(going_on));
+            KindProj::Inline { boxed } => {
+                let Some(inside) = boxed.as_mut().map(|boxed| boxed.as_mut().project()) else {
+                    return Poll::Ready(None);
+                };
+                match (inside.body.poll_frame(cx), inside.bounds) {
+                    (Poll::Ready(frame), bounds) => {
+                        bounds.iter_mut().for_each(|bounds| bounds.is_stale = true);
+                        let is_data = matches!(&frame, Some(Ok(frame)) if frame.is_data());
+                        if is_data && let Some(boxed) = boxed.take_if(|boxed| !boxed.is_end_stream()) {
+                            kind.set(hand_over(boxed));
                         }
                         frame
                     }
-                    Poll::Pending => {
+                    (Poll::Pending, Some(bounds)) => {
                         *cut = Some(ready!(bounds.poll_end(cx)));
                         None
                     }
+                    (Poll::Pending, None) => return Poll::Pending,
                 }
             }
             KindProj::Watched { reader } => ready!(reader.poll_piece(cx, cut)),
@@ -234,7 +269,7 @@ impl<B: ResponseBody> CutBody<B> for Covered<B> {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Plain { body } => body.is_end_stream(),
-            Kind::Inline { inline } => inline.as_ref().is_none_or(|(body, _)| body.is_end_stream()),
+            Kind::Inline { boxed } => boxed.as_ref().is_none_or(|boxed| boxed.is_end_stream()),
             Kind::Watched { reader } => reader.is_end_stream(),
             Kind::Gone => true,
         }
@@ -244,7 +279,7 @@ impl<B: ResponseBody> CutBody<B> for Covered<B> {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Plain { body } => body.size_hint(),
-            Kind::Inline { inline } => inline.as_ref().map(|(body, _)| body.size_hint()).unwrap_or_default(),
+            Kind::Inline { boxed } => boxed.as_ref().map(|boxed| boxed.size_hint()).unwrap_or_default(),
             Kind::Watched { reader } => reader.size_hint(),
             Kind::Gone => SizeHint::with_exact(0),
         }
