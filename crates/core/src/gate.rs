@@ -1,4 +1,4 @@
-use crate::{Call, NoCut, Opaque, Protocol, Rejection, Settle, settle::or_fail};
+use crate::{Call, Details, NoCut, Opaque, Protocol, Reason, Rejection, Settle, settle::or_fail};
 use pin_project_lite::pin_project;
 use std::{
     fmt,
@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 use tower_layer::Layer;
 use tower_service::Service;
@@ -153,7 +154,35 @@ pub struct Gate<S, A: Gatekeeper, P = Opaque> {
     protocol: P,
     turn: A::Turn,
     /// Said in `poll_ready`, kept in `call`: the inner service was not asked and must not be called.
-    shut: Option<Rejection>,
+    shut: Option<Shut>,
+}
+
+/// A refusal in whole words: half of one that was just written is waited for when it is moved with its neighbour.
+struct Shut {
+    reason: Reason,
+    layer: &'static str,
+    /// In nanoseconds; `u64::MAX`: nobody knows.
+    retry_after: u64,
+}
+
+impl From<Rejection> for Shut {
+    #[inline]
+    fn from(rejection: Rejection) -> Self {
+        let nanos = |after: Duration| u64::try_from(after.as_nanos()).unwrap_or(u64::MAX - 1);
+        let Details { reason, layer, retry_after } = *rejection;
+        Self { reason, layer, retry_after: retry_after.map_or(u64::MAX, nanos) }
+    }
+}
+
+impl From<Shut> for Rejection {
+    #[inline]
+    fn from(shut: Shut) -> Self {
+        let rejection = Self::new(shut.reason, shut.layer);
+        match shut.retry_after {
+            u64::MAX => rejection,
+            nanos => rejection.retry_after(Duration::from_nanos(nanos)),
+        }
+    }
 }
 
 impl<S, A: Gatekeeper, P> Gate<S, A, P> {
@@ -178,7 +207,7 @@ impl<S: Clone, A: Gatekeeper, P: Clone> Clone for Gate<S, A, P> {
 
 impl<S: fmt::Debug, A: Gatekeeper, P> fmt::Debug for Gate<S, A, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate").field("inner", &self.inner).field("shut", &self.shut).finish_non_exhaustive()
+        f.debug_struct("Gate").field("inner", &self.inner).field("shut", &self.shut.is_some()).finish_non_exhaustive()
     }
 }
 
@@ -200,7 +229,7 @@ where
             Poll::Ready(None) if self.shut.is_none() => {}
             Poll::Ready(None) => self.shut = None,
             Poll::Ready(shut) => {
-                self.shut = shut;
+                self.shut = shut.map(Shut::from);
                 return Poll::Ready(Ok(()));
             }
             Poll::Pending => return Poll::Pending,
@@ -214,10 +243,10 @@ where
         readiness
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, req: Req) -> Self::Future {
         if let Some(shut) = self.shut.take() {
-            return GateFuture::refused(shut, self.protocol.start_refusable(&req));
+            return GateFuture::refused(shut.into(), self.protocol.start_refusable(&req));
         }
         match self.policy.admit(&mut self.turn, &req) {
             Ok(permit) => {
@@ -279,7 +308,7 @@ where
 {
     type Output = Result<K::Response<G, NoCut>, Err>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let Some(inner) = this.inner.as_pin_mut() else {
