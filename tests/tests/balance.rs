@@ -1,6 +1,6 @@
 //! One of three endpoints fails fast: what callers see, through retries and a balancer of ours, and through tower's.
 
-use buttress::{Opaque, RetryLayer, prelude::*};
+use buttress::{RetryLayer, prelude::*};
 use std::{io, time::Duration};
 use tokio::time::sleep;
 use tower::{
@@ -51,8 +51,7 @@ async fn an_endpoint_that_fails_fast_draws_no_calls() {
     let alone = share(balance.clone()).await;
     let bad = balance.handle().snapshot().endpoint("bad").unwrap().picks_total;
 
-    let retry =
-        RetryLayer::<Opaque>::new(Retry::default()).when(|result: Result<&u64, &Error<io::Error>>| result.is_err());
+    let retry = RetryLayer::new(Retry::default()).when(|result: Result<&u64, &Error<io::Error>>| result.is_err());
     let chain = ServiceBuilder::new().opaque().with(retry).balance(Balance::new(ours()).unwrap());
     let both = share(chain).await;
 

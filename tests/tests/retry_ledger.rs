@@ -8,7 +8,7 @@ use buttress_core::{
     BoxError, BudgetConfig,
     http::{HttpClient, ReplayBody, Unsent},
 };
-use buttress_retry::{Backoff, Retry, RetryConfig, RetryLayer};
+use buttress_retry::{Backoff, ResendLayer, Retry, RetryConfig};
 use bytes::Bytes;
 use http::{Method, Request, Version};
 use http_body::Frame;
@@ -146,7 +146,7 @@ fn client(http2: bool, errors: Errors) -> (Caller, Arc<Retry>) {
         // The most that can be had: what is looked at here is what may be retried, not what is paid for.
         .budget(BudgetConfig::new(2.0).capacity(4000).min_per_sec(1000.0).window(Duration::from_secs(3600)))
         .backoff(Backoff::full_jitter(Duration::from_millis(2), Duration::from_millis(30)));
-    let layer = RetryLayer::<HttpClient>::new(config.build().expect("it is valid"));
+    let layer = ResendLayer::<HttpClient>::new(config.build().expect("it is valid"));
     let retry = layer.handle();
     let attempt = tower::service_fn(move |request: Request<ReplayBody<Body>>| {
         let id = request.headers()["x-request-id"].to_str().ok().and_then(|id| id.parse().ok()).unwrap_or_default();
@@ -245,45 +245,57 @@ impl Run {
         format!("request {id}: {:?}, {:?}, {:?}", self.plans[id], self.ledger.line(id), self.errors.get(&id))
     }
 
-    /// Of the requests that hyper took for out of a GOAWAY, some were not: it says so of a stream, too, that it opened just
-    /// before (`ClientTask` in its proto/h2/client.rs, where it polls for readiness after `send_request`). Nobody can tell.
-    fn check_goaways(&self, told_wrong: usize) {
-        println!("  told of a GOAWAY, and arrived all the same: {told_wrong}");
-        assert!(told_wrong <= 5 + self.plans.len() / 1000, "{told_wrong} are more than a race explains");
+    /// No tolerance here, whatever the transport says of what it did not send.
+    fn assert_no_post_is_processed_twice(&self) {
+        for (id, plan) in self.plans.iter().enumerate() {
+            assert!(plan.method != Method::POST || self.ledger.line(id).1 <= 1, "{:?} {}", self.ends[id], self.why(id));
+        }
+        assert_eq!(self.ledger.corrupt(), 0);
+        assert_eq!(self.retry.snapshot().budget.denied_empty_total, 0, "the budget is not what is looked at here");
+    }
+
+    /// Whether this is a POST that a GOAWAY ended: nobody knows whether it was processed, so it may not be sent again.
+    fn is_undecided(&self, id: usize) -> bool {
+        self.plans[id].method == Method::POST && self.ends[id] == End::Error && self.met(id, "GoAway")
     }
 }
 
 /// Every request ended as its own fates say, and arrived as often as they say.
 async fn goes_by_the_book(http2: bool) {
     let run = run(http2, false).await;
-    let (mut hung, mut told_wrong, mut broken) = (0, 0, 0);
+    run.assert_no_post_is_processed_twice();
+    let (mut hung, mut undecided, mut repeated, mut broken) = (0, 0, 0, 0);
     for (id, (end, plan)) in run.ends.iter().zip(&run.plans).enumerate() {
         let seen = (*end, run.ledger.line(id));
         if seen == plan.expected() {
             continue;
         }
-        let failed = plan.method == Method::POST && *end == End::Error && seen.1.1 == 0;
-        if failed && run.met(id, HUNG) {
+        let is_post = plan.method == Method::POST;
+        assert!(is_post || matches!(end, End::Good | End::Cut), "{end:?} {}", run.why(id));
+        if is_post && *end == End::Error && seen.1.1 == 0 && run.met(id, HUNG) {
             hung += 1;
-        } else if run.met(id, "GoAway") {
-            told_wrong += 1;
+        } else if run.is_undecided(id) {
+            undecided += 1;
+        } else if !is_post && run.met(id, "GoAway") {
+            repeated += 1;
         } else {
             // A connection broke under it, or the server's reset overtook the head it was to come after.
             let explained =
                 run.met(id, "BrokenPipe") || (run.met(id, "Reset(") && plan.fates.contains(&Fate::Truncated));
-            assert!(explained && (plan.method != Method::POST || seen.1.1 <= 1), "{end:?} {}", run.why(id));
-            assert!(plan.method == Method::POST || matches!(end, End::Good | End::Cut), "{end:?} {}", run.why(id));
+            assert!(explained, "{end:?} {}", run.why(id));
             broken += 1;
         }
     }
     println!("  hung in the client: {hung}");
+    println!(
+        "  ended by a GOAWAY: {undecided} POSTs that may not be retried, {repeated} others that arrived once more"
+    );
     println!("  broken off otherwise than their fates say: {broken}");
-    run.check_goaways(told_wrong);
-    assert!(broken <= 5 + run.plans.len() / 1000);
-    assert!(hung <= 10 + run.plans.len() / 500, "hung is what hyper loses, now and then");
-    assert!(http2 || hung + told_wrong + broken == 0);
-    assert_eq!(run.ledger.corrupt(), 0);
-    assert_eq!(run.retry.snapshot().budget.denied_empty_total, 0, "the budget is not what is looked at here");
+    let some = 5 + run.plans.len() / 1000;
+    assert!(broken <= some);
+    assert!(undecided <= 4 * some, "more than go away with their connection");
+    assert!(hung <= 2 * some, "hung is what hyper loses, now and then");
+    assert!(http2 || hung + undecided + repeated + broken == 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -300,23 +312,19 @@ async fn over_http2_what_may_be_retried_succeeds_and_nothing_else_is_sent_twice(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_go_away_take_no_idempotent_request_along_and_double_none_that_is_not() {
     let run = run(true, true).await;
-    let (mut cut, mut failed, mut told_wrong) = (0, 0, 0);
+    run.assert_no_post_is_processed_twice();
+    let (mut cut, mut failed, mut undecided) = (0, 0, 0);
     for (id, (end, plan)) in run.ends.iter().zip(&run.plans).enumerate() {
-        let (_, processed) = run.ledger.line(id);
         match end {
-            End::Good => assert!(processed >= 1, "{}", run.why(id)),
+            End::Good => assert!(run.ledger.line(id).1 >= 1, "{}", run.why(id)),
             End::Cut => cut += u32::from(!plan.fates.contains(&Fate::Truncated)),
             End::Status(_) | End::Error => {
                 assert_eq!(plan.method, Method::POST, "{end:?} {}", run.why(id));
                 failed += 1;
+                undecided += u32::from(run.is_undecided(id));
             }
         }
-        if plan.method == Method::POST && processed > 1 {
-            assert!(processed == 2 && run.met(id, "GoAway"), "{}", run.why(id));
-            told_wrong += 1;
-        }
     }
-    println!("  responses that broke off with their connection: {cut}; POSTs that failed: {failed}");
-    run.check_goaways(told_wrong);
-    assert_eq!(run.ledger.corrupt(), 0);
+    println!("  responses that broke off with their connection: {cut}");
+    println!("  POSTs that failed: {failed}, {undecided} of them by a GOAWAY: they may not be retried");
 }

@@ -32,7 +32,10 @@ type Messages = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> +
 
 /// How often each call was received; its first `n` attempts fail with its code, if the name is `code/n/..`.
 #[derive(Clone, Default)]
-struct Ledger(Arc<Mutex<HashMap<String, (u32, Vec<String>)>>>);
+struct Ledger(Arc<Mutex<HashMap<String, Received>>>);
+
+/// How often, and with which attempt marks.
+type Received = (u32, Vec<String>);
 
 impl Ledger {
     fn fails(&self, name: &str, metadata: &tonic::metadata::MetadataMap) -> Option<Status> {
@@ -138,7 +141,7 @@ macro_rules! channel {
         let quick = Backoff::constant(Duration::from_millis(1));
         let plenty = BudgetConfig::new(2.0).min_per_sec(1000.0).capacity(1000);
         let retry = config.backoff(quick).budget(plenty).build().unwrap();
-        let retry = RetryLayer::<buttress::Opaque>::new(retry).protocol(HttpServer::new());
+        let retry = RetryLayer::new(retry).protocol(HttpServer::new());
         let handle = retry.handle();
         let channel = Channel::from_shared(format!("http://{}", $address)).unwrap().connect_lazy();
         let body = MapRequestLayer::new(|req: http::Request<_>| req.map(Body::new));

@@ -60,7 +60,7 @@ macro_rules! rows {
             }
 
             for (config, retry) in [("light", RetryConfig::default().max_body(0)), ("stack", RetryConfig::default())] {
-                let layer = RetryLayer::<Opaque>::new(retry.build().expect(VALID)).protocol($protocol);
+                let layer = RetryLayer::new(retry.build().expect(VALID)).protocol($protocol);
                 let handle = layer.handle();
                 let rest = move || assert_eq!(handle.snapshot().retries_total, 0, "nothing failed");
                 field.admitted(title("retry", config), |inner| (layer.layer($attempt(inner)), rest));

@@ -7,7 +7,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use buttress_core::{
-    Clock, ConfigError, Draw, Handle, Mode, ModeCell, Origin, Reason, Rejection, Striped, Tried, Value,
+    Clock, ConfigError, Draw, Handle, Mode, ModeCell, Origin, Reason, Rejection, Striped, Value,
     sync::{AtomicU32, AtomicU64, Mutex, Ordering::Relaxed, lock},
 };
 use std::{
@@ -212,11 +212,6 @@ impl Balancer {
 
 /// Nobody means a year.
 const NEVER_SECS: u64 = 365 * 86_400;
-
-/// A call's endpoints so far, for [`Avoid`].
-pub(crate) fn tried(context: Option<&buttress_core::Context>) -> Option<&Tried> {
-    context.and_then(|context| context.tried.as_ref())
-}
 
 impl Handle for Balancer {
     fn kind(&self) -> &'static str {

@@ -2,14 +2,13 @@
 
 use crate::{
     BalancePermit,
-    balancer::tried,
     endpoints::{Members, Shared},
     node::Node,
     now::Now,
     pick::{Avoid, Picked},
     search::Search,
 };
-use buttress_core::{Context as CallContext, Lease, Rejection, TokioClock, sync::Ordering::Relaxed};
+use buttress_core::{Lease, Rejection, TokioClock, Tried, sync::Ordering::Relaxed};
 use std::{
     sync::Arc,
     task::{Context, Poll},
@@ -40,27 +39,27 @@ impl<S: Clone, E> Choice<S, E> {
 
     /// Looks for an endpoint that is ready.
     #[inline]
-    pub(crate) fn poll<Req>(&mut self, cx: &mut Context<'_>, context: Option<&CallContext>) -> Poll<Chosen<S, E>>
+    pub(crate) fn poll<Req>(&mut self, cx: &mut Context<'_>, tried: &mut Option<&mut Tried>) -> Poll<Chosen<S, E>>
     where
         S: Service<Req, Error = E>,
     {
         let now = &self.lease.balancer.now(TokioClock);
         if self.search.is_some() || self.lease.balancer.is_shut() {
-            return self.look_again(cx, context, now);
+            return self.look_again(cx, tried, now);
         }
         // The usual case: the one that is picked is ready.
         let members = self.lease.members.load();
-        let avoid = Avoid { tried: tried(context), ..Avoid::default() };
+        let avoid = Avoid { tried: tried.as_deref(), ..Avoid::default() };
         let picked = self.lease.balancer.pick(&members.roster, self.lease.stripe(), now, avoid);
-        let Picked::Node(place) = picked else { return self.look_on(cx, context, now, Some(picked)) };
+        let Picked::Node(place) = picked else { return self.look_on(cx, tried, now, Some(picked)) };
         let (mut service, node) = (members.services[place].clone(), members.roster.nodes[place].clone());
         drop(members);
         match service.poll_ready(cx) {
-            Poll::Ready(Ok(())) => return Poll::Ready(self.endpoint(service, node, context, now)),
+            Poll::Ready(Ok(())) => return Poll::Ready(self.endpoint(service, node, tried, now)),
             Poll::Ready(Err(error)) => self.search().fail(&node, error, now),
             Poll::Pending => self.search().wait(service, node),
         }
-        self.look_on(cx, context, now, None)
+        self.look_on(cx, tried, now, None)
     }
 
     #[inline]
@@ -68,11 +67,11 @@ impl<S: Clone, E> Choice<S, E> {
         &self,
         service: S,
         node: Arc<Node>,
-        context: Option<&CallContext>,
+        tried: &mut Option<&mut Tried>,
         now: &Now<TokioClock>,
     ) -> Chosen<S, E> {
-        if let Some(tried) = tried(context) {
-            tried.push(node.id);
+        if let Some(tried) = tried {
+            tried.pick(node.id);
         }
         Chosen::Endpoint(service, BalancePermit::new(node, now.nanos(), self.lease.balancer.measures()))
     }
@@ -86,7 +85,7 @@ impl<S: Clone, E> Choice<S, E> {
     fn look_again<Req>(
         &mut self,
         cx: &mut Context<'_>,
-        context: Option<&CallContext>,
+        tried: &mut Option<&mut Tried>,
         now: &Now<TokioClock>,
     ) -> Poll<Chosen<S, E>>
     where
@@ -96,8 +95,8 @@ impl<S: Clone, E> Choice<S, E> {
             return Poll::Ready(Chosen::Refused(self.lease.balancer.refuse(None, now.exact())));
         }
         match self.search().ask_again(cx, now) {
-            Some((service, node)) => Poll::Ready(self.endpoint(service, node, context, now)),
-            None => self.look_on(cx, context, now, None),
+            Some((service, node)) => Poll::Ready(self.endpoint(service, node, tried, now)),
+            None => self.look_on(cx, tried, now, None),
         }
     }
 
@@ -106,7 +105,7 @@ impl<S: Clone, E> Choice<S, E> {
     fn look_on<Req>(
         &mut self,
         cx: &mut Context<'_>,
-        context: Option<&CallContext>,
+        tried: &mut Option<&mut Tried>,
         now: &Now<TokioClock>,
         mut picked: Option<Picked>,
     ) -> Poll<Chosen<S, E>>
@@ -117,8 +116,8 @@ impl<S: Clone, E> Choice<S, E> {
         loop {
             let was_opening = lease.is_opening();
             let members = lease.members.load_full();
-            match self.ask_others(&lease, &members, cx, context, now, picked.take()) {
-                Look::Found(service, node) => return Poll::Ready(self.endpoint(service, node, context, now)),
+            match self.ask_others(&lease, &members, cx, tried, now, picked.take()) {
+                Look::Found(service, node) => return Poll::Ready(self.endpoint(service, node, tried, now)),
                 Look::None(until) => {
                     let error = self.search().error.take();
                     return Poll::Ready(match (error, until) {
@@ -140,7 +139,7 @@ impl<S: Clone, E> Choice<S, E> {
                 return Poll::Pending;
             }
             if let Some((service, node)) = search.ask_again(cx, now) {
-                return Poll::Ready(self.endpoint(service, node, context, now));
+                return Poll::Ready(self.endpoint(service, node, tried, now));
             }
         }
     }
@@ -150,7 +149,7 @@ impl<S: Clone, E> Choice<S, E> {
         lease: &Lease<Arc<Shared<S>>>,
         members: &Members<S>,
         cx: &mut Context<'_>,
-        context: Option<&CallContext>,
+        tried: &mut Option<&mut Tried>,
         now: &Now<TokioClock>,
         mut picked: Option<Picked>,
     ) -> Look<S>
@@ -158,7 +157,7 @@ impl<S: Clone, E> Choice<S, E> {
         S: Service<Req, Error = E>,
     {
         let balancer = &*lease.balancer;
-        let tried = tried(context);
+        let tried = tried.as_deref();
         let search = self.search();
         loop {
             let avoid = Avoid { tried, waiting: &search.asked, failed: &search.failed, ..Avoid::default() };

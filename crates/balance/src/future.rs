@@ -3,7 +3,7 @@ use crate::{
     choice::{Choice, Chosen},
     endpoints::Shared,
 };
-use buttress_core::{Call, Lease, NoCut, Outcome, Protocol, Settle};
+use buttress_core::{Call, Lease, NoCut, Outcome, Protocol, Settle, Tried};
 use pin_project_lite::pin_project;
 use std::{
     fmt,
@@ -60,7 +60,7 @@ where
         let mut this = self.project();
         if let Some(choice) = this.choice {
             let req = this.req.as_ref().expect(DONE);
-            let chosen = ready!(choice.poll(cx, this.protocol.context(req)));
+            let chosen = ready!(Tried::with(|mut tried| choice.poll::<Req>(cx, &mut tried)));
             *this.choice = None;
             match chosen {
                 Chosen::Endpoint(mut service, permit) => {

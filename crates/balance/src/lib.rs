@@ -64,7 +64,7 @@
 //! | | |
 //! |---|---|
 //! | its [`Signal`](buttress_core::Signal) is open or ejected | until the time of the next probe; then it gets one |
-//! | an earlier attempt of the same call went there | [`Context::tried`](buttress_core::Context) says so; when all others were tried too, or are shut, it is used again |
+//! | an earlier attempt of the same call went there | [`Tried`](buttress_core::Tried) says so; when all others were tried too, or are shut, it is used again |
 //! | it is not ready | another one is asked: [`picks`](BalanceConfig::picks) by load, then each other one once; then the call waits for any of them |
 //! | its readiness fails | it counts as failed; the error is the call's only if every endpoint fails so |
 //!

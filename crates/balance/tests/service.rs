@@ -2,7 +2,7 @@
 
 use buttress_balance::{Balance, BalanceConfig, Endpoint};
 use buttress_core::{
-    BoxError, Clock, Context, Handle, Mode, Outcome, Reason, Rejection, Signal, TokioClock, Tried, http::HttpClient,
+    BoxError, Clock, Handle, Mode, Outcome, Reason, Rejection, Signal, TokioClock, Tried, http::HttpClient,
 };
 use buttress_sim::{Latch, Readiness, Script, pauses, poll_once};
 use http::{Request, Response};
@@ -193,10 +193,16 @@ fn web(name: &'static str) -> Web {
     Script::new(move |_| async move { Ok(Response::new(name.to_owned())) })
 }
 
-fn request(tried: &Tried) -> Request<String> {
-    let mut req = Request::new(String::new());
-    Context::of_mut(req.extensions_mut()).tried = Some(tried.clone());
-    req
+/// One attempt of a call, as a retry makes it.
+async fn attempt<F: Future>(tried: &mut Tried, call: F) -> F::Output {
+    let mut call = std::pin::pin!(call);
+    let output = std::future::poll_fn(|cx| tried.scope(|| call.as_mut().poll(cx))).await;
+    tried.turn();
+    output
+}
+
+fn request() -> Request<String> {
+    Request::new(String::new())
 }
 
 #[tokio::test(start_paused = true)]
@@ -205,13 +211,13 @@ async fn attempts_of_one_call_go_to_different_endpoints_and_then_round_again() {
     let endpoints = scripts.iter().zip(["a", "b", "c"]).map(|(script, name)| Endpoint::new(name, script.clone()));
     let balance = Balance::new(endpoints).unwrap().protocol(HttpClient::new());
     for _ in 0..100 {
-        let tried = Tried::new();
-        for attempt in 1..=3 {
-            balance.clone().oneshot(request(&tried)).await.unwrap();
-            assert_eq!(tried.len(), attempt, "each of them somewhere else");
+        let mut tried = Tried::new();
+        for n in 1..=3 {
+            attempt(&mut tried, balance.clone().oneshot(request())).await.unwrap();
+            assert_eq!(tried.endpoints().len(), n, "each of them somewhere else");
         }
-        balance.clone().oneshot(request(&tried)).await.unwrap();
-        assert_eq!(tried.len(), 3, "all were tried: one of them again, rather than none");
+        attempt(&mut tried, balance.clone().oneshot(request())).await.unwrap();
+        assert_eq!(tried.endpoints().len(), 3, "all were tried: one of them again, rather than none");
     }
     assert_eq!(scripts.iter().map(|script| script.probe().calls()).sum::<u64>(), 400);
 }
@@ -221,21 +227,23 @@ async fn a_retry_waits_for_another_endpoint_rather_than_go_where_it_failed() {
     let (failed, busy) = (web("failed"), web("busy").readiness(Readiness::Never));
     let endpoints = [Endpoint::new("failed", failed.clone()), Endpoint::new("busy", busy.clone())];
     let balance = Balance::new(endpoints).unwrap().protocol(HttpClient::new());
-    let tried = Tried::new();
-    tried.push(balance.handle().snapshot().endpoint("failed").unwrap().id);
-    let mut call = watched(balance.clone().oneshot(request(&tried)));
-    assert!(call.poll().is_pending());
+    let mut tried = Tried::new();
+    tried.pick(balance.handle().snapshot().endpoint("failed").unwrap().id);
+    tried.turn();
+    let mut call = watched(balance.clone().oneshot(request()));
+    assert!(tried.scope(|| call.poll()).is_pending());
     busy.set(Readiness::Ready);
-    let Poll::Ready(Ok(answer)) = call.poll() else { panic!("it waits for ever") };
+    let Poll::Ready(Ok(answer)) = tried.scope(|| call.poll()) else { panic!("it waits for ever") };
+    tried.turn();
     assert_eq!(
-        (&*http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes(), tried.len()),
+        (&*http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes(), tried.endpoints().len()),
         (&b"busy"[..], 2)
     );
     // Where the other one is open, the first is better than nothing.
     let open = signal();
     open.raise(Signal::OPEN, None);
     balance.endpoints().insert(Endpoint::new("busy", busy).signal(open));
-    balance.clone().oneshot(request(&tried)).await.unwrap();
+    attempt(&mut tried, balance.clone().oneshot(request())).await.unwrap();
     assert_eq!(failed.probe().calls(), 1);
 }
 

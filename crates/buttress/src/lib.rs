@@ -203,7 +203,7 @@ pub use buttress_core::{
 #[cfg(feature = "deadline")]
 pub use buttress_deadline::{self as deadline, DeadlineConfig, DeadlineLayer, Deadlines};
 #[cfg(feature = "retry")]
-pub use buttress_retry::{self as retry, Backoff, Retry, RetryConfig, RetryLayer};
+pub use buttress_retry::{self as retry, Backoff, ResendLayer, Retry, RetryConfig, RetryLayer};
 pub use policy::IntoPolicy;
 pub use registry::{Entry, Registry};
 pub use scope::{Scope, ServiceBuilderExt, Speak};

@@ -60,8 +60,8 @@ impl<P> Speak<P> for crate::DeadlineLayer {
 }
 
 #[cfg(feature = "retry")]
-impl<P, R> Speak<P> for buttress_retry::RetryLayer<Opaque, R> {
-    type Layer = buttress_retry::RetryLayer<P, R>;
+impl<P, R> Speak<P> for buttress_retry::ResendLayer<Opaque, R> {
+    type Layer = buttress_retry::ResendLayer<P, R>;
 
     fn speak(self, protocol: P) -> Self::Layer {
         self.protocol(protocol)
@@ -134,7 +134,7 @@ pub trait ServiceBuilderExt<L>: Sized {
     fn retry(
         self,
         retry: impl crate::IntoPolicy<crate::Retry>,
-    ) -> Scope<Stack<buttress_retry::RetryLayer<Opaque>, L>, Opaque> {
+    ) -> Scope<Stack<buttress_retry::ResendLayer<Opaque>, L>, Opaque> {
         self.opaque().retry(retry)
     }
 }
@@ -241,8 +241,8 @@ impl<L, P: Clone> Scope<L, P> {
     pub fn retry(
         self,
         retry: impl crate::IntoPolicy<crate::Retry>,
-    ) -> Scope<Stack<buttress_retry::RetryLayer<P>, L>, P> {
-        self.with(crate::RetryLayer::<Opaque>::new(retry.into_policy()))
+    ) -> Scope<Stack<buttress_retry::ResendLayer<P>, L>, P> {
+        self.with(crate::RetryLayer::new(retry.into_policy()))
     }
 
     /// The endpoints inside all layers, balanced: [`service`](Self::service) for a [`Balance`](crate::Balance), which gets the

@@ -46,6 +46,7 @@ mod signal;
 mod stripe;
 #[doc(hidden)]
 pub mod sync;
+mod tried;
 mod wakers;
 pub mod window;
 
@@ -56,7 +57,7 @@ pub use budget::{Budget, BudgetConfig, BudgetSnapshot, Denied, Token};
 pub use clock::TokioClock;
 pub use clock::{Clock, Origin};
 pub use config::ConfigError;
-pub use context::{Context, Deadline, Priority, Tried};
+pub use context::{Context, Deadline, Priority};
 pub use draw::Draw;
 pub use error::{BoxError, ChainError, Error, Lift, LiftFuture};
 pub use gate::{Admit, Fresh, Gate, GateFuture, GateLayer, Gatekeeper};
@@ -72,4 +73,5 @@ pub use replay::{Lost, Replay};
 pub use settle::Settle;
 pub use signal::Signal;
 pub use stripe::{Lease, Striped};
+pub use tried::Tried;
 pub use wakers::{Parked, Wakers};

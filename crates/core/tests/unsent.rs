@@ -82,18 +82,21 @@ async fn a_stream_that_the_peer_refused_and_no_other_reset() {
     }
 }
 
+/// By the RFC it says something of a stream above its last; by hyper's errors nobody can tell such a stream from one that was
+/// opened as the GOAWAY came, and is served.
 #[tokio::test]
-async fn a_stream_above_the_last_of_a_goaway_and_none_below() {
+async fn a_goaway_says_nothing_but_by_the_mark() {
     // NO_ERROR, INTERNAL_ERROR, ENHANCE_YOUR_CALM.
     for code in [0, 2, 11] {
-        for (last, unsent) in [(0, true), (1, false)] {
+        for last in [0, 1] {
             let error = error(true, |listener| async move {
                 let mut peer = Http2::accept(&listener).await;
                 peer.request().await;
                 peer.send(GOAWAY, 0, 0, &words(&[last, code])).await;
             });
             let error = error.await;
-            assert_eq!(is_unsent(&error), unsent, "last {last}, code {code}: {error:?}");
+            assert!(!is_unsent(&error), "last {last}, code {code}: {error:?}");
+            assert!(is_unsent(&Unsent::new(error)));
         }
     }
 }

@@ -78,8 +78,7 @@ impl Default for RetryConfig {
     }
 }
 
-/// More attempts than this would be sent to an endpoint that was tried before, for want of a longer memory.
-const MOST_ATTEMPTS: u32 = buttress_core::Tried::MOST as u32;
+const MOST_ATTEMPTS: u32 = 15;
 const MOST_BODY: usize = 64 * 1024 * 1024;
 const HOUR: Duration = Duration::from_secs(3600);
 

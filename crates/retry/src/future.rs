@@ -63,9 +63,7 @@ pub(crate) struct More<S, P: Replay<Req>, R, Req> {
     ask: Ask,
     call: <P as Protocol<Req>>::Call,
     kept: P::Kept,
-    tried: Option<Tried>,
-    /// How many endpoints had been tried before the present attempt.
-    tried_before: usize,
+    tried: Tried,
     course: Course,
     /// What paid for the present attempt.
     token: Option<Token>,
@@ -82,22 +80,10 @@ impl<S, P: Replay<Req>, R, Req> More<S, P, R, Req> {
         ask: Ask,
         call: <P as Protocol<Req>>::Call,
         kept: P::Kept,
-        tried: Option<Tried>,
+        tried: Tried,
         lease: SharedLease,
     ) -> Self {
-        Self {
-            inner,
-            protocol,
-            rule,
-            ask,
-            call,
-            kept,
-            tried,
-            tried_before: 0,
-            course: Course::new(),
-            token: None,
-            lease,
-        }
+        Self { inner, protocol, rule, ask, call, kept, tried, course: Course::new(), token: None, lease }
     }
 }
 
@@ -144,8 +130,8 @@ where
         loop {
             match this.state.as_mut().project() {
                 StateProj::Calling { inner } => {
-                    let result = ready!(inner.poll(cx));
-                    let Some(more) = this.more else { return Poll::Ready(result.map(P::finish)) };
+                    let Some(more) = this.more else { return inner.poll(cx).map_ok(P::finish) };
+                    let result = ready!(more.tried.scope(|| inner.poll(cx)));
                     let verdict = P::judge(&more.call, result.as_ref());
                     let said = more.rule.worth_it(result.as_ref());
                     // A gRPC head without a status is good for all that this layer may know, unless it is to look further.
@@ -171,12 +157,12 @@ where
                 StateProj::Waiting { waiting } => {
                     ready!(waiting.as_mut().poll_over::<P, Req, S>(cx));
                     let more = this.more.as_mut().expect(DONE);
-                    if let Err(error) = ready!(more.inner.poll_ready(cx)) {
+                    if let Err(error) = ready!(more.tried.scope(|| more.inner.poll_ready(cx))) {
                         this.state.set(State::Done);
                         return Poll::Ready(more.deliver(Err(error), false));
                     }
                     let attempt = waiting.as_mut().project().attempt.take().expect(DONE);
-                    let inner = more.inner.call(attempt);
+                    let inner = more.tried.scope(|| more.inner.call(attempt));
                     this.state.set(State::Calling { inner });
                 }
                 StateProj::Done => panic!("{DONE}"),
@@ -243,7 +229,7 @@ where
         let rules = self.lease.rules();
         let found = P::find(verdict, &self.ask, RulesRef(&rules), result.as_ref());
         let found = match found {
-            Finding::Elsewhere if self.has_picked() => Finding::Again(Cause::Refused, Wait::Backoff),
+            Finding::Elsewhere if self.tried.has_picked_another() => Finding::Again(Cause::Refused, Wait::Backoff),
             Finding::Elsewhere => Finding::Bad(Why::NotRetryable),
             found => found,
         };
@@ -282,11 +268,6 @@ where
         }
     }
 
-    /// Whether the present attempt got as far as an endpoint that no attempt was sent to before.
-    fn has_picked(&self) -> bool {
-        self.tried.as_ref().is_some_and(|tried| tried.len() > self.tried_before)
-    }
-
     fn decide(&mut self, cause: Cause, wait: Wait) -> Option<(Duration, P::Attempt)> {
         let Self { protocol, kept, course, lease, ask, .. } = self;
         let again = |attempt| {
@@ -296,7 +277,7 @@ where
             Decision::Retry { after, token, attempt } => {
                 // The last attempt's token goes, as that attempt is over.
                 self.token = Some(token);
-                self.tried_before = self.tried.as_ref().map_or(0, Tried::len);
+                self.tried.turn();
                 Some((after, attempt))
             }
             Decision::GiveUp(_) => None,

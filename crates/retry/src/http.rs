@@ -3,12 +3,12 @@
 use crate::{
     Cause, Repeat, Resend, RetryBody, Wait, Why,
     resend::{
-        by_error, by_reason, is_unsent,
+        by_error, by_reason, further_out, is_unsent,
         private::{Ask, Finding, RulesRef, Sealed},
     },
 };
 use buttress_core::{
-    BoxError, Call, ChainError, Context as CallContext, Outcome, Protocol, Pushback, Replay, Token, Tried, Verdict,
+    BoxError, Call, ChainError, Context as CallContext, Outcome, Protocol, Pushback, Replay, Token, Verdict,
     http::{Classify, Fail, Gateway, Http, Refuse, Render, Reply, ResponseBody, is_grpc},
 };
 use bytes::Bytes;
@@ -90,18 +90,14 @@ where
 
     fn ask(&self, req: &Request<B>, idempotency_key: bool) -> Ask {
         let context = CallContext::of(req.extensions());
-        let nested = self.tried_before(req) > 0;
+        let (nested, pays) = further_out();
+        let nested = nested || self.tried_before(req) > 0;
         Ask {
             repeat: if nested { Repeat::Never } else { repeat(req, idempotency_key) },
             grpc: req.method() == Method::POST && is_grpc(req.headers()),
-            // Whoever made the list may send the request again, and has paid for it.
-            pays: !nested && context.is_none_or(|context| context.tried.is_none()),
+            pays: pays && !nested,
             deadline: context.and_then(|context| context.deadline).map(|deadline| deadline.at),
         }
-    }
-
-    fn tried(&self, attempt: &<Self as Replay<Request<B>>>::Attempt) -> Option<Tried> {
-        CallContext::of(attempt.extensions()).and_then(|context| context.tried.clone())
     }
 
     #[inline]

@@ -1,5 +1,5 @@
 use crate::{ByTable, Repeat, Resend, Retry, RetryFuture, RetryRule, future::More, resend::private::Ask};
-use buttress_core::{Fresh, Mode, Opaque, Replay, sync::Ordering::Relaxed};
+use buttress_core::{Fresh, Mode, Opaque, Replay, Tried, sync::Ordering::Relaxed};
 use std::{
     fmt, mem,
     sync::Arc,
@@ -8,17 +8,20 @@ use std::{
 use tower_layer::Layer;
 use tower_service::Service;
 
+/// [`ResendLayer`] for any request that is `Clone`, by what its own config says.
+pub type RetryLayer = ResendLayer<Opaque, ByTable>;
+
 /// Sends requests again. Every service, clone, route and connection of one layer shares its [`Retry`] and its budget.
 ///
-/// `RetryLayer<P>` is the layer for the protocol `P`: [`Opaque`] for any request that is `Clone`, `HttpClient` and `HttpServer` for HTTP and
-/// gRPC. `R` is what the user knows better: see [`RetryRule`].
-pub struct RetryLayer<P = Opaque, R = ByTable> {
+/// `ResendLayer<P, R>` is the layer for the protocol `P`: [`Opaque`] for any request that is `Clone`, `HttpClient` and `HttpServer` for HTTP and
+/// gRPC. `R` is what the user knows better: see [`RetryRule`]. [`RetryLayer`] is the one to begin with.
+pub struct ResendLayer<P = Opaque, R = ByTable> {
     policy: Arc<Retry>,
     protocol: P,
     rule: R,
 }
 
-impl<P: Default> RetryLayer<P> {
+impl<P: Default> ResendLayer<P> {
     /// A layer of `retry`.
     pub fn new(retry: impl Into<Retry>) -> Self {
         Self::shared(Arc::new(retry.into()))
@@ -31,26 +34,26 @@ impl<P: Default> RetryLayer<P> {
 }
 
 /// With the defaults of [`RetryConfig`](crate::RetryConfig).
-impl<P: Default> Default for RetryLayer<P> {
+impl<P: Default> Default for ResendLayer<P> {
     fn default() -> Self {
         Self::new(Retry::default())
     }
 }
 
-impl<P, R> RetryLayer<P, R> {
+impl<P, R> ResendLayer<P, R> {
     /// What this layer's services share: read it, change it.
     pub fn handle(&self) -> Arc<Retry> {
         self.policy.clone()
     }
 
     /// Speaks `protocol` instead.
-    pub fn protocol<Q>(self, protocol: Q) -> RetryLayer<Q, R> {
-        RetryLayer { policy: self.policy, protocol, rule: self.rule }
+    pub fn protocol<Q>(self, protocol: Q) -> ResendLayer<Q, R> {
+        ResendLayer { policy: self.policy, protocol, rule: self.rule }
     }
 
     /// Follows `rule`: a closure `Fn(Result<&Res, &Err>) -> bool`, or any [`RetryRule`].
-    pub fn when<Q>(self, rule: Q) -> RetryLayer<P, Q> {
-        RetryLayer { policy: self.policy, protocol: self.protocol, rule }
+    pub fn when<Q>(self, rule: Q) -> ResendLayer<P, Q> {
+        ResendLayer { policy: self.policy, protocol: self.protocol, rule }
     }
 
     /// The same config with counts and a budget of its own, for another service.
@@ -63,19 +66,19 @@ impl<P, R> RetryLayer<P, R> {
     }
 }
 
-impl<P: Clone, R: Clone> Clone for RetryLayer<P, R> {
+impl<P: Clone, R: Clone> Clone for ResendLayer<P, R> {
     fn clone(&self) -> Self {
         Self { policy: self.policy.clone(), protocol: self.protocol.clone(), rule: self.rule.clone() }
     }
 }
 
-impl<P, R> fmt::Debug for RetryLayer<P, R> {
+impl<P, R> fmt::Debug for ResendLayer<P, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("RetryLayer").field(&self.policy).finish()
     }
 }
 
-impl<S, P: Clone, R: Clone> Layer<S> for RetryLayer<P, R> {
+impl<S, P: Clone, R: Clone> Layer<S> for ResendLayer<P, R> {
     type Service = RetryService<S, P, R>;
 
     fn layer(&self, inner: S) -> Self::Service {
@@ -83,7 +86,7 @@ impl<S, P: Clone, R: Clone> Layer<S> for RetryLayer<P, R> {
     }
 }
 
-/// The service of [`RetryLayer`].
+/// The service of [`ResendLayer`].
 pub struct RetryService<S, P = Opaque, R = ByTable> {
     inner: S,
     policy: Arc<Retry>,
@@ -146,11 +149,11 @@ where
         let lease = shared.lease();
         let call = self.protocol.start(&req);
         let (attempt, kept) = self.protocol.record(req, shared.terms.max_body.load(Relaxed));
-        let tried = self.protocol.tried(&attempt);
         // The ready one makes the first attempt, and later ones once it is ready again; its clone stays for the next call.
         let clone = self.inner.clone();
         let mut ready = mem::replace(&mut self.inner, clone);
-        let inner = ready.call(attempt);
+        let mut tried = Tried::new();
+        let inner = tried.scope(|| ready.call(attempt));
         let more = More::new(ready, self.protocol.clone(), self.rule.clone(), ask, call, kept, tried, lease);
         RetryFuture::replayable(inner, more)
     }

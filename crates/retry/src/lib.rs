@@ -8,7 +8,7 @@
 //! # #[cfg(feature = "http")]
 //! # #[tokio::main(flavor = "current_thread")] async fn main() {
 //! use buttress_core::{BoxError, http::HttpClient};
-//! use buttress_retry::{RetryConfig, RetryLayer};
+//! use buttress_retry::{ResendLayer, RetryConfig};
 //! use http::{Request, Response};
 //! use http_body_util::{Empty, Full};
 //! use std::sync::{Arc, atomic::{AtomicU32, Ordering::Relaxed}};
@@ -21,7 +21,7 @@
 //!     async move { Ok::<_, BoxError>(Response::builder().status(status).body(Full::<bytes::Bytes>::default())?) }
 //! });
 //!
-//! let layer = RetryLayer::<HttpClient>::new(RetryConfig::new(3).build().unwrap());
+//! let layer = ResendLayer::<HttpClient>::new(RetryConfig::new(3).build().unwrap());
 //! let retry = layer.handle();
 //! let response = layer.layer(server).oneshot(Request::new(Empty::<bytes::Bytes>::new())).await.unwrap();
 //!
@@ -130,7 +130,7 @@ pub use decide::{Cause, Course, Decision, Wait, Why};
 pub use future::RetryFuture;
 #[cfg(feature = "http")]
 pub use http::Idempotent;
-pub use layer::{RetryLayer, RetryService};
+pub use layer::{ResendLayer, RetryLayer, RetryService};
 pub use resend::{Repeat, Resend};
 pub use retry::{Retry, RetrySnapshot};
 pub use rule::{ByTable, Repeatable, RetryRule};

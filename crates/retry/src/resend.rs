@@ -44,9 +44,6 @@ pub trait Resend<Req, Res, Err>: Replay<Req> + private::Sealed {
     fn ask(&self, req: &Req, idempotency_key: bool) -> private::Ask;
 
     #[doc(hidden)]
-    fn tried(&self, attempt: &Self::Attempt) -> Option<Tried>;
-
-    #[doc(hidden)]
     fn judge(call: &Self::Call, result: Result<&Res, &Err>) -> Verdict;
 
     #[doc(hidden)]
@@ -154,6 +151,12 @@ pub(crate) fn is_unsent(error: &impl ChainError) -> bool {
     }
 }
 
+/// Of a layer further out that makes this attempt, if there is one: whether it is a further attempt already, and whether nobody has
+/// paid for it yet.
+pub(crate) fn further_out() -> (bool, bool) {
+    Tried::with(|tried| tried.map_or((false, true), |tried| (tried.attempt() > 0, false)))
+}
+
 impl<C> private::Sealed for Opaque<C> {}
 
 impl<C, Req, Res, Err> Resend<Req, Res, Err> for Opaque<C>
@@ -168,12 +171,9 @@ where
 
     #[inline]
     fn ask(&self, _: &Req, _: bool) -> Ask {
-        Ask { repeat: Repeat::Unknown, grpc: false, pays: true, deadline: None }
-    }
-
-    #[inline]
-    fn tried(&self, _: &Req) -> Option<Tried> {
-        None
+        let (nested, pays) = further_out();
+        let repeat = if nested { Repeat::Never } else { Repeat::Unknown };
+        Ask { repeat, grpc: false, pays, deadline: None }
     }
 
     #[inline]

@@ -10,8 +10,8 @@
 /// # impl std::fmt::Display for SqlError { fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { Ok(()) } }
 /// # impl std::error::Error for SqlError {}
 ///
-/// let layer: RetryLayer<_, _> =
-///     RetryLayer::<buttress_core::Opaque>::default().when(|row: Result<&u64, &Error<SqlError>>| matches!(row, Err(Error::Inner(SqlError::Deadlock))));
+/// let layer: ResendLayer<_, _> =
+///     RetryLayer::default().when(|row: Result<&u64, &Error<SqlError>>| matches!(row, Err(Error::Inner(SqlError::Deadlock))));
 /// # let _ = layer;
 /// ```
 ///

@@ -4,7 +4,7 @@ use buttress_core::{
     BoxError,
     http::{HttpClient, HttpServer, ReplayBody},
 };
-use buttress_retry::{RetryConfig, RetryLayer, RetryService};
+use buttress_retry::{ResendLayer, RetryConfig, RetryService};
 use buttress_sim::{
     AnyBody, any,
     contract::{HttpInner, RULES, Subject},
@@ -16,7 +16,7 @@ use tower_layer::Layer;
 
 /// The layer over an inner service that takes the suite's bodies: those of attempts are boxed into them. Its calls fail once each, so it keeps
 /// every request to send it again, and then is told not to.
-struct Boxing<P>(RetryLayer<P, Declines>);
+struct Boxing<P>(ResendLayer<P, Declines>);
 
 type Declines = fn(Result<&Response<AnyBody>, &BoxError>) -> bool;
 type Rebox = fn(Request<ReplayBody<AnyBody>>) -> Request<AnyBody>;
@@ -31,7 +31,7 @@ impl<P: Clone> Layer<HttpInner> for Boxing<P> {
 
 /// Bodies are no `Clone`: in the opaque role of the suite stands the client's protocol.
 fn suite(config: RetryConfig) -> Subject {
-    let layer = RetryLayer::<HttpClient>::new(config.build().unwrap()).when((|_| false) as Declines);
+    let layer = ResendLayer::<HttpClient>::new(config.build().unwrap()).when((|_| false) as Declines);
     let handle = layer.handle();
     let server = layer.clone().protocol(HttpServer::new());
     Subject::new(Boxing(layer.clone()), Boxing(server), Boxing(layer))

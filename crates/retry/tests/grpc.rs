@@ -3,7 +3,7 @@
 mod common;
 
 use buttress_core::http::{HttpClient, HttpServer};
-use buttress_retry::{Cause, RetryConfig, RetryLayer, Why};
+use buttress_retry::{Cause, ResendLayer, RetryConfig, Why};
 use buttress_sim::{AnyBody, Frames, grpc};
 use common::*;
 use http::{Request, Response};
@@ -73,7 +73,7 @@ async fn response_headers_commit_the_call() {
     // Nor does a rule overturn that.
     let rig = Rig::new([answer(grpc::unary("14"))]);
     let always = |_: Result<&Response<_>, &buttress_core::BoxError>| true;
-    let layer = RetryLayer::<HttpClient>::new(config().build().unwrap()).when(always);
+    let layer = ResendLayer::<HttpClient>::new(config().build().unwrap()).when(always);
     let mut req = ask();
     req.extensions_mut().insert(buttress_retry::Idempotent(true));
     layer.layer(rig.script()).oneshot(req).await.unwrap();
@@ -192,7 +192,7 @@ async fn the_last_real_response_is_returned_after_a_peek_too() {
 #[tokio::test(start_paused = true)]
 async fn generated_clients_that_speak_the_servers_protocol_are_served_too() {
     let rig = Rig::new([code("14"), answer(grpc::unary("0"))]);
-    let layer = RetryLayer::<HttpServer>::new(config().build().unwrap());
+    let layer = ResendLayer::<HttpServer>::new(config().build().unwrap());
     layer.layer(rig.script()).oneshot(ask()).await.unwrap();
     assert_eq!(rig.attempts(), 2);
 }

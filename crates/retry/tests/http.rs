@@ -6,7 +6,7 @@ use buttress_core::{
     Context, Handle, Mode, Outcome, Priority, Reason, Rejection, Tried,
     http::{HttpClient, HttpServer, RequestBodyError, Unsent},
 };
-use buttress_retry::{Backoff, Cause, Idempotent, RetryConfig, RetryLayer, Why};
+use buttress_retry::{Backoff, Cause, Idempotent, ResendLayer, RetryConfig, RetryLayer, Why};
 use buttress_sim::{Frames, Probe, any, poll_once};
 use common::*;
 use http::{Method, Request, Response};
@@ -130,12 +130,16 @@ async fn a_refused_stream_may_have_read_some_of_the_body() {
     assert_eq!(bodies, ["ask", "ask"], "it is sent again, from its beginning");
 }
 
+/// What a balancer does.
+fn pick(endpoint: u32) {
+    Tried::with(|tried| tried.expect("an attempt").pick(endpoint));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_refusal_before_any_pick_is_not_taken_for_one_endpoints() {
     let refuse = |picks: Option<u32>| -> Answer {
-        Box::new(move |req| {
-            let tried = Context::of(req.extensions()).unwrap().tried.clone().unwrap();
-            picks.iter().for_each(|endpoint| tried.push(*endpoint));
+        Box::new(move |_| {
+            picks.iter().for_each(|endpoint| pick(*endpoint));
             Err(Rejection::new(Reason::BreakerOpen, "breaker").into())
         })
     };
@@ -267,9 +271,8 @@ async fn refusals_of_layers_further_in_are_retried_as_the_table_says() {
     use Reason::*;
     let try_once = |reason, req: fn() -> Request<buttress_sim::AnyBody>, picks: Option<u32>| async move {
         let refuse = |reason, picks: Option<u32>| -> Answer {
-            Box::new(move |req| {
-                let tried = Context::of(req.extensions()).unwrap().tried.clone().unwrap();
-                picks.iter().for_each(|endpoint| tried.push(*endpoint));
+            Box::new(move |_| {
+                picks.iter().for_each(|endpoint| pick(*endpoint));
                 Err(Rejection::new(reason, "inner").retry_after(9 * SEC).into())
             })
         };
@@ -305,7 +308,7 @@ async fn refusals_that_are_responses_are_recognised() {
     };
     for (reason, attempts) in [(Reason::Shed, 1), (Reason::RateLimited, 1), (Reason::DeadlinePassed, 2)] {
         let rig = Rig::new([refusal(reason), status(200)]);
-        let layer = RetryLayer::<HttpServer>::new(config().build().unwrap());
+        let layer = ResendLayer::<HttpServer>::new(config().build().unwrap());
         layer.layer(rig.script()).oneshot(get()).await.unwrap();
         assert_eq!(rig.attempts(), attempts, "{reason}");
     }
@@ -319,7 +322,7 @@ async fn a_servers_protocol_sees_through_boxed_errors_too() {
         status(200),
     ])
     .leaving_bodies();
-    let layer = RetryLayer::<HttpServer>::new(config().build().unwrap());
+    let layer = ResendLayer::<HttpServer>::new(config().build().unwrap());
     assert!(layer.layer(rig.script()).oneshot(post()).await.is_ok());
     assert_eq!(rig.attempts(), 3);
 }
@@ -344,7 +347,7 @@ async fn the_body_is_sent_again_and_past_the_cap_only_the_retry_is_given_up() {
 #[tokio::test(start_paused = true)]
 async fn the_token_is_held_from_the_back_off_to_the_end_of_the_body() {
     let rig = Rig::new([status(503), status(200)]);
-    let layer = RetryLayer::<HttpClient>::new(config().build().unwrap());
+    let layer = ResendLayer::<HttpClient>::new(config().build().unwrap());
     let handle = layer.handle();
     let held = || handle.snapshot().budget.in_flight;
     let mut call = Box::pin(layer.layer(rig.script()).oneshot(get()));
@@ -386,7 +389,7 @@ async fn the_rest_of_a_failed_response_is_read_while_the_next_attempt_waits() {
     // One that hangs is dropped after a while, and does not hold the call up.
     let (res, done) = tracked(|frames| frames.data("a").never(), &probe);
     let rig = Rig::new([answer(res), status(200)]);
-    let layer = RetryLayer::<HttpClient>::new(config().backoff(Backoff::constant(2 * SEC)).build().unwrap());
+    let layer = ResendLayer::<HttpClient>::new(config().backoff(Backoff::constant(2 * SEC)).build().unwrap());
     let call = tokio::spawn(layer.layer(rig.script()).oneshot(get()));
     tokio::time::sleep(200 * MS).await;
     assert_eq!(probe.now(), 1);
@@ -407,7 +410,7 @@ async fn without_tokens_the_caller_gets_the_first_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn an_operator_switches_it_off_and_on() {
-    let layer = RetryLayer::<HttpClient>::new(config().build().unwrap());
+    let layer = ResendLayer::<HttpClient>::new(config().build().unwrap());
     for (mode, attempts) in [(Mode::Disabled, 1), (Mode::OBSERVE_ONLY, 1), (Mode::Auto, 2)] {
         layer.handle().set_mode(mode).unwrap();
         let rig = Rig::new([status(503), status(200)]);
@@ -424,7 +427,7 @@ async fn three_layers_of_three_attempts_make_no_twenty_seven() {
     let budget = || buttress_core::BudgetConfig::new(0.5).min_per_sec(0.0).capacity(4000);
     let layers: Vec<_> = (0..3)
         .map(|_| {
-            RetryLayer::<HttpClient>::new(config().budget(budget()).backoff(Backoff::constant(NOW)).build().unwrap())
+            ResendLayer::<HttpClient>::new(config().budget(budget()).backoff(Backoff::constant(NOW)).build().unwrap())
         })
         .collect();
     let calls = Arc::new(std::sync::atomic::AtomicU64::new(0));
@@ -454,14 +457,14 @@ async fn three_layers_of_three_attempts_make_no_twenty_seven() {
 async fn a_rule_decides_about_results_and_not_about_repeatability() {
     let never = |_: Result<&Response<_>, &buttress_core::BoxError>| false;
     let rig = Rig::new([status(503)]);
-    let layer = RetryLayer::<HttpClient>::new(config().build().unwrap()).when(never);
+    let layer = ResendLayer::<HttpClient>::new(config().build().unwrap()).when(never);
     layer.layer(rig.script()).oneshot(get()).await.unwrap();
     assert_eq!(layer.handle().snapshot().gave_up(Why::Declined), 1);
 
     let empty = |res: Result<&Response<_>, &buttress_core::BoxError>| {
         res.is_ok_and(|res| res.headers().contains_key("x-stale"))
     };
-    let layer = RetryLayer::<HttpClient>::new(config().build().unwrap()).when(empty);
+    let layer = ResendLayer::<HttpClient>::new(config().build().unwrap()).when(empty);
     let rig = Rig::new([with(200, &[("x-stale", "1")]), status(200)]);
     layer.layer(rig.script()).oneshot(get()).await.unwrap();
     assert_eq!((rig.attempts(), layer.handle().snapshot().retries(Cause::Rule)), (2, 1));
@@ -474,7 +477,7 @@ async fn a_rule_decides_about_results_and_not_about_repeatability() {
 async fn what_the_classifier_calls_good_is_not_retried() {
     let lenient = HttpClient::new().classify(|_: &buttress_core::http::Head<'_>, _: Outcome| Outcome::Success);
     let rig = Rig::new([status(503)]);
-    let layer: RetryLayer<HttpClient> = RetryLayer::new(config().build().unwrap());
+    let layer: ResendLayer<HttpClient> = ResendLayer::new(config().build().unwrap());
     layer.protocol(lenient).layer(rig.script()).oneshot(get()).await.unwrap();
     assert_eq!(rig.attempts(), 1);
 }
@@ -482,10 +485,9 @@ async fn what_the_classifier_calls_good_is_not_retried() {
 #[tokio::test(start_paused = true)]
 async fn attempts_of_one_call_share_the_list_of_tried_endpoints() {
     let push = |endpoint, tried_before: usize| -> Answer {
-        Box::new(move |req| {
-            let tried: Tried = Context::of(req.extensions()).unwrap().tried.clone().unwrap();
-            assert_eq!(tried.len(), tried_before);
-            tried.push(endpoint);
+        Box::new(move |_| {
+            Tried::with(|tried| assert_eq!(tried.unwrap().endpoints().len(), tried_before));
+            pick(endpoint);
             Ok(Response::builder().status(503).body(any(Frames::new())).unwrap())
         })
     };
@@ -497,6 +499,6 @@ async fn attempts_of_one_call_share_the_list_of_tried_endpoints() {
 #[test]
 fn a_default_of_every_kind_can_be_made() {
     let _: RetryLayer = RetryLayer::default();
-    let _: RetryLayer<HttpClient> = RetryLayer::new(RetryConfig::default().build().unwrap());
-    assert!(format!("{:?}", RetryLayer::<HttpClient>::default()).starts_with("RetryLayer"));
+    let _: ResendLayer<HttpClient> = ResendLayer::new(RetryConfig::default().build().unwrap());
+    assert!(format!("{:?}", ResendLayer::<HttpClient>::default()).starts_with("RetryLayer"));
 }

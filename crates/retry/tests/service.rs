@@ -3,7 +3,7 @@
 mod common;
 
 use buttress_core::{Error, Mode, Opaque, Outcome, Reason, Rejection, http::Unsent};
-use buttress_retry::{Backoff, Cause, Repeatable, RetryLayer, RetryRule, Why};
+use buttress_retry::{Backoff, Cause, Repeatable, ResendLayer, RetryLayer, RetryRule, Why};
 use buttress_sim::{Probe, Readiness, Script, pauses};
 use common::{MS, NOW, config};
 use std::{
@@ -13,10 +13,10 @@ use std::{
 use tower::{Layer, ServiceExt};
 use tower_service::Service;
 
-type Retries<R> = RetryLayer<Opaque, R>;
+type Retries<R> = ResendLayer<Opaque, R>;
 
 fn layer<R>(rule: R) -> Retries<R> {
-    RetryLayer::<Opaque>::new(config().build().unwrap()).when(rule)
+    RetryLayer::new(config().build().unwrap()).when(rule)
 }
 
 /// Fails so often, and then answers with the number of attempts.
@@ -160,7 +160,7 @@ async fn a_call_dropped_at_any_moment_leaves_no_token_behind() {
 
 #[tokio::test(start_paused = true)]
 async fn a_constant_back_off_of_nothing_needs_no_timer() {
-    let retries = RetryLayer::<Opaque>::new(config().backoff(Backoff::constant(NOW)).build().unwrap()).when(Repeatable);
+    let retries = RetryLayer::new(config().backoff(Backoff::constant(NOW)).build().unwrap()).when(Repeatable);
     let outside = std::thread::spawn(move || {
         futures_util::FutureExt::now_or_never(
             retries
@@ -174,7 +174,7 @@ async fn a_constant_back_off_of_nothing_needs_no_timer() {
 #[tokio::test(start_paused = true)]
 async fn clones_and_services_share_one_budget() {
     let budget = buttress_core::BudgetConfig::new(0.5).min_per_sec(0.0);
-    let retries = RetryLayer::<Opaque>::new(config().budget(budget).build().unwrap()).when(Repeatable);
+    let retries = RetryLayer::new(config().budget(budget).build().unwrap()).when(Repeatable);
     let failing = Script::<u64, u64>::new(async |_| Err("down".into()));
     for _ in 0..10 {
         let _ = retries.clone().layer(failing.clone()).oneshot(1).await;
@@ -198,6 +198,6 @@ async fn switched_off_or_with_one_attempt_nothing_is_cloned() {
     let retries = layer(Repeatable);
     buttress_core::Handle::set_mode(&*retries.handle(), Mode::Disabled).unwrap();
     assert_eq!(retries.layer(service).oneshot(Once).await.unwrap(), 1);
-    let one = RetryLayer::<Opaque>::new(config().max_attempts(1).build().unwrap());
+    let one = RetryLayer::new(config().max_attempts(1).build().unwrap());
     assert_eq!(one.layer(service).oneshot(Once).await.unwrap(), 1);
 }

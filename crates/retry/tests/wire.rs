@@ -3,7 +3,7 @@
 mod common;
 
 use buttress_core::http::{HttpClient, ReplayBody};
-use buttress_retry::{Backoff, RetryLayer};
+use buttress_retry::{Backoff, ResendLayer};
 use buttress_sim::{
     AnyBody, Frames, any,
     wire::{Client, HttpService, Server, Version},
@@ -48,7 +48,7 @@ async fn a_put_is_sent_three_times_over_one_connection() {
         // One connection, and no second one.
         let client: Client = server.connect().await.unwrap();
         let rebox: fn(Attempt) -> Request<AnyBody> = |req| req.map(any);
-        let layer = RetryLayer::<HttpClient>::new(config().backoff(Backoff::constant(50 * MS)).build().unwrap());
+        let layer = ResendLayer::<HttpClient>::new(config().backoff(Backoff::constant(50 * MS)).build().unwrap());
         let service = layer.layer(MapRequest::new(client, rebox));
         let body = any(Frames::new().data(vec![b'a'; 10_000]).pause().data(vec![b'b'; 10_000]));
         let res = service.oneshot(Request::put("/").body(body).unwrap()).await.unwrap();

@@ -4,7 +4,7 @@
 //!
 //! `cargo run -p buttress-example-tonic`
 
-use buttress::{BoxError, BreakerLayer, HttpServer, Opaque, RetryLayer, deadline::Headers, prelude::*};
+use buttress::{BoxError, BreakerLayer, HttpServer, RetryLayer, deadline::Headers, prelude::*};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::{
@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The server's protocol on a client: a refusal is a response with the right status, which the generated client turns
     // into the right `tonic::Status`. No error type changes.
     let patient = Backoff::decorrelated_jitter(Duration::from_millis(50), Duration::from_millis(200));
-    let retry = RetryLayer::<Opaque>::new(
+    let retry = RetryLayer::new(
         RetryConfig::new(15).backoff(patient).budget(BudgetConfig::default().min_per_sec(20.0)).build()?,
     );
     let retries = retry.handle();

@@ -161,14 +161,15 @@ proptest! {
     #[test]
     fn who_may_be_picked_is_what_a_naive_list_says(states in proptest::collection::vec((any::<bool>(), any::<bool>(), 0..3u8), 0..12)) {
         let rig = Rig::new(states.len());
-        let (tried, ids) = (Tried::new(), rig.ids());
+        let (mut tried, ids) = (Tried::new(), rig.ids());
         let (mut waiting, mut failed) = (Vec::new(), Vec::new());
         for (place, (shut, was_tried, asked)) in states.iter().enumerate() {
             if *shut {
                 rig.open(place, 1_000 + place as u64);
             }
             if *was_tried {
-                tried.push(ids[place]);
+                tried.pick(ids[place]);
+                tried.turn();
             }
             match asked {
                 1 => waiting.push(ids[place]),

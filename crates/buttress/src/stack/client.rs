@@ -7,7 +7,7 @@ use buttress_breaker::BreakerLayer;
 use buttress_bulkhead::BulkheadLayer;
 use buttress_core::{Gate, GateLayer, Opaque};
 use buttress_deadline::{CutLayer, DeadlineLayer, DeadlineService, Deadlines};
-use buttress_retry::{RetryLayer, RetryService};
+use buttress_retry::{ResendLayer, RetryLayer, RetryService};
 use std::{sync::Arc, time::Duration};
 use tower_layer::Layer;
 
@@ -157,7 +157,7 @@ impl ClientConfig {
         let per_try = build(&self.per_try, "per_try", DeadlineConfig::build)?;
         Ok(ClientStack {
             deadline: DeadlineLayer::new(deadline).protocol(HttpClient::new()),
-            retry: RetryLayer::<Opaque>::new(retry).protocol(HttpClient::new()),
+            retry: RetryLayer::new(retry).protocol(HttpClient::new()),
             balance: self.balance,
             protocol: HttpClient::new(),
             breaker: BreakerLayer::new(breaker).protocol(HttpClient::new()),
@@ -171,7 +171,7 @@ impl ClientConfig {
 #[derive(Clone, Debug)]
 pub struct ClientStack<P = HttpClient> {
     pub(super) deadline: CutLayer<P>,
-    pub(super) retry: RetryLayer<P>,
+    pub(super) retry: ResendLayer<P>,
     pub(super) balance: BalanceConfig,
     /// What a balance made later speaks.
     pub(super) protocol: P,

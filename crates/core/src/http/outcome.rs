@@ -87,10 +87,7 @@ pub(super) fn of_grpc(status: StatusCode, headers: &HeaderMap, short: bool) -> (
             _ => UNKNOWN,
         },
     };
-    let pushback = headers.get("grpc-retry-pushback-ms").map(|value| {
-        let millis = std::str::from_utf8(value.as_bytes()).ok().and_then(|text| text.parse().ok());
-        millis.map_or(Pushback::NEVER, |millis| Pushback::after(Duration::from_millis(millis)))
-    });
+    let pushback = headers.get("grpc-retry-pushback-ms").map(|value| parse_grpc_pushback(value.as_bytes()));
     let outcome = match code {
         RESOURCE_EXHAUSTED => Outcome::Overload,
         CANCELLED => Outcome::Ignored,
@@ -114,6 +111,24 @@ pub fn parse_retry_after(value: &[u8], now: SystemTime) -> Option<Pushback> {
     Some(Pushback::after(date.duration_since(now).unwrap_or_default()))
 }
 
+/// Reads `grpc-retry-pushback-ms` ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback)):
+/// digits are the milliseconds to wait before the next attempt; a negative number says that there is to be none, and so does
+/// whatever is no number.
+///
+/// ```
+/// # use buttress_core::{Pushback, http::parse_grpc_pushback};
+/// # use std::time::Duration;
+/// assert_eq!(parse_grpc_pushback(b"250"), Pushback::after(Duration::from_millis(250)));
+/// assert_eq!(parse_grpc_pushback(b"-1"), Pushback::NEVER);
+/// assert_eq!(parse_grpc_pushback(b"soon"), Pushback::NEVER);
+/// ```
+pub fn parse_grpc_pushback(value: &[u8]) -> Pushback {
+    // `parse` would take a plus.
+    let digits = Some(value).filter(|value| value.iter().all(u8::is_ascii_digit));
+    let millis = digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+    millis.map_or(Pushback::NEVER, |millis| Pushback::after(Duration::from_millis(millis)))
+}
+
 /// Marks an error of a *request* body: the client went away, was too slow, sent too much. It never accuses the service that
 /// was to read it. Wrap the body's errors in it where the body comes from somebody else (a proxy).
 #[derive(Debug)]
@@ -121,7 +136,7 @@ pub struct RequestBodyError(Mark);
 
 /// The mark is a source of its own, so that it is seen behind any box.
 #[derive(Debug)]
-struct Mark(BoxError);
+pub(super) struct Mark(BoxError);
 
 impl RequestBodyError {
     /// Marks `error`.
@@ -249,7 +264,7 @@ mod tests {
         };
         assert_eq!(pushback("250"), Some(Pushback::after(Duration::from_millis(250))));
         assert_eq!(pushback("0"), Some(Pushback::after(Duration::ZERO)));
-        for never in ["-1", "soon", "", "1.5"] {
+        for never in ["-1", "-0", "+5", "soon", "", " 5", "1.5", "99999999999999999999999"] {
             assert_eq!(pushback(never), Some(Pushback::NEVER), "{never:?}");
         }
     }

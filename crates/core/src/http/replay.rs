@@ -6,7 +6,7 @@ mod store;
 mod tests;
 
 use super::Http;
-use crate::{BoxError, Context, Lost, Replay, Tried};
+use crate::{BoxError, Context, Lost, Replay};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Request, request::Parts};
 use body::Reader;
 use bytes::Bytes;
@@ -26,7 +26,6 @@ const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc
 /// Dropped, it stops the keeping: an attempt that is still being sent needs no memory from then on.
 pub struct KeptRequest<B> {
     head: Parts,
-    tried: Tried,
     /// `None`: there is no body.
     body: Option<Kept<B>>,
 }
@@ -47,7 +46,6 @@ impl<B> fmt::Debug for KeptRequest<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeptRequest")
             .field("method", &self.head.method)
-            .field("tried", &self.tried)
             .field("buffered", &self.buffered())
             .field("lost", &self.lost())
             .finish()
@@ -77,16 +75,14 @@ where
 
     fn record(&self, req: Request<B>, cap: usize) -> (Request<ReplayBody<B>>, KeptRequest<B>) {
         let (head, body) = req.into_parts();
-        // The original stays here: where it has no context yet, one is made for the attempts only.
-        let mut sent = head.clone();
-        let tried = Context::of_mut(&mut sent.extensions).tried.get_or_insert_default().clone();
+        let sent = head.clone();
         let (body, kept) = if body.is_end_stream() {
             (ReplayBody::own(body), None)
         } else {
             let store = Store::new(body, cap);
             (ReplayBody::shared(Reader::new(&store)), Some(Kept(store)))
         };
-        (Request::from_parts(sent, body), KeptRequest { head, tried, body: kept })
+        (Request::from_parts(sent, body), KeptRequest { head, body: kept })
     }
 
     fn again(&self, kept: &mut KeptRequest<B>, attempt: u32) -> Option<Request<ReplayBody<B>>> {
@@ -101,7 +97,6 @@ where
         let before = before.max(context.attempt).saturating_add(attempt);
         context.attempt = before;
         context.priority = context.priority.lowered();
-        context.tried = Some(kept.tried.clone());
         head.headers.insert(ATTEMPT_COUNT, HeaderValue::from(before.saturating_add(1)));
         if super::is_grpc(&head.headers) {
             head.headers.insert(PREVIOUS_ATTEMPTS, HeaderValue::from(before));

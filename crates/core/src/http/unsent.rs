@@ -1,4 +1,4 @@
-use super::RequestBodyError;
+use super::{RequestBodyError, outcome};
 use crate::{BoxError, Reason, Rejection, error::chain};
 use std::{error::Error as StdError, fmt, io};
 
@@ -58,16 +58,19 @@ impl StdError for Mark {
 
 /// Whether nothing of the request was processed, read from the error's sources: the mark ([`Unsent`]), a connection that was
 /// refused, a refusal of ours that says so ([`Reason::ConnectRefused`], [`Reason::ConnectTimeout`]), and with the feature `h2`
-/// a stream that the peer refused, or left out of its GOAWAY.
+/// a stream that the peer refused (REFUSED_STREAM).
 ///
-/// It is as true as what the transport says. hyper's HTTP/2 client (1.12) names a GOAWAY, too, for a stream that it opened in the very
-/// moment in which the GOAWAY came, and which the peer may yet serve: a few in 10^5 requests where connections go away all the time.
+/// `false` means that nobody knows:
 ///
-/// `false` means that nobody knows. That a host or a network is unreachable is such a case: a connection that has sent a request
-/// can break with it, too.
+/// - A GOAWAY. RFC 9113, 6.8 says that the streams above its last were not processed; but hyper's client (1.12) reports the
+///   GOAWAY for a stream, too, that it opened in the very moment in which it came, and which the peer may yet serve. Of 10^5
+///   requests over connections that go away all the time a few are processed in spite of it: enough to charge somebody twice.
+///   A transport that knows which streams were left out says so by the mark.
+/// - A host or a network that is unreachable: a connection that has sent a request can break with it, too.
 pub fn is_unsent(error: &(dyn StdError + 'static)) -> bool {
     // What a request *body* met (a connection it would be read from) says nothing of the request it was sent in.
-    chain(error).take_while(|cause| !cause.is::<RequestBodyError>()).any(says_unsent)
+    let is_of_body = |cause: &(dyn StdError + 'static)| cause.is::<RequestBodyError>() || cause.is::<outcome::Mark>();
+    chain(error).take_while(|&cause| !is_of_body(cause)).any(says_unsent)
 }
 
 fn says_unsent(cause: &(dyn StdError + 'static)) -> bool {
@@ -82,9 +85,7 @@ fn says_unsent(cause: &(dyn StdError + 'static)) -> bool {
     }
     #[cfg(feature = "h2")]
     if let Some(error) = cause.downcast_ref::<h2::Error>() {
-        // A GOAWAY of the peer is the error of those streams only that it did not and will not process (RFC 9113, 6.8).
-        let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-        return error.is_remote() && (refused || error.is_go_away());
+        return error.is_remote() && error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
     }
     false
 }
@@ -134,6 +135,9 @@ mod tests {
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
         assert!(!is_unsent(&io::Error::other(RequestBodyError::new(refused))));
         assert!(!is_unsent(&io::Error::other(RequestBodyError::new(Unsent::new("of another request")))));
+        // All that a chain can see of a boxed one is its mark.
+        let boxed: BoxError = RequestBodyError::new(Unsent::new("of another request")).into();
+        assert!(!is_unsent(ChainError::cause(&boxed).unwrap()));
     }
 
     /// What the peer did is told from what we did: tests/unsent.rs has both, of real connections.

@@ -5,7 +5,7 @@ use buttress_core::{
     BoxError, BudgetConfig, Context, Deadline, Priority,
     http::{HttpClient, ReplayBody},
 };
-use buttress_retry::{Backoff, Retry, RetryBody, RetryConfig, RetryLayer};
+use buttress_retry::{Backoff, ResendLayer, Retry, RetryBody, RetryConfig};
 use buttress_sim::{AnyBody, Frames, Script, any};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response};
@@ -104,7 +104,7 @@ pub type Result_ = Result<Response<RetryBody<AnyBody>>, BoxError>;
 
 /// One call of a client through the layer.
 pub async fn call(config: RetryConfig, rig: &Rig, req: Request<AnyBody>) -> (Result_, Arc<Retry>) {
-    let layer = RetryLayer::<HttpClient>::new(config.build().unwrap());
+    let layer = ResendLayer::<HttpClient>::new(config.build().unwrap());
     let handle = layer.handle();
     (layer.layer(rig.script()).oneshot(req).await, handle)
 }

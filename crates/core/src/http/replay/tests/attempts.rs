@@ -34,7 +34,7 @@ where
 fn every_attempt_has_the_head_and_the_body_and_says_which_it_is() {
     let protocol = HttpServer::new();
     let (first, mut kept) = protocol.record(request(&[("accept", "a"), ("accept", "b")]), CAP);
-    assert_eq!(Context::of(first.extensions()).unwrap().attempt, 0);
+    assert!(Context::of(first.extensions()).is_none(), "the first attempt needs none");
     assert!(!first.headers().contains_key(ATTEMPT_COUNT));
     let (method, uri, version) = (first.method().clone(), first.uri().clone(), first.version());
     assert_eq!(text(first), "onetwo");
@@ -63,7 +63,7 @@ fn grpc_counts_in_its_own_header_too() {
 }
 
 #[test]
-fn the_attempts_share_what_was_tried_and_a_context_of_theirs() {
+fn attempts_have_a_context_of_their_own() {
     let protocol = HttpServer::new();
     let deadline = Deadline::new(crate::Clock::now(&TokioClock));
     let mut req = request(&[]);
@@ -72,26 +72,11 @@ fn the_attempts_share_what_was_tried_and_a_context_of_theirs() {
     let (first, mut kept) = protocol.record(req, CAP);
     let context = Context::of(first.extensions()).unwrap();
     assert_eq!((context.priority, context.attempt), (Priority::Critical, 0));
-    context.tried.as_ref().unwrap().push(7);
     for attempt in 1..3 {
         let again = protocol.again(&mut kept, attempt).unwrap();
         let context = Context::of(again.extensions()).unwrap();
         assert_eq!((context.deadline, context.priority), (Some(deadline), Priority::Normal), "lowered once");
-        assert!(context.tried.as_ref().unwrap().contains(7));
     }
-}
-
-#[test]
-fn a_list_of_endpoints_that_is_there_is_shared_with_who_made_it() {
-    let protocol = HttpServer::new();
-    let tried = Tried::new();
-    let mut req = request(&[]);
-    Context::of_mut(req.extensions_mut()).tried = Some(tried.clone());
-    let (first, mut kept) = protocol.record(req, CAP);
-    Context::of(first.extensions()).unwrap().tried.as_ref().unwrap().push(3);
-    let again = protocol.again(&mut kept, 1).unwrap();
-    Context::of(again.extensions()).unwrap().tried.as_ref().unwrap().push(4);
-    assert!(tried.contains(3) && tried.contains(4));
 }
 
 #[test]
