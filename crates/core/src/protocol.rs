@@ -105,6 +105,13 @@ pub trait Call<Res, Err>: Sized {
         false
     }
 
+    /// The request's body, if it comes from somebody else.
+    #[cfg(feature = "http")]
+    #[inline]
+    fn upload(&self) -> Option<&crate::http::Upload> {
+        None
+    }
+
     /// Answers in place of the service.
     fn answer<G: Settle, T: Cut>(self, answer: Self::Answer) -> Self::Response<G, T>;
 

@@ -11,6 +11,7 @@ use std::{
     fmt,
     sync::Arc,
     task::{Context, Poll},
+    time::Instant,
 };
 use tower_layer::Layer;
 use tower_service::Service;
@@ -119,15 +120,15 @@ where
         self.inner.poll_ready(cx)
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, mut req: Req) -> Self::Future {
         let lease = self.policy.lease();
         let planned = plan(&lease, &self.protocol, &mut req, &TokioClock);
         let call = self.protocol.start_refusable(&req);
         match planned {
             Ok(plan) => {
-                let upload = self.protocol.context(&req).and_then(|context| context.upload.clone());
-                let client = upload.map(|upload| Box::new(Client::new(upload)));
+                let upload = Call::<S::Response, S::Error>::upload(&call);
+                let client = upload.map(|upload| Box::new(Client::new(upload.clone())));
                 DeadlineFuture::running(self.inner.call(req), plan, call, lease, client)
             }
             Err(reason) => DeadlineFuture::refused(lease.refuse(reason), call),
@@ -144,13 +145,15 @@ fn plan<Req, P: Carry<Req>>(shared: &Shared, protocol: &P, req: &mut Req, clock:
         _ if shared.mode.enforces() => Force::End,
         _ => Force::Observe,
     };
-    let is_fixed = P::CONTEXT
-        && (shared.tells()
+    if P::CONTEXT {
+        let outer = protocol.context(req).map(|context| (context.deadline, context.enforced));
+        let is_fixed = shared.tells()
             || shared.read.is_some()
             || shared.emit.is_some()
-            || protocol.context(req).is_some_and(|context| context.deadline.is_some()));
-    if is_fixed {
-        return fixed(shared, protocol, req, clock, force);
+            || outer.is_some_and(|(deadline, _)| deadline.is_some());
+        if is_fixed {
+            return fixed(shared, protocol, req, outer, clock, force);
+        }
     }
     match shared.relative() {
         Limit::In(span) if span.is_zero() => refuse(shared, Reason::DeadlinePassed, force),
@@ -158,11 +161,15 @@ fn plan<Req, P: Carry<Req>>(shared: &Shared, protocol: &P, req: &mut Req, clock:
     }
 }
 
+/// The deadline of a context, and what is enforced of it.
+type Outer = (Option<Deadline>, Option<Instant>);
+
 /// The same where the start counts: the deadline is a moment.
 fn fixed<Req, P: Carry<Req>>(
     shared: &Shared,
     protocol: &P,
     req: &mut Req,
+    outer: Option<Outer>,
     clock: &impl Clock,
     force: Force,
 ) -> Result<Plan, Reason> {
@@ -170,7 +177,8 @@ fn fixed<Req, P: Carry<Req>>(
     if said == Said::Garbage {
         shared.counts.malformed.fetch_add(1, Relaxed);
     }
-    let (outer, enforced) = protocol.context(req).map_or((None, None), |context| (context.deadline, context.enforced));
+    let has_context = outer.is_some();
+    let (outer, enforced) = outer.unwrap_or_default();
     let now = clock.now();
     let bounds = shared.bounds(now, said, outer);
     let Some(Deadline { at, by_client }) = bounds.attempt else { return Ok(Plan::never(force)) };
@@ -184,7 +192,7 @@ fn fixed<Req, P: Carry<Req>>(
     let is_needless = enforced.is_some_and(|outer| outer <= at);
     let tells_whole = shared.propagate.load(Relaxed) && bounds.whole != outer;
     // Only a deadline for the whole call is worth making a context for.
-    if (tells_whole || protocol.context(req).is_some())
+    if (tells_whole || has_context)
         && let Some(context) = protocol.context_mut(req)
     {
         if tells_whole {

@@ -141,8 +141,8 @@ impl Shared {
             Said::Within(span) => now.checked_add(span).map(|at| Deadline { at, by_client: true }),
             Said::Nothing | Said::Garbage => None,
         };
-        let whole = earliest([ours(&self.total), outer, client]);
-        Bounds { whole, attempt: earliest([ours(&self.per_try), whole, None]) }
+        let whole = earlier(earlier(ours(&self.total), outer), client);
+        Bounds { whole, attempt: earlier(ours(&self.per_try), whole) }
     }
 
     /// Whether it has a deadline of its own to write into the context.
@@ -194,8 +194,12 @@ impl Shared {
     }
 }
 
-fn earliest<const N: usize>(deadlines: [Option<Deadline>; N]) -> Option<Deadline> {
-    deadlines.into_iter().flatten().reduce(Deadline::min)
+#[inline]
+fn earlier(one: Option<Deadline>, other: Option<Deadline>) -> Option<Deadline> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
 }
 
 impl Deadlines {

@@ -295,6 +295,11 @@ where
         self.upload.as_ref().is_some_and(|upload| upload.waits(cx))
     }
 
+    #[inline]
+    fn upload(&self) -> Option<&Upload> {
+        self.upload.as_ref()
+    }
+
     fn answer<G: Settle, T: Cut>(self, answer: Response<Bytes>) -> Self::Response<G, T> {
         answer.map(|bytes| Tracked::own(bytes, self))
     }
