@@ -3,7 +3,7 @@ use crate::{
     choice::{Choice, Chosen},
     endpoints::Shared,
 };
-use buttress_core::{Call, Lease, NoCut, Outcome, Protocol, Settle, Tried};
+use buttress_core::{Call, GateFuture, Lease, NoCut, Protocol, Tried};
 use pin_project_lite::pin_project;
 use std::{
     fmt,
@@ -26,10 +26,7 @@ pin_project! {
         req: Option<Req>,
         protocol: P,
         #[pin]
-        inner: Option<S::Future>,
-        call: Option<P::Call>,
-        permit: Option<BalancePermit>,
-        pending: bool,
+        call: Option<GateFuture<S::Future, BalancePermit, P::Call>>,
     }
 }
 
@@ -40,8 +37,7 @@ where
 {
     #[inline]
     pub(crate) fn new(lease: Arc<Lease<Arc<Shared<S>>>>, protocol: P, req: Req) -> Self {
-        let choice = Some(Choice::new(lease));
-        Self { choice, req: Some(req), protocol, inner: None, call: None, permit: None, pending: false }
+        Self { choice: Some(Choice::new(lease)), req: Some(req), protocol, call: None }
     }
 }
 
@@ -59,59 +55,25 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         if let Some(choice) = this.choice {
-            let req = this.req.as_ref().expect(DONE);
             let chosen = ready!(Tried::with(|mut tried| choice.poll::<Req>(cx, &mut tried)));
             *this.choice = None;
-            match chosen {
+            let req = this.req.take().expect(DONE);
+            let call = match chosen {
                 Chosen::Endpoint(mut service, permit) => {
-                    *this.permit = Some(permit);
-                    *this.call = Some(this.protocol.start(req));
-                    let fuse = Fuse(this.permit);
-                    this.inner.set(Some(service.call(this.req.take().expect(DONE))));
-                    std::mem::forget(fuse);
+                    let call = this.protocol.start(&req);
+                    GateFuture::admitted(service.call(req), permit, call)
                 }
-                Chosen::Refused(rejection) => {
-                    let call = this.protocol.start_refusable(req);
-                    *this.req = None;
-                    return Poll::Ready(call.reject(rejection));
-                }
+                Chosen::Refused(rejection) => GateFuture::refused(rejection, this.protocol.start_refusable(&req)),
                 Chosen::Failed(error) => return Poll::Ready(Err(error)),
-            }
+            };
+            this.call.set(Some(call));
         }
-        let inner = this.inner.as_pin_mut().expect(DONE);
-        let fuse = Fuse(this.permit);
-        // Judged where it lies: a response moves once, into what this returns.
-        let mut polled = inner.poll(cx);
-        std::mem::forget(fuse);
-        let result = match &mut polled {
-            Poll::Ready(Ok(res)) => Ok(res),
-            Poll::Ready(Err(error)) => Err(&*error),
-            Poll::Pending => {
-                if !*this.pending {
-                    *this.pending = true;
-                    this.permit.as_mut().expect(DONE).pending();
-                }
-                return Poll::Pending;
-            }
-        };
-        let tie = this.call.take().expect(DONE).tie(result, this.permit);
-        polled.map_ok(|res| P::Call::bind(res, tie, NoCut))
-    }
-}
-
-/// Settles the permit of a call that panics: whoever catches the panic may drop the call much later, and without one.
-struct Fuse<'a>(&'a mut Option<BalancePermit>);
-
-impl Drop for Fuse<'_> {
-    fn drop(&mut self) {
-        if let Some(permit) = self.0.take() {
-            permit.settle(Outcome::Failure, None);
-        }
+        this.call.as_pin_mut().expect(DONE).poll(cx)
     }
 }
 
 impl<S: Service<Req>, P: Protocol<Req>, Req> fmt::Debug for BalanceFuture<S, P, Req> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BalanceFuture").field("permit", &self.permit).finish_non_exhaustive()
+        f.debug_struct("BalanceFuture").field("chosen", &self.call.is_some()).finish_non_exhaustive()
     }
 }

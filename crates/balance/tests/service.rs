@@ -459,3 +459,20 @@ fn many_threads_and_clones_leave_nothing_in_flight() {
         assert_eq!((seen.picks_total, calls), (16_000, 16_000));
     });
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_is_not_slow_because_its_caller_s_client_is() {
+    use buttress_core::http::UploadBody;
+    use buttress_sim::{AnyBody, Frames, any};
+    type Req = Request<UploadBody<AnyBody>>;
+    let script = Script::new(async |req: Req| {
+        let _ = http_body_util::BodyExt::collect(req.into_body()).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        Ok::<_, BoxError>(Response::new(String::new()))
+    });
+    let balance = Balance::new([Endpoint::new("a", script)]).unwrap().protocol(HttpClient::new());
+    let body = Frames::new().wait(tokio::time::sleep(Duration::from_secs(60))).data("late");
+    let req = UploadBody::track(Request::post("/").body(any(body)).unwrap());
+    balance.clone().oneshot(req).await.unwrap();
+    assert_eq!(balance.handle().snapshot().endpoints[0].latency, Some(Duration::from_millis(5)));
+}

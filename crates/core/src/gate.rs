@@ -280,14 +280,17 @@ enum Wait {
     Client,
 }
 
+/// For layers of their own kind that hold a permit through one call as a gate does.
 impl<F, G, K> GateFuture<F, G, K> {
+    /// A call that was admitted: `inner` runs, `permit` is held to its end.
     #[inline]
-    pub(crate) fn admitted(inner: F, permit: G, call: K) -> Self {
+    pub fn admitted(inner: F, permit: G, call: K) -> Self {
         Self { inner: Some(inner), permit: Some(permit), call: Some(call), rejection: None, wait: Wait::Not }
     }
 
+    /// A call that is refused.
     #[inline]
-    pub(crate) fn refused(rejection: Rejection, call: K) -> Self {
+    pub fn refused(rejection: Rejection, call: K) -> Self {
         Self { inner: None, permit: None, call: Some(call), rejection: Some(rejection), wait: Wait::Not }
     }
 }
