@@ -66,12 +66,12 @@ fn endpoint(
 pub(crate) fn route(
     name: &str,
     config: &config::Route,
+    mut retry: RetryConfig,
     registry: &Registry,
     upstream: Target,
 ) -> Result<Chain, ConfigError> {
     let scope = format!("route.{name}");
     let bulkhead = bulkhead(&scope, &config.bulkhead)?;
-    let mut retry = config.retry.config.clone();
     if retry.name == RetryConfig::default().name {
         retry = retry.name(scope.clone());
     }

@@ -175,6 +175,16 @@ impl Config {
         self.upstream.keys().filter(unused).map(|name| format!("no route leads to `upstream.{name}`")).collect()
     }
 
+    /// The retries of `route`. One that waits for its turn holds a place in the route's bulkhead: unless the file says otherwise,
+    /// a quarter of the places at most, so that one bad path, and its long `Retry-After`, does not close the route for all others.
+    pub(crate) fn retry(&self, route: &Route) -> RetryConfig {
+        let mut retry = route.retry.config.clone();
+        if retry.budget.max_concurrent.is_none() && route.bulkhead.on {
+            retry.budget.max_concurrent = Some((route.bulkhead.config.limit / 4).max(1));
+        }
+        retry
+    }
+
     /// How long the clients of `route` may send nothing of a request body.
     pub(crate) fn body_timeout(&self, route: &Route) -> Duration {
         self.server.body_timeout.unwrap_or_else(|| {
@@ -314,7 +324,8 @@ fn authorities<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Authori
             let mut all = Vec::new();
             while let Some(text) = list.next_element::<String>()? {
                 let one = authority(&text)?;
-                if all.contains(&one) {
+                let is_same = |other: &Authority| other.host() == one.host() && other.port_u16() == one.port_u16();
+                if all.iter().any(is_same) {
                     return Err(A::Error::custom(format!("{text:?} stands there twice, allowed: each endpoint once")));
                 }
                 all.push(one);

@@ -47,7 +47,7 @@ impl Gateway {
         let mut routes = Vec::new();
         for (name, route) in &config.route {
             let Some(upstream) = upstreams.get(route.upstream.as_str()) else { continue };
-            let chain = chain::route(name, route, &registry, upstream.clone())?;
+            let chain = chain::route(name, route, config.retry(route), &registry, upstream.clone())?;
             routes.push(Route {
                 prefix: config::prefix(&route.prefix).to_owned(),
                 chain,
@@ -211,15 +211,24 @@ fn clean_request<B>(req: &mut Request<B>, host: Option<HeaderValue>, peer: Socke
     add_via(headers, version);
 }
 
-/// Whether servers take the header `name` from the proxy in front of them as the truth about a request: where it comes from,
-/// what it was for. `_` and `-` are the same to those that speak CGI.
+/// Whether servers, and the layers in front of them, take the header `name` from a proxy as the truth about a request: where it
+/// comes from, what it was for, how often it was sent. `_` and `-` are the same to those that speak CGI.
 fn is_claim(name: &str) -> bool {
     let begins = |known: &str| {
         name.len() >= known.len() && name.bytes().zip(known.bytes()).all(|(a, b)| a == b || (a == b'_' && b == b'-'))
     };
-    ["x-forwarded", "x-original-", "x-rewrite-", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip"]
-        .into_iter()
-        .any(begins)
+    [
+        "x-forwarded",
+        "x-original-",
+        "x-rewrite-",
+        "x-real-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "true-client-ip",
+        "x-envoy-",
+    ]
+    .into_iter()
+    .any(begins)
 }
 
 fn clean_response<B>(res: &mut Response<B>) {

@@ -19,7 +19,7 @@ impl fmt::Display for Chains<'_> {
             writeln!(f, "route.{name}: {} -> upstream.{}", route.prefix, route.upstream)?;
             layer(f, "deadline", &route.deadline, deadline)?;
             layer(f, "bulkhead", &route.bulkhead, bulkhead)?;
-            layer(f, "retry", &route.retry, retry)?;
+            layer(f, "retry", &Layer { on: route.retry.on, config: self.0.retry(route) }, retry)?;
         }
         for (name, upstream) in &self.0.upstream {
             let version = if upstream.http2 { "HTTP/2" } else { "HTTP/1" };
@@ -88,6 +88,7 @@ fn retry(config: &RetryConfig) -> Values {
         ("max_attempts", Some(config.max_attempts.to_string())),
         ("ratio", Some(config.budget.ratio.to_string())),
         ("min_per_sec", Some(config.budget.min_per_sec.to_string())),
+        ("max_concurrent", config.budget.max_concurrent.map(|most| most.to_string())),
         ("backoff", Some(format!("{:?}", config.backoff.to_string()))),
         ("max_body", Some(config.max_body.to_string())),
         ("statuses", list(config.statuses.iter().map(u16::to_string).collect())),

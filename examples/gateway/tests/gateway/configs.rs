@@ -77,7 +77,7 @@ fn a_wrong_field_is_named_with_its_value_and_what_is_allowed() {
         ("127.0.0.1:9001", "nowhere", "\"nowhere\" is not an upstream, allowed: host:port"),
         ("127.0.0.1:9001", "u@h:1", "\"u@h:1\" is not an upstream, allowed: host:port"),
         ("\"127.0.0.1:9001\"", "[]", "an empty list, allowed: at least one endpoint"),
-        ("\"127.0.0.1:9001\"", "[\"h:1\", \"h:1\"]", "\"h:1\" stands there twice, allowed: each endpoint once"),
+        ("\"127.0.0.1:9001\"", "[\"h:1\", \"h:01\"]", "\"h:01\" stands there twice, allowed: each endpoint once"),
         ("\"127.0.0.1:9001\"", "[\"h:1\", \"h\"]", "\"h\" is not an upstream, allowed: host:port"),
         ("\"127.0.0.1:9001\"", "9001", "expected host:port, or a list of them"),
         ("[route.a]", "balance = { picks = 0 }\n[route.a]", "`upstream.a.balance.picks` is 0, allowed: 1 to 16"),

@@ -125,3 +125,49 @@ async fn where_every_endpoint_is_down_the_refusal_says_when_to_come_back() {
     let after: u64 = header(&res, "retry-after").parse().unwrap();
     assert!((10..=36).contains(&after), "{after}");
 }
+
+#[tokio::test]
+async fn retries_that_wait_leave_room_for_calls_that_work() {
+    // A long wait on one path; the other works.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = service_fn(|req: Request<Incoming>| async move {
+                let answer = match req.uri().path() {
+                    "/bad" => Response::builder().status(503).header("retry-after", "20"),
+                    _ => Response::builder(),
+                };
+                Ok::<_, Infallible>(answer.body(Full::<Bytes>::from("x")).unwrap())
+            });
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    let route = "bulkhead = { limit = 8 }\nretry = { budget = { ratio = 2.0 } }";
+    let gateway = Gateway::start_with("", &one(address, "", route));
+    for _ in 0..20 {
+        assert_eq!(get(gateway.address, "/").await.status(), 200);
+    }
+    let bad: Vec<_> = (0..8).map(|_| tokio::spawn(get(gateway.address, "/bad"))).collect();
+    let waiting = async {
+        while gateway.status().await["layers"]["route.r.retry"]["gave_up_budget_concurrent_total"].as_u64() < Some(6) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(buttress_sim::BOUND, waiting).await.expect("two wait, the others are answered");
+    for _ in 0..20 {
+        assert_eq!(get(gateway.address, "/").await.status(), 200);
+    }
+    assert_eq!(gateway.status().await["layers"]["route.r.bulkhead"]["in_flight"], 2);
+    bad.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn what_a_client_says_about_its_attempts_is_not_believed() {
+    let upstream = Upstream::fine().await;
+    let gateway = Gateway::before(upstream.address, "");
+    let req = Request::get(format!("http://{}/", gateway.address)).header("x-envoy-attempt-count", "9");
+    assert_eq!(call(req.body(Full::default()).unwrap(), false).await.status(), 200);
+    assert!(!upstream.received().to_ascii_lowercase().contains("x-envoy"), "{}", upstream.received());
+    assert_eq!(gateway.status().await["layers"]["route.r.retry"]["first_total"], 1);
+}
