@@ -21,14 +21,23 @@ pub trait Replay<Req>: Protocol<Req> {
     /// The first attempt, and what makes further ones; at most `cap` bytes of its body are kept.
     fn record(&self, req: Req, cap: usize) -> (Self::Attempt, Self::Kept);
 
-    /// A further attempt, after `attempt` others (1 is the first retry). `None`: it cannot be sent again,
-    /// [`lost`](Self::lost) says why.
+    /// A further attempt in place of the ones before, of which there were `attempt` (1 is the first retry). `None`: it cannot be
+    /// sent again, [`lost`](Self::lost) says why, and the last attempt goes on.
+    ///
+    /// An earlier attempt that is still being sent is over by this: its body fails, so that it does not use up this one's. Ask only
+    /// for what will be sent.
     fn again(&self, kept: &mut Self::Kept, attempt: u32) -> Option<Self::Attempt>;
 
     /// Why the request cannot be sent again, as far as is known now. `None`: it can.
     fn lost(&self, kept: &Self::Kept) -> Option<Lost> {
         let _ = kept;
         None
+    }
+
+    /// Whether all of the request is on its way: nothing more is to come from whoever sends it. `true` where it has no parts.
+    fn is_sent(&self, kept: &Self::Kept) -> bool {
+        let _ = kept;
+        true
     }
 
     /// How often somebody further out, in this process or before it, sent the request before; 0 where nobody says.

@@ -217,19 +217,29 @@ impl From<Lost> for Why {
 }
 
 impl Shared {
-    /// Decides. What costs nothing is asked first, the budget last: a token is taken only for an attempt that nothing else forbids.
-    pub(crate) fn decide<A>(
+    /// Decides. What costs nothing is asked first, then the budget: a token is taken only for an attempt that nothing else forbids. `again`
+    /// comes last, as it ends the attempt before: that one's response is what the caller gets of any other decision.
+    pub(crate) fn decide<K, A>(
         &self,
         course: &mut Course,
         (cause, wait): (Cause, Wait),
         deadline: Option<Instant>,
         clock: &impl Clock,
-        again: impl FnOnce(u32) -> Result<A, Why>,
+        kept: &mut K,
+        lost: impl Fn(&K) -> Option<Why>,
+        again: impl FnOnce(&mut K, u32) -> Option<A>,
     ) -> Decision<A> {
         let decided = self.plan(course, wait, deadline, clock).and_then(|after| {
-            let attempt = again(course.made)?;
+            lost(kept).map_or(Ok(()), Err)?;
             let token = self.budget.withdraw(clock)?;
-            if self.mode.enforces() { Ok((after, attempt, token)) } else { Err(Why::Observed) }
+            if !self.mode.enforces() {
+                return Err(Why::Observed);
+            }
+            match again(kept, course.made) {
+                Some(attempt) => Ok((after, attempt, token)),
+                // The body ran past the cap meanwhile.
+                None => Err(lost(kept).unwrap_or(Why::BodyFailed)),
+            }
         });
         match decided {
             Ok((after, attempt, token)) => {

@@ -270,10 +270,9 @@ where
 
     fn decide(&mut self, cause: Cause, wait: Wait) -> Option<(Duration, P::Attempt)> {
         let Self { protocol, kept, course, lease, ask, .. } = self;
-        let again = |attempt| {
-            protocol.again(kept, attempt).ok_or_else(|| protocol.lost(kept).map_or(Why::BodyFailed, Why::from))
-        };
-        match lease.decide(course, (cause, wait), ask.deadline, &TokioClock, again) {
+        let lost = |kept: &P::Kept| protocol.lost(kept).map(Why::from);
+        let again = |kept: &mut P::Kept, attempt| protocol.again(kept, attempt);
+        match lease.decide(course, (cause, wait), ask.deadline, &TokioClock, kept, lost, again) {
             Decision::Retry { after, token, attempt } => {
                 // The last attempt's token goes, as that attempt is over.
                 self.token = Some(token);

@@ -23,7 +23,7 @@ const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc
 
 /// What is kept of an HTTP request, to send it again: its head, and of its body what was sent of it.
 ///
-/// Dropped, it stops the keeping: an attempt that is still being sent needs no memory from then on.
+/// Dropped, it stops the keeping: what an attempt that is still being sent has read is free at once.
 pub struct KeptRequest<B> {
     head: Parts,
     /// `None`: there is no body.
@@ -39,6 +39,11 @@ impl<B> KeptRequest<B> {
     /// Why the request cannot be sent again, as far as is known now. `None`: it can.
     pub fn lost(&self) -> Option<Lost> {
         self.body.as_ref()?.0.lost()
+    }
+
+    /// Whether the body was read to its end: there is nothing to come from whoever sends the request.
+    pub fn is_sent(&self) -> bool {
+        self.body.as_ref().is_none_or(|body| body.0.is_over())
     }
 }
 
@@ -88,8 +93,7 @@ where
     fn again(&self, kept: &mut KeptRequest<B>, attempt: u32) -> Option<Request<ReplayBody<B>>> {
         let body = match &kept.body {
             None => ReplayBody::empty(),
-            Some(kept) if kept.0.lost().is_some() => return None,
-            Some(kept) => ReplayBody::shared(Reader::new(&kept.0)),
+            Some(kept) => ReplayBody::shared(Reader::succeed(&kept.0)?),
         };
         let mut head = kept.head.clone();
         let before = attempts_before(&head.headers);
@@ -106,6 +110,10 @@ where
 
     fn lost(&self, kept: &KeptRequest<B>) -> Option<Lost> {
         kept.lost()
+    }
+
+    fn is_sent(&self, kept: &KeptRequest<B>) -> bool {
+        kept.is_sent()
     }
 
     fn tried_before(&self, req: &Request<B>) -> u32 {

@@ -1,4 +1,4 @@
-use super::store::{Store, Turn};
+use super::store::{Place, Store, Turn};
 use crate::{BoxError, Parked, http::RequestBodyError};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -18,7 +18,8 @@ pin_project! {
     /// an attempt asks for it, so an attempt that never got a connection leaves the body whole, whatever its size. Data is not
     /// copied (but pieces below 1 KiB, which could each hold on to a large buffer), and every attempt sends the same
     /// frames with the same size hints. Past the cap nothing is kept any more: the attempt that is ahead goes on, one behind it fails,
-    /// and the request cannot be sent again ([`Lost`](crate::Lost)).
+    /// and the request cannot be sent again ([`Lost`](crate::Lost)). An attempt that another was made in place of fails when it asks
+    /// for more: it must not use up what the other is to send.
     ///
     /// Its errors are marked: they never accuse the service that was to read it.
     pub struct ReplayBody<B> {
@@ -101,25 +102,34 @@ impl<B> fmt::Debug for ReplayBody<B> {
 /// One attempt's way through a [`Store`].
 pub(super) struct Reader<B> {
     store: Arc<Store<B>>,
-    /// How many frames it has read, and how many bytes in them.
-    frames: usize,
+    place: Place,
+    /// How many bytes it has read.
     bytes: u64,
     over: bool,
     parked: Parked,
 }
 
 impl<B> Reader<B> {
+    /// An attempt beside those there are.
     pub(super) fn new(store: &Arc<Store<B>>) -> Self {
-        store.join();
-        Self { store: store.clone(), frames: 0, bytes: 0, over: false, parked: Parked::default() }
+        Self::at(store, store.join())
+    }
+
+    /// An attempt in place of those there are, if enough of the body is kept.
+    pub(super) fn succeed(store: &Arc<Store<B>>) -> Option<Self> {
+        store.succeed().map(|place| Self::at(store, place))
+    }
+
+    fn at(store: &Arc<Store<B>>, place: Place) -> Self {
+        Self { store: store.clone(), place, bytes: 0, over: false, parked: Parked::default() }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.over || self.store.is_end(self.frames)
+        self.over || self.store.is_end(self.place.frames)
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.over { SizeHint::with_exact(0) } else { self.store.size_hint(self.frames, self.bytes) }
+        if self.over { SizeHint::with_exact(0) } else { self.store.size_hint(self.place.frames, self.bytes) }
     }
 }
 
@@ -131,7 +141,7 @@ where
         if self.over {
             return Poll::Ready(None);
         }
-        let frame = match self.store.turn(self.frames, cx) {
+        let frame = match self.store.turn(self.place, cx) {
             Turn::Frame(frame) => Some(Ok(frame)),
             Turn::Read(body) => ready!(body.read(&mut self.parked, cx)),
             Turn::Wait => return Poll::Pending,
@@ -140,7 +150,7 @@ where
         };
         match &frame {
             Some(Ok(frame)) => {
-                self.frames += 1;
+                self.place.frames += 1;
                 self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
             }
             Some(Err(_)) | None => self.over = true,
@@ -151,6 +161,6 @@ where
 
 impl<B> Drop for Reader<B> {
     fn drop(&mut self) {
-        self.store.leave();
+        self.store.leave(self.place);
     }
 }

@@ -54,8 +54,12 @@ struct State<B> {
     /// Whether there may be further attempts.
     keeping: bool,
     lost: Option<Lost>,
+    /// How often all attempts there were ended: those before are over, and count no more.
+    epoch: u32,
     /// How many attempts there are.
     readers: usize,
+    /// How many frames they have read, all together: where the last of them is, once it is the last.
+    passed: usize,
     /// Attempts that came while another was reading.
     waiting: Vec<Waker>,
 }
@@ -81,6 +85,13 @@ pub(super) enum Turn<'a, B> {
     Wait,
     End,
     Failed(RequestBodyError),
+}
+
+/// Where an attempt is.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) frames: usize,
+    epoch: u32,
 }
 
 struct Alarm(Wakers);
@@ -111,24 +122,63 @@ impl<B> Store<B> {
             size: 0,
             keeping: true,
             lost: None,
+            epoch: 0,
             readers: 0,
+            passed: 0,
             waiting: Vec::new(),
         };
         let alarm = Arc::new(Alarm(parked.clone())).into();
         Arc::new(Self { state: Mutex::new(state), parked, alarm, cap })
     }
 
-    pub(super) fn join(&self) {
-        lock(&self.state).readers += 1;
+    /// One more attempt, beside those there are.
+    pub(super) fn join(&self) -> Place {
+        lock(&self.state).join()
     }
 
-    pub(super) fn leave(&self) {
-        lock(&self.state).readers -= 1;
+    /// An attempt in place of those there are: they get an error from now on, and leave the body to this one. `None`: there is
+    /// nothing to begin again with, and they go on.
+    // A server may answer before it has read the request, and the connection goes on with sending it. That must not run the
+    // body past what is kept of it while the next attempt waits for its time.
+    pub(super) fn succeed(&self) -> Option<Place> {
+        let mut state = lock(&self.state);
+        if state.lost.is_some() {
+            return None;
+        }
+        state.epoch += 1;
+        (state.readers, state.passed) = (0, 0);
+        let place = state.join();
+        let waiting = mem::take(&mut state.waiting);
+        drop(state);
+        waiting.into_iter().for_each(Waker::wake);
+        self.parked.wake_all();
+        Some(place)
     }
 
-    /// No attempt will join: a last reader frees what it has read.
+    pub(super) fn leave(&self, place: Place) {
+        let mut state = lock(&self.state);
+        if place.epoch != state.epoch {
+            return;
+        }
+        state.readers -= 1;
+        state.passed -= place.frames;
+        let freed = state.trim();
+        drop(state);
+        drop(freed);
+    }
+
+    /// No attempt will join: what the last reader has read is free.
     pub(super) fn keep_no_more(&self) {
-        lock(&self.state).keeping = false;
+        let mut state = lock(&self.state);
+        state.keeping = false;
+        let freed = state.trim();
+        drop(state);
+        drop(freed);
+    }
+
+    /// Whether the body was read to its end.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(lock(&self.state).source, Source::Over | Source::Failed(_))
     }
 
     pub(super) fn lost(&self) -> Option<Lost> {
@@ -158,25 +208,33 @@ impl<B> Store<B> {
         hint
     }
 
-    /// The turn of a reader of `frames`.
-    pub(super) fn turn(&self, frames: usize, cx: &Context<'_>) -> Turn<'_, B> {
+    /// The turn of a reader at `place`.
+    pub(super) fn turn(&self, place: Place, cx: &Context<'_>) -> Turn<'_, B> {
+        let Place { frames, epoch } = place;
         let mut waker = None;
         loop {
             let mut state = lock(&self.state);
+            if epoch != state.epoch {
+                // Who has all of it may say so, and keep its connection.
+                let has_all = frames == state.frames && matches!(state.source, Source::Over);
+                return if has_all { Turn::End } else { Turn::Failed(RequestBodyError::new(Succeeded)) };
+            }
             if let Source::Failed(error) = &state.source {
                 return Turn::Failed(RequestBodyError::new(error.clone()));
             }
             if frames < state.frames {
-                let Some(place) = state.kept.len().checked_sub(state.frames - frames) else {
+                let Some(index) = state.kept.len().checked_sub(state.frames - frames) else {
                     return Turn::Failed(RequestBodyError::new(Overtaken));
                 };
-                let (frame, freed) = state.take(place);
+                let frame = state.kept[index].frame();
+                state.passed += 1;
+                let freed = state.trim();
                 drop(state);
                 drop(freed);
                 return Turn::Frame(frame);
             }
             match mem::replace(&mut state.source, Source::Out) {
-                Source::Here(body) => return Turn::Read(Borrowed { store: self, body: Some(body) }),
+                Source::Here(body) => return Turn::Read(Borrowed { store: self, epoch, body: Some(body) }),
                 Source::Out => match waker.take() {
                     Some(waker) => {
                         state.waiting.push(waker);
@@ -195,15 +253,16 @@ impl<B> Store<B> {
         }
     }
 
-    /// Takes the body back from a reader, with what it read, and wakes who waits for that.
-    fn give_back(&self, back: Source<B>, frame: Option<(Option<Piece>, SizeHint)>) {
+    /// Takes the body back from a reader, with what it read, and wakes who waits for that. Whether the reader is over.
+    fn give_back(&self, epoch: u32, back: Source<B>, frame: Option<(Option<Piece>, SizeHint)>) -> bool {
         let news = frame.is_some() || !matches!(back, Source::Here(_));
         let mut state = lock(&self.state);
         state.source = back;
         let mut freed = None;
+        let is_over = epoch != state.epoch;
         if let Some((piece, rest)) = frame {
             state.said_end = matches!(state.source, Source::Over);
-            freed = state.add(piece, rest, self.cap);
+            freed = state.add(piece, rest, self.cap, is_over);
         } else if matches!(state.source, Source::Failed(_)) {
             freed = state.lose(Lost::Failed);
         }
@@ -215,6 +274,7 @@ impl<B> Store<B> {
         if news && others {
             self.parked.wake_all();
         }
+        is_over
     }
 }
 
@@ -224,32 +284,41 @@ impl<B> State<B> {
         !self.keeping && self.readers == 1
     }
 
-    /// The frame at `place` among those kept. The last reader takes it, with all before it.
-    fn take(&mut self, place: usize) -> (Frame<Bytes>, Option<VecDeque<Piece>>) {
-        let frame = self.kept[place].frame();
+    fn join(&mut self) -> Place {
+        self.readers += 1;
+        Place { frames: 0, epoch: self.epoch }
+    }
+
+    /// What the last reader has read, taken from what is kept.
+    fn trim(&mut self) -> Option<VecDeque<Piece>> {
         if !self.is_last() {
-            return (frame, None);
+            return None;
         }
-        let freed: VecDeque<_> = self.kept.drain(..=place).collect();
+        let wanted = self.frames - self.passed;
+        let freed: VecDeque<_> = self.kept.drain(..self.kept.len().saturating_sub(wanted)).collect();
         self.size -= freed.iter().map(Piece::size).sum::<usize>();
-        (frame, Some(freed))
+        Some(freed)
     }
 
     /// A frame was read: keeps it where somebody may want it and it fits, or frees everything. `None` cannot be kept.
-    fn add(&mut self, piece: Option<Piece>, rest: SizeHint, cap: usize) -> Option<VecDeque<Piece>> {
+    ///
+    /// What a reader that `is_over` had begun to read is the next one's, who has not got it: it is kept, fit or not.
+    fn add(&mut self, piece: Option<Piece>, rest: SizeHint, cap: usize, is_over: bool) -> Option<VecDeque<Piece>> {
         self.frames += 1;
+        self.passed += usize::from(!is_over);
         // A body that says it will not fit is not kept in vain.
         let to_come = usize::try_from(rest.lower()).unwrap_or(usize::MAX);
         self.rest = rest;
         if self.lost.is_some() {
             return None;
         }
-        if self.is_last() {
+        if self.is_last() && !is_over {
             return Some(self.clear());
         }
         let fits = |piece: &Piece| {
-            self.size.saturating_add(piece.size()).saturating_add(to_come) <= cap
-                && self.kept.len() < FEW_FRAMES.max(cap / FRAME_COST)
+            is_over
+                || self.size.saturating_add(piece.size()).saturating_add(to_come) <= cap
+                    && self.kept.len() < FEW_FRAMES.max(cap / FRAME_COST)
         };
         let Some(piece) = piece.filter(fits) else { return self.lose(Lost::TooLarge) };
         self.size += piece.size();
@@ -300,6 +369,7 @@ impl Piece {
 /// The body, in the hands of the attempt whose turn it is.
 pub(super) struct Borrowed<'a, B> {
     store: &'a Store<B>,
+    epoch: u32,
     body: Option<Pin<Box<B>>>,
 }
 
@@ -328,13 +398,17 @@ where
             Poll::Ready(None) => (Some(Source::Over), None),
         };
         let body = self.body.take();
-        match (over, body) {
-            (None, Some(body)) => self.store.give_back(Source::Here(body), news),
+        let is_over = match (over, body) {
+            (None, Some(body)) => self.store.give_back(self.epoch, Source::Here(body), news),
             (over, body) => {
                 // What it holds (a connection) is free before anybody hears that it is over.
                 drop(body);
-                self.store.give_back(over.unwrap_or(Source::Over), news);
+                self.store.give_back(self.epoch, over.unwrap_or(Source::Over), news)
             }
+        };
+        if is_over && !matches!(polled, Poll::Ready(None)) {
+            parked.leave();
+            return Poll::Ready(Some(Err(RequestBodyError::new(Succeeded))));
         }
         polled.map_err(RequestBodyError::new)
     }
@@ -356,7 +430,8 @@ impl<B> Drop for Borrowed<'_, B> {
     fn drop(&mut self) {
         // Still here: it panicked.
         if self.body.take().is_some() {
-            self.store.give_back(Source::Failed(SharedError(Arc::new("the request body panicked".into()))), None);
+            let failed = Source::Failed(SharedError(Arc::new("the request body panicked".into())));
+            self.store.give_back(self.epoch, failed, None);
         }
     }
 }
@@ -388,3 +463,15 @@ impl fmt::Display for Overtaken {
 }
 
 impl StdError for Overtaken {}
+
+/// The error of an attempt that another was made in place of.
+#[derive(Debug)]
+struct Succeeded;
+
+impl fmt::Display for Succeeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("this attempt is over: the request is sent again")
+    }
+}
+
+impl StdError for Succeeded {}

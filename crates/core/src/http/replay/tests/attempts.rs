@@ -136,8 +136,13 @@ fn a_request_without_a_body_shares_none() {
 fn what_is_kept_says_why_it_cannot_be_sent_again() {
     let protocol = HttpServer::new();
     let (first, mut kept) = protocol.record(request(&[]), 5);
-    assert!(protocol.again(&mut kept, 1).is_some(), "nothing was read yet");
-    assert_eq!((text(first), protocol.lost(&kept)), ("onetwo".into(), Some(Lost::TooLarge)));
+    assert!(!protocol.is_sent(&kept));
+    let second = protocol.again(&mut kept, 1).expect("nothing was read yet");
+    assert_eq!(
+        (text(first), text(second), protocol.lost(&kept)),
+        (String::new(), "onetwo".into(), Some(Lost::TooLarge))
+    );
+    assert!(protocol.is_sent(&kept));
     assert!(protocol.again(&mut kept, 2).is_none());
 
     let feed = Feed::default();
@@ -161,6 +166,7 @@ fn what_is_kept_is_free_when_nobody_will_send_it_again() {
     feed.data("one");
     assert_eq!((poll(&mut body), store.buffered()), (got("one"), 3));
     drop(kept);
+    assert_eq!(store.buffered(), 0);
     feed.data("two");
     assert_eq!((poll(&mut body), store.buffered()), (got("two"), 0));
     drop(body);
@@ -174,4 +180,5 @@ fn an_opaque_request_is_cloned() {
     assert_eq!((first, Opaque::new().again(&mut kept, 1)), (vec![1], Some(vec![1])));
     assert_eq!((Opaque::new().once(3), Replay::<u8>::tried_before(&Opaque::new(), &3)), (3, 0));
     assert_eq!(Replay::<u8>::lost(&Opaque::new(), &3), None);
+    assert!(Replay::<u8>::is_sent(&Opaque::new(), &3));
 }

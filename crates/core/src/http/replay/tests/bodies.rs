@@ -365,3 +365,100 @@ fn an_attempt_dropped_at_any_point_leaves_nothing_behind() {
         assert!(feed.with(|fed| fed.gone), "after {polls} polls");
     }
 }
+
+#[test]
+fn an_attempt_in_place_of_another_gets_all_of_the_body_and_the_other_uses_up_none_of_it() {
+    let feed = Feed::of([data("one"), data("two"), data("three")]);
+    let attempts = Attempts::of(&feed, 6);
+    let mut first = attempts.join();
+    assert_eq!(poll(&mut first), got("one"));
+    let mut second = attempts.succeed().unwrap();
+    assert_eq!(crate::http::error_outcome(&error_of(&mut first)), Outcome::Ignored);
+    assert_eq!((poll(&mut first), feed.with(|fed| fed.coming.len())), (Got::End, 2), "it has read nothing");
+    assert_eq!([poll(&mut second), poll(&mut second), poll(&mut second)], [got("one"), got("two"), got("three")]);
+    assert_eq!((poll(&mut second), attempts.0.lost()), (Got::End, Some(Lost::TooLarge)));
+    assert!(attempts.succeed().is_none());
+}
+
+#[test]
+fn an_attempt_that_cannot_be_succeeded_goes_on() {
+    let feed = Feed::of([data("one"), data("two"), data("three")]);
+    let attempts = Attempts::of(&feed, 5);
+    let mut first = attempts.join();
+    assert_eq!([poll(&mut first), poll(&mut first)], [got("one"), got("two")]);
+    assert!(attempts.succeed().is_none());
+    assert_eq!([poll(&mut first), poll(&mut first)], [got("three"), Got::End]);
+}
+
+#[test]
+fn an_attempt_that_waits_for_the_body_hears_that_it_is_over() {
+    let feed = Feed::default();
+    let attempts = Attempts::of(&feed, 100);
+    let mut first = attempts.join();
+    let (task, waker) = Task::new();
+    assert_eq!(poll_with(&mut first, &waker), Got::Pending);
+    let second = attempts.succeed().unwrap();
+    assert_eq!(task.woken(), 1);
+    let Got::Error(_) = poll_with(&mut first, &waker) else { panic!("it is over") };
+    drop((first, second));
+}
+
+#[test]
+fn an_attempt_that_has_sent_all_may_say_so_after_its_time() {
+    let feed = Feed::of([data("one")]);
+    let attempts = Attempts::of(&feed, 100);
+    let (mut first, mut beside) = (attempts.join(), attempts.join());
+    assert_eq!([poll(&mut first), poll(&mut beside), poll(&mut beside)], [got("one"), got("one"), Got::End]);
+    let mut second = attempts.succeed().unwrap();
+    assert_eq!([poll(&mut first), poll(&mut second)], [Got::End, got("one")]);
+}
+
+#[test]
+fn what_an_attempt_is_reading_when_it_is_over_is_for_the_next_one() {
+    for frame_there in [false, true] {
+        let feed = Feed::default();
+        // Not even that frame would fit.
+        let attempts = Arc::new(Attempts::of(&feed, 2));
+        let mut first = attempts.join();
+        let second = Arc::new(Mutex::new(None));
+        let (task, waker) = Task::new();
+        let (other, store) = (second.clone(), attempts.clone());
+        let meanwhile = move || {
+            let mut body = store.succeed().unwrap();
+            assert_eq!(poll_with(&mut body, &waker), Got::Pending);
+            *other.lock().unwrap() = Some(body);
+            store.0.keep_no_more();
+        };
+        feed.with(|fed| {
+            fed.coming.extend(frame_there.then(|| Ok(data("one"))));
+            fed.meanwhile = Some(Box::new(meanwhile));
+        });
+        let Got::Error(_) = poll(&mut first) else { panic!("it is over") };
+        assert!(task.woken() > 0);
+        if !frame_there {
+            feed.data("one");
+        }
+        assert_eq!(poll(second.lock().unwrap().as_mut().unwrap()), got("one"));
+        assert_eq!((attempts.0.buffered(), attempts.0.lost()), (0, None));
+    }
+}
+
+#[test]
+fn what_the_last_attempt_has_passed_is_free_at_once_when_nobody_may_join_or_another_leaves() {
+    let feed = Feed::of([data("one"), data("two"), data("three")]);
+    let attempts = Attempts::of(&feed, 100);
+    let (mut first, mut second) = (attempts.join(), attempts.join());
+    (0..3).for_each(|_| drop(poll(&mut first)));
+    assert_eq!([poll(&mut second), poll(&mut second)], [got("one"), got("two")]);
+    attempts.0.keep_no_more();
+    assert_eq!(attempts.0.buffered(), 11);
+    drop(first);
+    assert_eq!((attempts.0.buffered(), poll(&mut second)), (5, got("three")));
+
+    let feed = Feed::of([data("one"), data("two")]);
+    let attempts = Attempts::of(&feed, 100);
+    let mut only = attempts.join();
+    assert_eq!((poll(&mut only), attempts.0.buffered()), (got("one"), 3));
+    attempts.0.keep_no_more();
+    assert_eq!((attempts.0.buffered(), poll(&mut only)), (0, got("two")));
+}

@@ -198,4 +198,7 @@ impl Attempts {
     fn join(&self) -> ReplayBody<Fodder> {
         ReplayBody::shared(Reader::new(&self.0))
     }
+    fn succeed(&self) -> Option<ReplayBody<Fodder>> {
+        Reader::succeed(&self.0).map(ReplayBody::shared)
+    }
 }

@@ -12,7 +12,9 @@ enum Op {
     SendTrailers,
     Fail,
     Close,
+    /// An attempt beside the others, one in place of them.
     Join,
+    Succeed,
     Poll(usize),
     Leave(usize),
     KeepNoMore,
@@ -25,6 +27,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => Just(Op::Fail),
         1 => Just(Op::Close),
         3 => Just(Op::Join),
+        2 => Just(Op::Succeed),
         20 => (0..4_usize).prop_map(Op::Poll),
         2 => (0..4_usize).prop_map(Op::Leave),
         1 => Just(Op::KeepNoMore),
@@ -45,9 +48,10 @@ struct Model {
     /// Below this, nothing can be read any more.
     gone: usize,
     keeping: bool,
-    /// Whether the body says that it has ended, and whether it has said so.
+    /// Whether the body says that it has ended, and whether it has said so, or somebody has found out.
     says_end: bool,
     said_end: bool,
+    over: bool,
     readers: Vec<Option<At>>,
 }
 
@@ -56,6 +60,8 @@ struct At {
     frame: usize,
     over: bool,
     pending: bool,
+    /// Another was made in its place.
+    succeeded: bool,
 }
 
 fn size(got: &Got) -> usize {
@@ -68,7 +74,19 @@ fn size(got: &Got) -> usize {
 
 impl Model {
     fn alone(&self) -> bool {
-        !self.keeping && self.readers.iter().flatten().count() == 1
+        !self.keeping && self.current().count() == 1
+    }
+
+    fn current(&self) -> impl Iterator<Item = &At> {
+        self.readers.iter().flatten().filter(|at| !at.succeeded)
+    }
+
+    /// What only one attempt could want is gone when it has it.
+    fn trim(&mut self) {
+        if self.alone() {
+            let passed = self.current().next().unwrap().frame;
+            self.gone = self.gone.max(passed);
+        }
     }
 
     fn poll(&mut self, reader: usize, cap: usize) -> Got {
@@ -87,15 +105,15 @@ impl Model {
         if at.over {
             return Got::End;
         }
+        if at.succeeded {
+            return if at.frame == self.read && self.over { Got::End } else { Got::Error("succeeded".into()) };
+        }
         if self.lost == Some(Lost::Failed) {
             return Got::Error("marked".into());
         }
         if at.frame < self.read {
             if at.frame < self.gone {
                 return Got::Error("behind".into());
-            }
-            if self.alone() {
-                self.gone = at.frame + 1;
             }
             return self.sent[at.frame].clone();
         }
@@ -105,12 +123,16 @@ impl Model {
                     (self.lost, self.gone) = (Some(Lost::Failed), self.read);
                     Got::Error("marked".into())
                 }
-                () if self.closed => Got::End,
+                () if self.closed => {
+                    self.over = true;
+                    Got::End
+                }
                 () => Got::Pending,
             };
         };
         self.read += 1;
         self.said_end = self.says_end && self.closed && self.read == self.sent.len();
+        self.over = self.said_end;
         if self.lost.is_some() || self.alone() {
             self.gone = self.read;
         } else if self.kept() > cap || self.read - self.gone > CAP_FRAMES.max(cap / 64) {
@@ -125,7 +147,7 @@ impl Model {
 
     /// Whether a reader would get something.
     fn could_go_on(&self, at: At) -> bool {
-        at.frame < self.sent.len() || self.failed || self.closed
+        at.succeeded || at.frame < self.sent.len() || self.failed || self.closed
     }
 }
 
@@ -166,6 +188,15 @@ proptest! {
                     bodies.push(Some(attempts.join()));
                     tasks.push(Task::new());
                 }
+                Op::Succeed if model.keeping => {
+                    let body = attempts.succeed();
+                    prop_assert_eq!(body.is_some(), model.lost.is_none());
+                    let Some(body) = body else { continue };
+                    model.readers.iter_mut().flatten().for_each(|at| at.succeeded = true);
+                    model.readers.push(Some(At::default()));
+                    bodies.push(Some(body));
+                    tasks.push(Task::new());
+                }
                 Op::Poll(i) if !bodies.is_empty() => {
                     let i = bodies.len() - 1 - i % bodies.len();
                     let Some(body) = &mut bodies[i] else { continue };
@@ -188,6 +219,7 @@ proptest! {
                 }
                 _ => {}
             }
+            model.trim();
             prop_assert_eq!(attempts.0.lost(), model.lost);
             prop_assert_eq!(attempts.0.buffered(), model.kept());
             prop_assert!(attempts.0.buffered() <= cap);
