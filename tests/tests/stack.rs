@@ -71,7 +71,7 @@ async fn a_balanced_stack_goes_to_the_endpoints_that_work() {
     let balancer = balanced.balancer();
     let text = balanced.describe().to_string();
     assert!(text.lines().any(|line| line.starts_with("balance    endpoints=3")), "{text}");
-    let client = balanced.into_service();
+    let client = balanced.clone();
     for _ in 0..1000 {
         assert_eq!(client.clone().oneshot(get()).await.unwrap().status(), 200);
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -83,6 +83,15 @@ async fn a_balanced_stack_goes_to_the_endpoints_that_work() {
     let each = ["a", "b", "c"].into_iter().flat_map(|e| [format!("users/{e}.breaker"), format!("users/{e}.bulkhead")]);
     let all = ["users.deadline", "users.retry", "users.balance", "users.per_try"].map(str::to_owned);
     assert_eq!(names, all.into_iter().chain(each).collect::<Vec<_>>());
+
+    // Endpoints come and go while calls run.
+    balanced.breaker("b").unwrap().set_mode(Mode::ForcedOpen).unwrap();
+    balanced.insert("d", answering(204).lift_errors()).unwrap();
+    assert!(balanced.remove("c") && !balanced.remove("c") && balanced.breaker("c").is_none());
+    for _ in 0..20 {
+        assert_eq!(client.clone().oneshot(get()).await.unwrap().status(), 204, "no other works");
+    }
+    assert_eq!(balanced.bulkhead("d").unwrap().snapshot().in_flight, 0);
 
     let twice = [("a", answering(200).lift_errors()), ("a", answering(200).lift_errors())];
     assert_eq!(stack.balanced(twice).unwrap_err().to_string(), "`endpoints` is \"a\" twice, allowed: each name once");

@@ -6,6 +6,7 @@
 //! let app: Router = Router::new().route("/", get(async || "hello")).layer(buttress::http::BulkheadLayer::new(64));
 //! ```
 
+pub use crate::origin::{Origin, OriginLayer};
 pub use buttress_core::http::*;
 
 /// [`BreakerLayer`](crate::BreakerLayer) that speaks HTTP as a server.

@@ -74,8 +74,50 @@
 //!
 //! # In which order
 //!
-//! Outermost first. Server: deadline > bulkhead > handler. Client: deadline > breaker > bulkhead > per-try deadline >
-//! transport; one breaker and one bulkhead per upstream.
+//! Outermost first. Server: deadline > bulkhead > handler. Client: deadline > retry > balance > per endpoint: breaker >
+//! bulkhead > per-try deadline > transport. Each where there is need of it; [`stack`] builds these.
+//!
+//! # Several servers
+//!
+//! [`stack::ClientStack::balanced`] does this in one call. By hand, each endpoint has layers of its own, and the balancer is told
+//! of its breaker, so that it skips an endpoint whose circuit is open:
+//!
+//! ```
+//! # #[cfg(feature = "http")] #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), buttress::ConfigError> {
+//! use buttress::{BreakerLayer, http::OriginLayer, prelude::*};
+//! use bytes::Bytes;
+//! use http_body_util::Full;
+//! use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+//! use std::time::Duration;
+//! use tower::ServiceBuilder;
+//!
+//! let hyper = Client::builder(TokioExecutor::new()).retry_canceled_requests(false).build_http();
+//! let mut endpoints = Vec::new();
+//! for server in ["http://10.0.0.1:8080", "http://10.0.0.2:8080"] {
+//!     let breaker = BreakerLayer::new(BreakerConfig::default().consecutive(5).build()?);
+//!     let signal = breaker.handle().signal();
+//!     let service = ServiceBuilder::new()
+//!         .http_client()
+//!         .with(breaker)
+//!         .layer(OriginLayer::new(server)?)
+//!         .service(hyper.clone().lift_errors());
+//!     endpoints.push(Endpoint::new(server, service).signal(signal));
+//! }
+//! let client = ServiceBuilder::new()
+//!     .http_client()
+//!     .deadline(Duration::from_secs(5))
+//!     .retry(Retry::default())
+//!     .balance(Balance::new(endpoints)?); // not `.service(..)`, which would not tell it the protocol
+//! buttress::check::<http::Request<Full<Bytes>>, _>(&client);
+//! # Ok(()) }
+//! # #[cfg(not(feature = "http"))] fn main() {}
+//! ```
+//!
+//! # Bodies in a chain with retries
+//!
+//! Inside of a retry requests have a body that can be sent again, [`http::ReplayBody<B>`](http::ReplayBody). hyper's client takes any
+//! body, so it need not be written; where the client's type is, it is `Client<_, ReplayBody<B>>`. For a service that asks for a body of its own
+//! (a tonic channel) a layer around it makes one: `.layer(MapRequestLayer::new(|req: http::Request<_>| req.map(Body::new)))`.
 //!
 //! # Per tenant, host or route
 //!
@@ -114,12 +156,13 @@
 //! ```
 //! # #[cfg(feature = "http")] fn main() -> Result<(), buttress::ConfigError> {
 //! use axum::body::Body;
-//! use buttress::{Error, Lift, prelude::*, stack::ClientService};
+//! use buttress::{Error, Lift, http::ReplayBody, prelude::*, stack::ClientService};
 //! use http::{Request, Response};
 //! use hyper_util::{client::legacy::{Client, connect::HttpConnector}, rt::TokioExecutor};
 //! use tower::{Layer, ServiceBuilder, ServiceExt as _, util::BoxCloneSyncService};
 //!
-//! type Hyper = Client<HttpConnector, Body>;
+//! // The standard stack has retries, so its transport gets bodies that can be sent again.
+//! type Hyper = Client<HttpConnector, ReplayBody<Body>>;
 //! type Failed = Error<hyper_util::client::legacy::Error>;
 //!
 //! struct Api {
@@ -128,18 +171,19 @@
 //! }
 //!
 //! let hyper: Hyper = Client::builder(TokioExecutor::new()).build_http();
-//! let orders = ServiceBuilder::new().http_client().bulkhead(8).service(hyper.clone().lift_errors());
+//! let orders = ServiceBuilder::new().http_client().retry(Retry::default()).bulkhead(8).service(hyper.clone().lift_errors());
 //! let api = Api {
 //!     users: buttress::stack::client().build()?.layer(hyper.lift_errors()),
 //!     // The body that was wrapped becomes one with a name again.
 //!     orders: BoxCloneSyncService::new(orders.map_response(|response| response.map(Body::new))),
 //! };
-//! # let _ = (api.users, api.orders);
+//! buttress::check::<Request<Body>, _>(&api.users);
+//! buttress::check::<Request<Body>, _>(&api.orders);
 //! # Ok(()) }
 //! # #[cfg(not(feature = "http"))] fn main() {}
 //! ```
 //!
-//! Clones are cheap and share everything: clone the service for each call (`api.users.clone().oneshot(request)`).
+//! Over several servers it is [`stack::BalancedService`] around `Origin<Hyper>`. Clones are cheap and share everything: clone the service for each call (`api.users.clone().oneshot(request)`).
 //!
 //! # What the layers have in common
 //!
@@ -166,6 +210,8 @@
 
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "http")]
+mod origin;
 mod policy;
 pub mod prelude;
 mod registry;

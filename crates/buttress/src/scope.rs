@@ -128,15 +128,6 @@ pub trait ServiceBuilderExt<L>: Sized {
     ) -> Scope<Stack<buttress_deadline::CutLayer<Opaque>, L>, Opaque> {
         self.opaque().deadline(deadline)
     }
-
-    /// Retries around any service that takes requests that are `Clone`, and whose error can carry a refusal.
-    #[cfg(feature = "retry")]
-    fn retry(
-        self,
-        retry: impl crate::IntoPolicy<crate::Retry>,
-    ) -> Scope<Stack<buttress_retry::ResendLayer<Opaque>, L>, Opaque> {
-        self.opaque().retry(retry)
-    }
 }
 
 impl<L> ServiceBuilderExt<L> for ServiceBuilder<L> {
@@ -233,6 +224,9 @@ impl<L, P: Clone> Scope<L, P> {
     }
 
     /// Retries, paid from a budget: `.retry(Retry::default())`, or a built [`RetryConfig`](crate::RetryConfig).
+    ///
+    /// What is no HTTP is repeated only if nothing of it was sent, or if a rule says that it may be:
+    /// `.with(RetryLayer::new(retry).when(rule))`. (A plain `ServiceBuilder` has a `retry` of tower's own: say `.opaque()` first.)
     ///
     /// The service inside is `Clone`. Over HTTP it gets requests whose bodies can be sent again:
     /// [`http::Request<ReplayBody<B>>`](crate::http::ReplayBody); hyper's client takes any body, and where one type is asked for,

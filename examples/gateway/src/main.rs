@@ -32,7 +32,7 @@ use tokio::{
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true, args_conflicts_with_subcommands = true)]
 struct Cli {
-    /// Shows the gateway at work between clients and two upstreams that fail on a script.
+    /// Shows the gateway at work between clients and three upstreams that fail on a script.
     #[arg(long)]
     demo: bool,
     /// How long the demo goes on.

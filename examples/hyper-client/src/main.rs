@@ -3,9 +3,8 @@
 //!
 //! `cargo run -p buttress-example-hyper-client`
 
-use buttress::{http::ReplayBody, prelude::*};
-use bytes::Bytes;
-use http::{Request, StatusCode, Uri, uri::Authority};
+use buttress::{http::OriginLayer, prelude::*};
+use http::{Request, StatusCode};
 use http_body_util::Empty;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use std::time::Duration;
@@ -13,7 +12,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
 };
-use tower::{ServiceBuilder, ServiceExt as _};
+use tower::{Layer as _, ServiceExt as _};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,13 +20,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let hyper = Client::builder(TokioExecutor::new()).retry_canceled_requests(false).build_http();
     let mut servers = Vec::new();
     for status in ["503 Service Unavailable", "200 OK", "200 OK"] {
-        let address: Authority = server(status).await?.parse()?;
-        let to = address.clone();
-        let transport = ServiceBuilder::new()
-            .map_request(move |request: Request<ReplayBody<Empty<Bytes>>>| at(&to, request))
-            .service(hyper.clone())
-            .lift_errors();
-        servers.push((address.to_string(), transport));
+        let origin = server(status).await?;
+        let transport = OriginLayer::new(&origin)?.layer(hyper.clone().lift_errors());
+        servers.push((origin, transport));
     }
 
     // deadline > retry > balance > per server: breaker > bulkhead > per-try deadline > hyper
@@ -36,9 +31,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .per_try(Duration::from_secs(1))
         .breaker(BreakerConfig::default().consecutive(3))
         .build()?;
-    let balanced = stack.balanced(servers)?;
-    let balancer = balanced.balancer();
-    let client = balanced.into_service();
+    let client = stack.balanced(servers)?;
 
     let mut well = 0;
     for _ in 0..200 {
@@ -49,24 +42,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         "{well} of 200 calls went well, {} of them at the second attempt",
         stack.retry().snapshot().recovered_total
     );
-    for server in balancer.snapshot().endpoints {
+    for server in client.balancer().snapshot().endpoints {
         println!("{}: {} calls, {} failed", server.name, server.picks_total, server.failures_total);
     }
     Ok(())
 }
 
-/// The same request, to this server.
-fn at<B>(server: &Authority, mut request: Request<B>) -> Request<B> {
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    *request.uri_mut() =
-        Uri::builder().scheme("http").authority(server.as_str()).path_and_query(path).build().expect("parts of URIs");
-    request
-}
-
 /// A server that answers everything with `status`.
 async fn server(status: &'static str) -> std::io::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?.to_string();
+    let origin = format!("http://{}", listener.local_addr()?);
     tokio::spawn(async move {
         while let Ok((mut connection, _)) = listener.accept().await {
             tokio::spawn(async move {
@@ -80,5 +65,5 @@ async fn server(status: &'static str) -> std::io::Result<String> {
             });
         }
     });
-    Ok(address)
+    Ok(origin)
 }
