@@ -188,6 +188,7 @@ impl Breaker {
     pub fn update_at(&self, config: BreakerConfig, clock: &impl Clock) -> Result<(), ConfigError> {
         config.validate()?;
         self.shared.update(config, clock)?;
+        self.shared.sync_signal(self.shared.nanos(clock));
         self.shared.wakers.wake_all();
         Ok(())
     }
@@ -207,7 +208,9 @@ impl Breaker {
         lock(&self.shared.listeners).push(Arc::new(listener));
     }
 
-    /// What others may read: [`Signal::OPEN`] is raised until the next probe while the circuit is open.
+    /// What others may read: [`Signal::OPEN`] is raised until the next probe while the circuit is open or half-open; half-open with
+    /// a place for a probe, that moment has come. Where an operator lets a share of the calls pass
+    /// ([`Mode::Enforcing`]), it is quiet.
     pub fn signal(&self) -> Signal {
         self.shared.signal.clone()
     }
@@ -243,7 +246,7 @@ impl Handle for Breaker {
 
     fn set_mode(&self, mode: Mode) -> Result<(), ConfigError> {
         self.shared.mode.set(mode)?;
-        self.shared.sync_signal();
+        self.shared.sync_signal(self.shared.nanos(&TokioClock));
         self.shared.wakers.wake_all();
         Ok(())
     }

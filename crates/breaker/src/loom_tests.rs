@@ -222,3 +222,22 @@ fn loom_calls_that_come_and_go_leave_the_rings_empty() {
         assert_eq!((machine.hung.all(), state(&machine)), (0, State::Closed));
     });
 }
+
+#[test]
+fn loom_the_signal_of_a_half_open_circuit_says_at_last_whether_there_is_a_place() {
+    check(|now| {
+        let config = BreakerConfig::default().consecutive(1).probes(1).close_after(2).probe_window(3);
+        let machine = machine(config, now);
+        let later = half_open(&machine, now);
+        let threads = [(); 2].map(|()| {
+            let machine = machine.clone();
+            spawn(move || match machine.admit(0, &later) {
+                Ok(ticket) => settle(&machine, ticket, Outcome::Ignored, later),
+                Err(refusal) => assert!(refusal.retry_after.is_some()),
+            })
+        });
+        threads.into_iter().for_each(|t| t.join().unwrap());
+        let signal = &machine.signal;
+        assert!(signal.is(buttress_core::Signal::OPEN) && signal.until() <= later, "both places are free");
+    });
+}

@@ -65,10 +65,14 @@ impl Machine {
                         continue;
                     }
                     let Some(next) = word.with_probe(self.params.probes()) else {
+                        if self.signal.until() <= self.origin.at(now) {
+                            self.sync_signal(now);
+                        }
                         return Err(self.probes.wait(word.generation(), now, self.params.probe_deadline()));
                     };
                     if self.swap(word, next) {
                         let (slot, mark) = self.probes.take(word.generation(), now);
+                        self.sync_signal(now);
                         return Ok(Ticket::probe(word, slot, mark, now));
                     }
                 }

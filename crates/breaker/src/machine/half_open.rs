@@ -78,6 +78,7 @@ impl Machine {
                 self.open(word, Cause::ProbesBad, pushback, now)
             } else {
                 self.swap(word, next) && {
+                    self.sync_signal(now);
                     if self.params.back_pressure() {
                         self.wakers.wake_all();
                     }

@@ -3,7 +3,7 @@
 use super::{Calls, Machine};
 use crate::{
     Cause, State, Transition,
-    state::{CLOSED, OPEN, Word},
+    state::{CLOSED, HALF_OPEN, OPEN, Word},
 };
 use buttress_core::{
     Mode, Pushback, Signal,
@@ -68,7 +68,7 @@ impl Machine {
 
     #[cold]
     fn announce(&self, from: Word, to: Word, cause: Cause, now: u64) {
-        self.sync_signal();
+        self.sync_signal(now);
         self.wakers.wake_all();
         let transition = Transition {
             from: State::of(from),
@@ -85,18 +85,27 @@ impl Machine {
         }
     }
 
-    /// Makes the signal say whether calls are refused. Whoever writes looks again, so the last word is right.
-    pub(crate) fn sync_signal(&self) {
+    /// Makes the signal say whether calls are refused, and until when. Whoever writes looks again, so the last word is right.
+    ///
+    /// A half-open circuit refuses most calls, so it is raised there, too: with a moment that has come while there is a place for
+    /// a probe, and else the first at which one may be free, if no probe ends before.
+    pub(crate) fn sync_signal(&self, now: u64) {
         loop {
             let (word, mode) = (self.word(), self.mode.get());
             let refuses = match mode {
                 Mode::ForcedOpen => true,
-                Mode::Disabled | Mode::Enforcing(0) => false,
-                _ => word.kind() == OPEN,
+                // A share of the calls passes, and whoever heeds the signal would keep that away as well.
+                Mode::Disabled | Mode::Enforcing(..100) => false,
+                _ => word.kind() != CLOSED,
             };
             if refuses {
-                let until = (word.kind() == OPEN).then(|| self.origin.at(word.payload().saturating_mul(1_000_000)));
-                self.signal.raise(Signal::OPEN, until);
+                // Forced open, nobody knows until when.
+                let until = match word.kind() {
+                    _ if mode == Mode::ForcedOpen => None,
+                    HALF_OPEN => Some(self.next_place(word, now)),
+                    _ => Some(word.payload().saturating_mul(1_000_000)),
+                };
+                self.signal.raise(Signal::OPEN, until.map(|until| self.origin.at(until)));
             } else {
                 self.signal.clear(Signal::OPEN);
             }
@@ -104,6 +113,15 @@ impl Machine {
                 return;
             }
         }
+    }
+
+    /// When a half-open circuit has a place for another probe.
+    fn next_place(&self, word: Word, now: u64) -> u64 {
+        if word.with_probe(self.params.probes()).is_some() {
+            return now;
+        }
+        let wait = self.probes.wait(word.generation(), now, self.params.probe_deadline());
+        now.saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX))
     }
 }
 

@@ -434,8 +434,45 @@ fn the_signal_says_whether_calls_are_refused() {
     rig.breaker.set_mode(Mode::OBSERVE_ONLY).unwrap();
     rig.call(Outcome::Failure);
     assert!(!signal.is(Signal::OPEN), "open, and calls pass");
-    rig.breaker.set_mode(Mode::Auto).unwrap();
-    assert!(signal.is(Signal::OPEN));
+    rig.breaker.set_mode(Mode::Enforcing(50)).unwrap();
+    assert!(!signal.is(Signal::OPEN), "half of them pass, and who heeds the signal sends none");
+    for mode in [Mode::Enforcing(100), Mode::Auto] {
+        rig.breaker.set_mode(mode).unwrap();
+        assert!(signal.is(Signal::OPEN));
+    }
+}
+
+#[test]
+fn the_signal_of_a_half_open_circuit_says_when_there_is_a_place_for_a_probe() {
+    let mut rig = Rig::new(consecutive(1).probes(2).close_after(2).probe_window(3).probe_deadline(10 * S));
+    let signal = rig.breaker.signal();
+    let is_due = |rig: &Rig| signal.is(Signal::OPEN) && signal.until() <= rig.now;
+    rig.open_and_wait();
+    let first = rig.acquire().unwrap();
+    assert!(is_due(&rig), "one more may go");
+    rig.now += S;
+    let second = rig.acquire().unwrap();
+    assert!(signal.is(Signal::OPEN) && !is_due(&rig));
+    // To the millisecond, which a deadline is rounded up to.
+    let deadline = signal.until() - rig.now;
+    assert!(deadline >= 9 * S - MS && deadline <= 9 * S + 2 * MS, "{deadline:?}");
+    second.settle_at(Outcome::Ignored, None, &rig.now);
+    assert!(is_due(&rig), "its place is free");
+    let second = rig.acquire().unwrap();
+    assert!(!is_due(&rig));
+    rig.now = signal.until();
+    // The first is past its deadline: that is a bad probe, and a place.
+    let third = rig.acquire().unwrap();
+    assert!(signal.is(Signal::OPEN) && !is_due(&rig));
+    first.settle_at(Outcome::Success, None, &rig.now);
+    second.settle_at(Outcome::Success, None, &rig.now);
+    assert_eq!(
+        (rig.snapshot().state, is_due(&rig)),
+        (State::HalfOpen, false),
+        "the last of three probes is on its way"
+    );
+    third.settle_at(Outcome::Success, None, &rig.now);
+    assert_eq!((rig.snapshot().state, signal.is(Signal::OPEN)), (State::Closed, false));
 }
 
 #[test]
