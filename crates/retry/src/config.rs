@@ -41,7 +41,7 @@ pub struct RetryConfig {
     /// its retries are given up. Default: 64 KiB.
     pub max_body: usize,
     /// Whether a POST or PATCH with an `Idempotency-Key` header counts as idempotent: only where the server honours it
-    /// (draft-ietf-httpapi-idempotency-key-header). Default: no.
+    /// (draft-ietf-httpapi-idempotency-key-header). An empty or blank one is none. Default: no.
     pub idempotency_key: bool,
     /// The HTTP statuses that are retried: 408, 429, 500 to 599. Default: 502, 503, 504. A 429 or 503 that says when to come back
     /// (`Retry-After`) is retried in any case.
@@ -51,7 +51,8 @@ pub struct RetryConfig {
     /// retried in any case.
     pub grpc_codes: Vec<u8>,
     /// Whether a gRPC response is held back until its first message is there, so that a status that comes without any message can be
-    /// retried though response headers came first. For unary calls: a stream's head is late by as much. Default: no.
+    /// retried though response headers came first. For unary calls: a stream's head is late by as much. A call whose request is not
+    /// fully sent when the head comes is not held back: its client may wait for the head before it goes on. Default: no.
     pub grpc_peek: bool,
     /// What the back-offs follow from; `None` (the default): another one every time.
     pub seed: Option<u64>,

@@ -231,6 +231,8 @@ where
         let found = match found {
             Finding::Elsewhere if self.tried.has_picked_another() => Finding::Again(Cause::Refused, Wait::Backoff),
             Finding::Elsewhere => Finding::Bad(Why::NotRetryable),
+            // A client that still speaks may wait for the head before it goes on.
+            Finding::Peek if !self.protocol.is_sent(&self.kept) => Finding::Good,
             found => found,
         };
         let result = match (overrule(found, said, verdict, &self.ask), result) {
@@ -256,9 +258,15 @@ where
 
     /// A gRPC response that was looked into.
     #[cold]
-    fn sift_peeked(&mut self, res: P::Response, found: Option<Finding>) -> NextOf<S, P, Req> {
-        let Some(Finding::Again(cause, wait)) = found else {
-            return Next::Deliver(self.deliver(Ok(res), true));
+    fn sift_peeked(&mut self, res: P::Response, found: Finding) -> NextOf<S, P, Req> {
+        let (cause, wait) = match found {
+            Finding::Again(cause, wait) => (cause, wait),
+            Finding::Bad(why) => {
+                self.lease.failed(self.course.attempts());
+                self.lease.gave_up(why, self.course.attempts());
+                return Next::Deliver(self.deliver(Ok(res), false));
+            }
+            _ => return Next::Deliver(self.deliver(Ok(res), true)),
         };
         self.lease.failed(self.course.attempts());
         match self.decide(cause, wait) {

@@ -12,7 +12,7 @@ use buttress_core::{
     http::{Classify, Fail, Gateway, Http, Refuse, Render, Reply, ResponseBody, is_grpc},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::{Body, SizeHint};
 use std::{
     any::Any,
@@ -41,8 +41,11 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const GRPC_STATUS: &str = "grpc-status";
 const OK: u8 = 0;
 const UNKNOWN: u8 = 2;
+const DEADLINE_EXCEEDED: u8 = 4;
+const RESOURCE_EXHAUSTED: u8 = 8;
 const INTERNAL: u8 = 13;
 const UNAVAILABLE: u8 = 14;
+const DATA_LOSS: u8 = 15;
 
 /// Whether an error says that nothing of the request was processed. By the kind of protocol, as only some know their errors.
 #[doc(hidden)]
@@ -142,10 +145,10 @@ where
         }
     }
 
-    fn peek(res: Response<R>, _: &Ask, RulesRef(rules): RulesRef<'_>) -> Peek<R> {
+    fn peek(res: Response<R>, ask: &Ask, RulesRef(rules): RulesRef<'_>) -> Peek<R> {
         let (head, body) = res.into_parts();
         let hint = body.size_hint();
-        Peek { head: Some(head), body: Some(Box::pin(body)), hint, rules: *rules }
+        Peek { head: Some(head), body: Some(Box::pin(body)), hint, ask: *ask, rules: *rules }
     }
 
     #[inline]
@@ -176,7 +179,10 @@ fn repeat<B>(req: &Request<B>, idempotency_key: bool) -> Repeat {
     if method == Method::CONNECT || req.headers().contains_key(header::UPGRADE) {
         return Repeat::Never;
     }
-    let has_key = || matches!(*method, Method::POST | Method::PATCH) && req.headers().contains_key(IDEMPOTENCY_KEY);
+    let has_key = || {
+        let has_key = |key: &HeaderValue| !key.as_bytes().trim_ascii().is_empty();
+        matches!(*method, Method::POST | Method::PATCH) && req.headers().get(IDEMPOTENCY_KEY).is_some_and(has_key)
+    };
     match req.extensions().get() {
         Some(Idempotent(true)) => Repeat::Safe,
         Some(Idempotent(false)) => Repeat::Unsafe,
@@ -235,12 +241,15 @@ fn by_code(verdict: &Verdict, code: u8, listed: bool, headers: &HeaderMap) -> Fi
 
 /// The most that is read of a response that nobody will see, so that its connection can be used again.
 const DRAIN: u64 = 64 * 1024;
+/// The most frames of it: they may be empty.
+const DRAIN_FRAMES: u32 = 64;
 
 /// The body of such a response.
 #[doc(hidden)]
 pub struct Draining<B> {
     body: Pin<Box<B>>,
     left: u64,
+    frames_left: u32,
 }
 
 impl<B: ResponseBody> Draining<B> {
@@ -249,7 +258,7 @@ impl<B: ResponseBody> Draining<B> {
         if res.body().is_end_stream() || hint.lower() > DRAIN {
             return None;
         }
-        Some(Self { body: Box::pin(res.into_body()), left: DRAIN })
+        Some(Self { body: Box::pin(res.into_body()), left: DRAIN, frames_left: DRAIN_FRAMES })
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -259,7 +268,8 @@ impl<B: ResponseBody> Draining<B> {
                 Some(left) => self.left = left,
                 None => break,
             }
-            if self.body.is_end_stream() {
+            self.frames_left -= 1;
+            if self.frames_left == 0 || self.body.is_end_stream() {
                 break;
             }
         }
@@ -279,18 +289,25 @@ pub struct Peek<B> {
     head: Option<http::response::Parts>,
     body: Option<Pin<Box<B>>>,
     hint: SizeHint,
+    ask: Ask,
     rules: crate::rules::Rules,
 }
 
 impl<B: ResponseBody> Future for Peek<B> {
-    type Output = (Response<RetryBody<B>>, Option<Finding>);
+    type Output = (Response<RetryBody<B>>, Finding);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let body = this.body.as_mut().expect("polled after it had completed");
         let first = ready!(body.as_mut().poll_frame(cx));
-        let trailers = first.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(|frame| frame.trailers_ref());
-        let finding = trailers.and_then(|trailers| of_trailers(trailers, &this.rules));
+        let finding = match &first {
+            Some(Ok(frame)) => {
+                frame.trailers_ref().map_or(Finding::Good, |trailers| of_trailers(trailers, &this.rules))
+            }
+            Some(Err(_)) => this.ask.if_repeatable(Cause::Error, Wait::Backoff),
+            // Neither a message nor a status.
+            None => Finding::Bad(Why::NotRetryable),
+        };
         let (head, body) = (this.head.take().expect("with its body"), this.body.take().expect("there"));
         Poll::Ready((Response::from_parts(head, RetryBody::begun(first, body, this.hint)), finding))
     }
@@ -302,9 +319,11 @@ impl<B> fmt::Debug for Peek<B> {
     }
 }
 
-/// A status that came without a message, if it is worth another attempt.
-fn of_trailers(trailers: &HeaderMap, rules: &crate::rules::Rules) -> Option<Finding> {
-    let code = parse_code(trailers.get(GRPC_STATUS)?.as_bytes());
+/// What to make of a status that came without a message.
+fn of_trailers(trailers: &HeaderMap, rules: &crate::rules::Rules) -> Finding {
+    let Some(code) = trailers.get(GRPC_STATUS).map(|code| parse_code(code.as_bytes())) else {
+        return Finding::Bad(Why::NotRetryable);
+    };
     let wait = match trailers.get("grpc-retry-pushback-ms") {
         None => Wait::Backoff,
         Some(millis) => {
@@ -312,8 +331,14 @@ fn of_trailers(trailers: &HeaderMap, rules: &crate::rules::Rules) -> Option<Find
             millis.map_or(Wait::Never, |millis| Wait::Exactly(Duration::from_millis(millis)))
         }
     };
-    let overload = code == 8;
+    let overload = code == RESOURCE_EXHAUSTED;
     let invited = overload && matches!(wait, Wait::Exactly(_));
     let cause = if overload { Cause::Overload } else { Cause::Grpc };
-    (rules.retries_code(code) || invited).then_some(Finding::Again(cause, wait))
+    match code {
+        _ if rules.retries_code(code) || invited => Finding::Again(cause, wait),
+        UNKNOWN | DEADLINE_EXCEEDED | RESOURCE_EXHAUSTED | INTERNAL | UNAVAILABLE | DATA_LOSS => {
+            Finding::Bad(Why::NotRetryable)
+        }
+        _ => Finding::Good,
+    }
 }

@@ -60,8 +60,12 @@
 //! before the deadline in the request's [`Context`](buttress_core::Context), is given up **at once**, without sleeping.
 //!
 //! The token is taken before the back-off and held to the end of that attempt, its body included. The call's body is kept while it is sent, up to
-//! [`max_body`](RetryConfig::max_body); a larger one goes through all the same and only its retries are given up. While the next attempt
-//! waits, the rest of the failed response is read (64 KiB, 250 ms at most), so that its connection can be used again.
+//! [`max_body`](RetryConfig::max_body); a larger one goes through all the same and only its retries are given up. That goes for any method: of
+//! a POST whose stream was refused, some may have been read. A server may answer before it has read the request: where that leads to
+//! another attempt, the upload of the one before ends with an error of its body; where it does not, it goes on beside the response.
+//!
+//! While the next attempt waits, the rest of the failed response is read (64 KiB, 64 frames, 250 ms at most), so that its connection can be
+//! used again.
 //!
 //! # What the caller gets
 //!
@@ -71,9 +75,9 @@
 //!
 //! # Where it stands
 //!
-//! Client: deadline (total) > **retry** > breaker > bulkhead > balancer > per-try deadline > transport. Outside of it the total deadline, so that it
-//! covers all attempts; inside of it what is to see each attempt. A breaker of the whole cluster outside of it would count a recovered call as a
-//! success. Retry at one layer only: of several in one process the outermost pays, and those inside live on the floor of their budgets; what
+//! Client: deadline (total) > **retry** > balancer > for each endpoint: breaker > bulkhead > per-try deadline > transport. Outside of it the total
+//! deadline, so that it covers all attempts; inside of it what is to see each attempt. A breaker outside of it would count a recovered call as a
+//! success; one of the whole cluster would shut out the good endpoints with the bad one, and its refusals lead nowhere else. Retry at one layer only: of several in one process the outermost pays, and those inside live on the floor of their budgets; what
 //! arrives as somebody's further attempt (`x-envoy-attempt-count`, `grpc-previous-rpc-attempts`) is sent once. Its transport makes no attempts of its
 //! own: switch off hyper-util's `retry_canceled_requests` and reqwest's retries.
 //!
@@ -91,12 +95,12 @@
 //!
 //! # What it costs
 //!
-//! A first attempt that succeeds: no allocation, no lock and no clock for opaque requests; for HTTP a copy of the head, as every request may be
-//! sent again if its connection is refused. It clones the inner service for every call that may be sent again.
+//! A first attempt that succeeds: no allocation and no lock for opaque requests, and one of 32 reads the clock, for the budget; for HTTP a copy of
+//! the head, as every request may be sent again if its connection is refused, and where there is a body what it is kept in. It clones the inner service for every call that may be sent again.
 //!
 //! # Differences from `tower::retry`
 //!
-//! * A budget whose fractions are exact and that no clock is read for; `TpsBudget` rounds 0.6 up to 1.0, and takes a lock.
+//! * A budget whose fractions are exact and that a clock is seldom read for; `TpsBudget` rounds 0.6 up to 1.0, and takes a lock.
 //! * The token is taken before the back-off, so those who wait cannot all go at once.
 //! * It knows HTTP and gRPC: which requests may be repeated, what a server asks for, which bodies can be sent again. There is no policy to write.
 //! * Deadline and back-off know each other. Attempts are marked. The mode and the config can change while it runs.

@@ -38,7 +38,7 @@ pub trait Resend<Req, Res, Err>: Replay<Req> + private::Sealed {
     type Remains;
     /// Waits for the first message of a response.
     #[doc(hidden)]
-    type Peek: Future<Output = (Self::Response, Option<private::Finding>)>;
+    type Peek: Future<Output = (Self::Response, private::Finding)>;
 
     #[doc(hidden)]
     fn ask(&self, req: &Req, idempotency_key: bool) -> private::Ask;
@@ -167,7 +167,7 @@ where
 {
     type Response = Res;
     type Remains = Infallible;
-    type Peek = Pending<(Res, Option<Finding>)>;
+    type Peek = Pending<(Res, Finding)>;
 
     #[inline]
     fn ask(&self, _: &Req, _: bool) -> Ask {

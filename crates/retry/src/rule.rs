@@ -5,7 +5,7 @@
 ///
 /// ```
 /// use buttress_core::Error;
-/// use buttress_retry::RetryLayer;
+/// use buttress_retry::{ResendLayer, RetryLayer};
 /// # #[derive(Debug)] enum SqlError { Deadlock, Syntax }
 /// # impl std::fmt::Display for SqlError { fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { Ok(()) } }
 /// # impl std::error::Error for SqlError {}

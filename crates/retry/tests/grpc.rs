@@ -2,13 +2,16 @@
 
 mod common;
 
-use buttress_core::http::{HttpClient, HttpServer};
+use buttress_core::{
+    BoxError,
+    http::{HttpClient, HttpServer, ReplayBody},
+};
 use buttress_retry::{Cause, ResendLayer, RetryConfig, Why};
-use buttress_sim::{AnyBody, Frames, grpc};
+use buttress_sim::{AnyBody, Frames, any, grpc};
 use common::*;
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use tower::{Layer, ServiceExt};
+use tower::{Layer, ServiceExt, service_fn};
 
 fn ask() -> Request<AnyBody> {
     grpc::request("/s/m")
@@ -195,4 +198,58 @@ async fn generated_clients_that_speak_the_servers_protocol_are_served_too() {
     let layer = ResendLayer::<HttpServer>::new(config().build().unwrap());
     layer.layer(rig.script()).oneshot(ask()).await.unwrap();
     assert_eq!(rig.attempts(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peek_that_meets_an_error_is_no_success() {
+    let broken = || answer(grpc::response(Frames::new().pause().error("reset")));
+    for (idempotent, attempts) in [(false, 2), (true, 3)] {
+        let rig = Rig::new([late("14"), broken(), broken()]);
+        let mut req = ask();
+        req.extensions_mut().insert(buttress_retry::Idempotent(idempotent));
+        let (res, retry) = call(peeking(), &rig, req).await;
+        assert_eq!(res.unwrap().into_body().collect().await.unwrap_err().to_string(), "reset", "as it came");
+        let seen = retry.snapshot();
+        let why = if idempotent { Why::Attempts } else { Why::NotRepeatable };
+        assert_eq!((rig.attempts(), seen.recovered_total, seen.gave_up(why)), (attempts, 0, 1));
+    }
+    let rig = Rig::new([broken(), answer(grpc::unary("0"))]);
+    let mut req = ask();
+    req.extensions_mut().insert(buttress_retry::Idempotent(true));
+    let (res, retry) = call(peeking(), &rig, req).await;
+    assert_eq!(res.unwrap().into_body().collect().await.unwrap().to_bytes(), grpc::message(b"answer"));
+    assert_eq!((retry.snapshot().retries(Cause::Error), retry.snapshot().recovered_total), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peek_counts_as_recovered_what_the_table_calls_good() {
+    for (frames, recovered) in [
+        (Frames::new().trailers([("grpc-status", "0")]), 1),
+        (Frames::new().trailers([("grpc-status", "5")]), 1),
+        (Frames::new().trailers([("grpc-status", "13")]), 0),
+        (Frames::new().trailers([("grpc-status", "15")]), 0),
+        (Frames::new().trailers([("x", "no status")]), 0),
+        (Frames::new().pause(), 0),
+    ] {
+        let rig = Rig::new([late("14"), answer(grpc::response(frames))]);
+        let (_, retry) = call(peeking(), &rig, ask()).await;
+        let seen = retry.snapshot();
+        assert_eq!((seen.recovered_total, seen.gave_up(Why::NotRetryable)), (recovered, 1 - recovered));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peek_does_not_hold_back_the_head_from_a_client_that_still_speaks() {
+    // An echo: it says nothing before it has heard something, and the client says nothing before it has the head.
+    let echo = service_fn(|req: Request<ReplayBody<AnyBody>>| async move {
+        let head = Response::builder().header("content-type", "application/grpc");
+        Ok::<_, BoxError>(head.body(any(req.into_body()))?)
+    });
+    let (speak, heard) = tokio::sync::oneshot::channel::<()>();
+    let body = Frames::new().wait(async move { heard.await.unwrap_or(()) }).data("hello");
+    let layer = ResendLayer::<HttpClient>::new(peeking().build().unwrap());
+    let res = tokio::time::timeout(SEC, layer.layer(echo).oneshot(ask().map(|_| any(body)))).await;
+    let res = res.expect("the head comes at once").unwrap();
+    speak.send(()).unwrap();
+    assert_eq!(res.into_body().collect().await.unwrap().to_bytes(), "hello");
 }

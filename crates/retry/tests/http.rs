@@ -3,15 +3,25 @@
 mod common;
 
 use buttress_core::{
-    Context, Handle, Mode, Outcome, Priority, Reason, Rejection, Tried,
+    BoxError, Context, Handle, Mode, Outcome, Priority, Reason, Rejection, Tried,
     http::{HttpClient, HttpServer, RequestBodyError, Unsent},
 };
 use buttress_retry::{Backoff, Cause, Idempotent, ResendLayer, RetryConfig, RetryLayer, Why};
 use buttress_sim::{Frames, Probe, any, poll_once};
+use bytes::Bytes;
 use common::*;
+use futures_util::StreamExt;
 use http::{Method, Request, Response};
-use http_body_util::BodyExt;
-use std::{io, sync::Arc, time::SystemTime};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::SystemTime,
+};
 use tower::{Layer, ServiceExt};
 
 #[tokio::test(start_paused = true)]
@@ -43,6 +53,27 @@ async fn a_post_with_an_idempotency_key_is_retried_only_where_the_route_says_so(
     let rig = Rig::new([status(503)]);
     call(config().idempotency_key(true), &rig, post()).await.0.unwrap();
     assert_eq!(rig.attempts(), 1, "no key");
+    for blank in ["", "  ", "\t"] {
+        let rig = Rig::new([status(503)]);
+        let mut req = post();
+        req.headers_mut().insert("idempotency-key", blank.parse().unwrap());
+        call(config().idempotency_key(true), &rig, req).await.0.unwrap();
+        assert_eq!(rig.attempts(), 1, "{blank:?} is no key");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_response_of_very_many_frames_is_not_read_to_its_end() {
+    let read = Arc::new(AtomicU32::new(0));
+    let count = read.clone();
+    let frames = futures_util::stream::iter(0..10_000).map(move |_| {
+        count.fetch_add(1, Relaxed);
+        Ok::<_, BoxError>(Frame::data(Bytes::new()))
+    });
+    let res = Response::builder().status(503).body(any(StreamBody::new(frames))).unwrap();
+    let rig = Rig::new([answer(res), status(200)]);
+    assert_eq!(call(config(), &rig, get()).await.0.unwrap().status(), 200);
+    assert!((1..=100).contains(&read.load(Relaxed)), "{read:?}");
 }
 
 #[tokio::test(start_paused = true)]
