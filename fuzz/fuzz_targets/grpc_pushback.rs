@@ -2,7 +2,10 @@
 //! what is no number says "never".
 #![no_main]
 
-use buttress_core::{Call, Error, Protocol, Pushback, http::HttpClient};
+use buttress_core::{
+    Call, Error, Protocol, Pushback,
+    http::{HttpClient, parse_grpc_pushback},
+};
 use http::{HeaderValue, Request, Response};
 use http_body_util::Empty;
 use libfuzzer_sys::fuzz_target;
@@ -17,9 +20,9 @@ fuzz_target!(|value: &[u8]| {
     let call = HttpClient::new().start(&request);
     let verdict = Call::<_, Error<Infallible>>::judge(&call, Ok(&answer));
     let pushback = verdict.pushback.expect("it is there");
+    assert_eq!(pushback, parse_grpc_pushback(value));
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        // A sign that changes nothing may pass.
-        assert!(pushback == Pushback::NEVER || value[0] == b'+', "{value:?}");
+        assert_eq!(pushback, Pushback::NEVER, "{value:?}");
     } else if let Some(millis) = std::str::from_utf8(value).ok().and_then(|text| text.parse::<u32>().ok()) {
         assert_eq!(pushback, Pushback::after(Duration::from_millis(u64::from(millis))));
     }

@@ -30,6 +30,11 @@ impl Unsent {
     pub fn new(error: impl Into<BoxError>) -> Self {
         Self(Mark(error.into()))
     }
+
+    /// The error that was marked.
+    pub fn get_ref(&self) -> &(dyn StdError + Send + Sync + 'static) {
+        &*self.0.0
+    }
 }
 
 impl fmt::Display for Unsent {
@@ -104,6 +109,7 @@ mod tests {
         assert!(is_unsent(ChainError::cause(&boxed).unwrap()), "all that a chain can see of a box");
         assert!(is_unsent(ChainError::cause(&Error::Inner(marked())).unwrap()));
         assert!(chain(&Unsent::new(io::Error::from(io::ErrorKind::TimedOut))).any(|cause| cause.is::<io::Error>()));
+        assert_eq!(marked().get_ref().to_string(), "no connection");
         assert_eq!(
             (marked().to_string(), marked().0.to_string()),
             ("the request was not sent".into(), "no connection".into())
