@@ -205,11 +205,14 @@
 //! # Features
 //!
 //! On by default: `http`, and one per layer (`balance`, `breaker`, `bulkhead`, `deadline`, `retry`). Off: `h2` (recognise HTTP/2 stream errors),
-//! `discover` (endpoints that come and go by themselves), `reqwest` (`Reqwest`, the adapter for its clients), `serde` (configs from files, snapshots to JSON).
+//! `discover` (endpoints that come and go by themselves), `hyper-util` and `reqwest` (`Hyper` and `Reqwest`, the adapters for their
+//! clients), `serde` (configs from files, snapshots to JSON).
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "hyper-util")]
+pub mod hyper;
 #[cfg(feature = "http")]
 mod origin;
 mod policy;
@@ -229,6 +232,8 @@ mod service;
 ))]
 pub mod stack;
 
+#[cfg(feature = "hyper-util")]
+pub use crate::hyper::{Hyper, HyperError};
 #[cfg(feature = "reqwest")]
 pub use crate::reqwest::Reqwest;
 #[cfg(feature = "balance")]
