@@ -4,9 +4,10 @@
 
 mod ledger;
 
+use buttress::Hyper;
 use buttress_core::{
     BoxError, BudgetConfig,
-    http::{HttpClient, ReplayBody, Unsent},
+    http::{HttpClient, ReplayBody},
 };
 use buttress_retry::{Backoff, ResendLayer, Retry, RetryConfig};
 use bytes::Bytes;
@@ -14,14 +15,13 @@ use http::{Method, Request, Version};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper_util::{
-    client::legacy::{self, Client, connect::HttpConnector},
+    client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
 use ledger::{Fate, Ledger};
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    error::Error as StdError,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -121,13 +121,6 @@ fn numbers_from(mut state: u64) -> impl FnMut() -> u64 {
     }
 }
 
-/// What hyper knows better than the sources of its errors say.
-fn mark(error: legacy::Error) -> BoxError {
-    let canceled = std::iter::successors(error.source(), |&error| error.source())
-        .any(|error| error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled));
-    if error.is_connect() || canceled { Unsent::new(error).into() } else { error.into() }
-}
-
 type Caller = BoxCloneSyncService<Request<Body>, (Version, End), BoxError>;
 
 const PER_ATTEMPT: Duration = Duration::from_secs(10);
@@ -142,6 +135,7 @@ fn client(http2: bool, errors: Errors) -> (Caller, Arc<Retry>) {
         .http2_only(http2)
         .retry_canceled_requests(false)
         .build::<_, ReplayBody<Body>>(HttpConnector::new());
+    let hyper = Hyper(hyper);
     let config = RetryConfig::new(15)
         // The most that can be had: what is looked at here is what may be retried, not what is paid for.
         .budget(BudgetConfig::new(2.0).capacity(4000).min_per_sec(1000.0).window(Duration::from_secs(3600)))
@@ -150,18 +144,18 @@ fn client(http2: bool, errors: Errors) -> (Caller, Arc<Retry>) {
     let retry = layer.handle();
     let attempt = tower::service_fn(move |request: Request<ReplayBody<Body>>| {
         let id = request.headers()["x-request-id"].to_str().ok().and_then(|id| id.parse().ok()).unwrap_or_default();
-        let (answer, errors) = (hyper.request(request), errors.clone());
+        let (answer, errors) = (hyper.clone().call(request), errors.clone());
         let meet = move |error: String| errors.lock().unwrap().entry(id).or_default().push(error);
         async move {
             // hyper's client can lose a request when its HTTP/2 connection goes away
             // (https://github.com/seanmonstar/reqwest/issues/1323): what a deadline per attempt is for.
             let Ok(answer) = tokio::time::timeout(PER_ATTEMPT, answer).await else {
                 meet(HUNG.to_owned());
-                return Err(HUNG.into());
+                return Err(BoxError::from(HUNG));
             };
             answer.map_err(|error| {
                 meet(format!("{error:?}"));
-                mark(error)
+                error.into()
             })
         }
     });
@@ -245,18 +239,16 @@ impl Run {
         format!("request {id}: {:?}, {:?}, {:?}", self.plans[id], self.ledger.line(id), self.errors.get(&id))
     }
 
-    /// No tolerance here, whatever the transport says of what it did not send.
+    /// No tolerance here. Of a request that a GOAWAY ended nobody knows whether it was processed: a POST fails of it.
     fn assert_no_post_is_processed_twice(&self) {
-        for (id, plan) in self.plans.iter().enumerate() {
-            assert!(plan.method != Method::POST || self.ledger.line(id).1 <= 1, "{:?} {}", self.ends[id], self.why(id));
+        for (id, end) in self.ends.iter().enumerate() {
+            let is_post = self.plans[id].method == Method::POST;
+            assert!(!is_post || self.ledger.line(id).1 <= 1, "processed twice: {end:?} {}", self.why(id));
+            let may_not_be_retried = is_post && self.met(id, "GoAway");
+            assert!(!may_not_be_retried || *end == End::Error, "sent again: {end:?} {}", self.why(id));
         }
         assert_eq!(self.ledger.corrupt(), 0);
         assert_eq!(self.retry.snapshot().budget.denied_empty_total, 0, "the budget is not what is looked at here");
-    }
-
-    /// Whether this is a POST that a GOAWAY ended: nobody knows whether it was processed, so it may not be sent again.
-    fn is_undecided(&self, id: usize) -> bool {
-        self.plans[id].method == Method::POST && self.ends[id] == End::Error && self.met(id, "GoAway")
     }
 }
 
@@ -274,9 +266,9 @@ async fn goes_by_the_book(http2: bool) {
         assert!(is_post || matches!(end, End::Good | End::Cut), "{end:?} {}", run.why(id));
         if is_post && *end == End::Error && seen.1.1 == 0 && run.met(id, HUNG) {
             hung += 1;
-        } else if run.is_undecided(id) {
+        } else if is_post && run.met(id, "GoAway") {
             undecided += 1;
-        } else if !is_post && run.met(id, "GoAway") {
+        } else if run.met(id, "GoAway") {
             repeated += 1;
         } else {
             // A connection broke under it, or the server's reset overtook the head it was to come after.
@@ -293,7 +285,7 @@ async fn goes_by_the_book(http2: bool) {
     println!("  broken off otherwise than their fates say: {broken}");
     let some = 5 + run.plans.len() / 1000;
     assert!(broken <= some);
-    assert!(undecided <= 4 * some, "more than go away with their connection");
+    assert!(undecided <= run.plans.len() / 10, "more than connections that go away explain");
     assert!(hung <= 2 * some, "hung is what hyper loses, now and then");
     assert!(http2 || hung + undecided + repeated + broken == 0);
 }
@@ -321,7 +313,7 @@ async fn connections_that_go_away_take_no_idempotent_request_along_and_double_no
             End::Status(_) | End::Error => {
                 assert_eq!(plan.method, Method::POST, "{end:?} {}", run.why(id));
                 failed += 1;
-                undecided += u32::from(run.is_undecided(id));
+                undecided += u32::from(run.met(id, "GoAway"));
             }
         }
     }
