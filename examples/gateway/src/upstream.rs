@@ -5,16 +5,14 @@ use crate::{
     upload::{Fault, Notes, RequestBody},
 };
 use buttress::{
-    Error, Reason, Rejection,
-    http::{ReplayBody, Unsent, error_outcome},
+    Error, Hyper, HyperError, Reason, Rejection,
+    http::{ReplayBody, error_outcome},
+    hyper::HyperFuture,
 };
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri};
 use hyper::body::Incoming;
 use hyper_util::{
-    client::{
-        self,
-        legacy::{Client, ResponseFuture, connect::HttpConnector},
-    },
+    client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
 use std::{
@@ -29,47 +27,20 @@ use tower::Service;
 /// Why the pool has no response.
 #[derive(Debug)]
 pub(crate) struct PoolError {
-    cause: Cause,
+    error: HyperError,
     /// The client failed, and the call with it.
     fault: Option<Fault>,
 }
 
-#[derive(Debug)]
-enum Cause {
-    /// Nothing of the request went out: it may be sent again, whatever its method.
-    Unsent(Unsent, /* because no connection could be made */ bool),
-    Other(client::legacy::Error),
-}
-
-impl PoolError {
-    fn new(error: client::legacy::Error, fault: Option<Fault>) -> Self {
-        let no_connection = error.is_connect();
-        // The connection was closed before the request was written to it.
-        let canceled =
-            || sources(&error).filter_map(|e| e.downcast_ref::<hyper::Error>()).any(hyper::Error::is_canceled);
-        let cause = match no_connection || canceled() {
-            true => Cause::Unsent(Unsent::new(error), no_connection),
-            false => Cause::Other(error),
-        };
-        Self { cause, fault }
-    }
-}
-
 impl fmt::Display for PoolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.cause {
-            Cause::Unsent(error, _) => error.fmt(f),
-            Cause::Other(error) => error.fmt(f),
-        }
+        self.error.fmt(f)
     }
 }
 
 impl StdError for PoolError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(match &self.cause {
-            Cause::Unsent(error, _) => error,
-            Cause::Other(error) => error,
-        })
+        self.error.source()
     }
 }
 
@@ -79,7 +50,7 @@ pub(crate) type Attempt = ReplayBody<RequestBody>;
 /// The innermost service of a chain.
 #[derive(Clone)]
 pub(crate) struct Pool {
-    client: Client<HttpConnector, Attempt>,
+    client: Hyper<HttpConnector, Attempt>,
     authority: uri::Authority,
     http2: bool,
 }
@@ -97,7 +68,7 @@ impl Pool {
             // Attempts are ours to make and to count.
             .retry_canceled_requests(false)
             .build(connector);
-        Self { client, authority, http2: config.http2 }
+        Self { client: Hyper(client), authority, http2: config.http2 }
     }
 
     fn address(&self, req: &mut Request<Attempt>) {
@@ -123,20 +94,20 @@ impl Service<Request<Attempt>> for Pool {
     type Error = PoolError;
     type Future = Answer;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), PoolError>> {
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PoolError>> {
+        self.client.poll_ready(cx).map_err(|error| PoolError { error, fault: None })
     }
 
     fn call(&mut self, mut req: Request<Attempt>) -> Answer {
         self.address(&mut req);
         let notes = Notes::of(&req);
-        Answer { future: self.client.request(req), notes }
+        Answer { future: self.client.call(req), notes }
     }
 }
 
 /// The pool's future.
 pub(crate) struct Answer {
-    future: ResponseFuture,
+    future: HyperFuture,
     notes: Arc<Notes>,
 }
 
@@ -150,7 +121,7 @@ impl Future for Answer {
                 self.notes.answered();
                 Ok(unasked_is_failed(res))
             }
-            Err(error) => Err(PoolError::new(error, self.notes.fault())),
+            Err(error) => Err(PoolError { error, fault: self.notes.fault() }),
         })
     }
 }
@@ -187,7 +158,7 @@ pub(crate) fn failed(error: &Error<PoolError>) -> Failed {
     }
     let timed_out =
         || sources(error).filter_map(|e| e.downcast_ref::<io::Error>()).any(|e| e.kind() == io::ErrorKind::TimedOut);
-    let reason = match matches!(error.cause, Cause::Unsent(_, true)) {
+    let reason = match error.error.is_connect() {
         true if timed_out() => Reason::ConnectTimeout,
         true => Reason::ConnectRefused,
         false => Reason::PeerClosed,
