@@ -9,7 +9,7 @@ use crate::{
 };
 use buttress_core::{
     BoxError, Call, ChainError, Context as CallContext, Outcome, Protocol, Pushback, Replay, Token, Verdict,
-    http::{Classify, Fail, Gateway, Http, Refuse, Render, Reply, ResponseBody, is_grpc},
+    http::{Classify, Fail, Gateway, Http, Refuse, Render, Reply, ResponseBody, is_grpc, parse_grpc_pushback},
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -22,7 +22,6 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 /// A request extension: whether this one request may be sent again though it may have been processed, whatever its method says.
@@ -326,10 +325,7 @@ fn of_trailers(trailers: &HeaderMap, rules: &crate::rules::Rules) -> Finding {
     };
     let wait = match trailers.get("grpc-retry-pushback-ms") {
         None => Wait::Backoff,
-        Some(millis) => {
-            let millis = std::str::from_utf8(millis.as_bytes()).ok().and_then(|text| text.parse().ok());
-            millis.map_or(Wait::Never, |millis| Wait::Exactly(Duration::from_millis(millis)))
-        }
+        Some(millis) => parse_grpc_pushback(millis.as_bytes()).delay().map_or(Wait::Never, Wait::Exactly),
     };
     let overload = code == RESOURCE_EXHAUSTED;
     let invited = overload && matches!(wait, Wait::Exactly(_));
