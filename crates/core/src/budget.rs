@@ -38,7 +38,7 @@ pub struct BudgetConfig {
     /// The most tokens that can be saved up: 1 to 4000. Default: 100.
     pub capacity: u32,
     /// Over which time deposits fade: after this long 37 % are left, as in a moving average. So a steady client has saved at
-    /// most the deposits of this time. 1 s to 1 h. Default: 10 s.
+    /// most the deposits of this time (and a few: up to 32 per processor are looked at late). 1 s to 1 h. Default: 10 s.
     #[cfg_attr(feature = "serde", serde(with = "crate::config::duration"))]
     pub window: Duration,
     /// How many retries and hedges may be under way at once, from the moment one is decided on: 1 or more. `None` (the
@@ -154,7 +154,7 @@ impl BudgetConfig {
 /// use std::sync::Arc;
 ///
 /// let budget = Arc::new(BudgetConfig::new(0.5).min_per_sec(0.0).build()?);
-/// (0..3).for_each(|_| budget.deposit());
+/// (0..3).for_each(|_| budget.deposit(&TokioClock));
 /// let first = budget.withdraw(&TokioClock);
 /// assert!(first.is_ok(), "three first attempts pay for one retry");
 /// assert!(budget.withdraw(&TokioClock).is_err(), "and not for two");
@@ -272,10 +272,10 @@ impl Budget {
         }
     }
 
-    /// A first attempt: it deposits [`ratio`](BudgetConfig::ratio) of a token. Reads no clock.
+    /// A first attempt: it deposits [`ratio`](BudgetConfig::ratio) of a token. Few of them read the clock.
     #[inline]
-    pub fn deposit(&self) {
-        self.ledger.deposit(thread_number());
+    pub fn deposit(&self, clock: &impl Clock) {
+        self.ledger.deposit(thread_number(), || self.origin.nanos(clock.now()));
     }
 
     /// A token for one further attempt.
@@ -355,7 +355,7 @@ impl Budget {
         // Under the lock, so that two updates do not mix.
         let mut kept = lock(&self.config);
         let terms = &self.ledger.terms;
-        self.ledger.set_deposit(config.deposit());
+        self.ledger.set_deposit(config.deposit(), self.origin.nanos(TokioClock.now()));
         terms.capacity.store(u64::from(config.capacity) * TOKEN, Relaxed);
         terms.window.store(nanos(config.window), Relaxed);
         terms.floor_interval.store(config.floor_interval(), Relaxed);

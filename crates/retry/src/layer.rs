@@ -1,5 +1,5 @@
 use crate::{ByTable, Repeat, Resend, Retry, RetryFuture, RetryRule, future::More, resend::private::Ask};
-use buttress_core::{Fresh, Mode, Opaque, Replay, Tried, sync::Ordering::Relaxed};
+use buttress_core::{Fresh, Mode, Opaque, Replay, TokioClock, Tried, sync::Ordering::Relaxed};
 use std::{
     fmt, mem,
     sync::Arc,
@@ -141,7 +141,7 @@ where
         }
         let ask = self.ask(&req);
         if ask.pays {
-            shared.budget.deposit();
+            shared.budget.deposit(&TokioClock);
         }
         if ask.repeat == Repeat::Never || !shared.terms.is_on.load(Relaxed) {
             return RetryFuture::once(self.inner.call(self.protocol.once(req)));

@@ -22,7 +22,7 @@ const TARGET: &str = "buttress::retry";
 ///
 /// let retry = Retry::default();
 /// let mut course = Course::new();
-/// retry.deposit();
+/// retry.deposit(&TokioClock);
 /// // ... the first attempt failed:
 /// match retry.decide(&mut course, Cause::Error, Wait::Backoff, None, &TokioClock) {
 ///     Decision::Retry { after, token, .. } => {
@@ -136,8 +136,8 @@ impl Retry {
 
     /// A first attempt: it pays its share into the budget.
     #[inline]
-    pub fn deposit(&self) {
-        self.shared.budget.deposit();
+    pub fn deposit(&self, clock: &impl Clock) {
+        self.shared.budget.deposit(clock);
     }
 
     /// What becomes of a call whose last attempt failed: see [`Decision`].

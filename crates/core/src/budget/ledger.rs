@@ -1,4 +1,16 @@
 //! The tokens of a budget: integers in atomics, time as a number. Nothing is checked in one step and taken in another.
+//!
+//! # When a deposit was made
+//!
+//! Deposits fade, so their time matters, and most are made without a look at the clock. They are only counted, a word per stripe, and
+//! booked with the time by every 32nd of a stripe, or by a withdrawal. What is booked is booked at its full worth, as if made at that
+//! moment. The alternative, to spread it over the time since the last booking, pays nothing after a quiet night: the calls of
+//! the last seconds would be spread over all of it. The error is on one side, and small:
+//!
+//! * Each deposit is booked once and for no more than it is worth, so retries never exceed the ratio of the first attempts.
+//! * What is booked late is at most 32 deposits of a stripe. With F their worth, no balance is more than F per stripe above
+//!   the one of a clock that is read every time: by induction, when x windows pass between two bookings, what was too much fades
+//!   to at most F e^-x, and the new ones, of that time, add at most F (1 - e^-x).
 
 use crate::sync::{
     AtomicU32, AtomicU64,
@@ -9,6 +21,8 @@ use crate::sync::{
 pub(super) const TOKEN: u64 = 1_000_000;
 /// No cap on concurrent ones.
 pub(super) const UNCAPPED: u32 = u32::MAX;
+/// So many deposits of one stripe are booked at once.
+pub(super) const BOOK_AT: u64 = if cfg!(buttress_loom) { 2 } else { 32 };
 /// The balance is kept as of a tick of 2^24 ns (17 ms), so that both fit into one word.
 const TICK_BITS: u32 = 24;
 
@@ -26,7 +40,7 @@ pub(super) struct Terms {
 
 pub(super) struct Ledger {
     pub(super) terms: Terms,
-    /// How many deposits came since somebody last withdrew, a word per stripe.
+    /// How many deposits were not booked yet, a word per stripe.
     fresh: Box<[Fresh]>,
     books: Books,
 }
@@ -58,10 +72,20 @@ impl Ledger {
         Self { terms, fresh, books }
     }
 
-    /// The hot path: one addition to a word of this stripe.
+    /// The hot path: one addition to a word of this stripe. `nanos` is asked for by few.
     #[inline]
-    pub(super) fn deposit(&self, stripe: usize) {
-        self.fresh[stripe & (self.fresh.len() - 1)].0.fetch_add(1, Relaxed);
+    pub(super) fn deposit(&self, stripe: usize, nanos: impl FnOnce() -> u64) {
+        let stripe = &self.fresh[stripe & (self.fresh.len() - 1)];
+        let before = stripe.0.fetch_add(1, Relaxed);
+        if before % BOOK_AT == BOOK_AT - 1 {
+            self.book(stripe, nanos());
+        }
+    }
+
+    #[cold]
+    fn book(&self, stripe: &Fresh, nanos: u64) {
+        let fresh = self.collect(std::slice::from_ref(stripe));
+        self.settle(nanos, fresh, |balance| balance);
     }
 
     /// How many deposits there were.
@@ -69,20 +93,15 @@ impl Ledger {
         self.books.booked.load(Relaxed) + self.waiting()
     }
 
-    /// How many deposits no withdrawal has looked at.
+    /// How many deposits were not booked yet.
     fn waiting(&self) -> u64 {
         self.fresh.iter().map(|stripe| stripe.0.load(Relaxed)).sum()
     }
 
     /// Changes what a deposit brings. Those that were made bring what they were made for.
-    pub(super) fn set_deposit(&self, amount: u64) {
-        let fresh = self.collect();
-        let capacity = self.terms.capacity.load(Relaxed);
-        let book = |account: u64| {
-            let balance = (account & u64::from(u32::MAX)).saturating_add(fresh).min(capacity);
-            Some(account >> 32 << 32 | balance)
-        };
-        let _ = self.books.account.fetch_update(Relaxed, Relaxed, book);
+    pub(super) fn set_deposit(&self, amount: u64, nanos: u64) {
+        let fresh = self.collect(&self.fresh);
+        self.settle(nanos, fresh, |balance| balance);
         self.terms.deposit.store(amount, Relaxed);
     }
 
@@ -97,10 +116,10 @@ impl Ledger {
         self.settled(self.books.account.load(Relaxed), fresh, tick(nanos)).1
     }
 
-    /// Tokens of all deposits that no withdrawal has looked at, moved into this caller's hand.
-    fn collect(&self) -> u64 {
+    /// Tokens of all deposits of `stripes` that were not booked yet, moved into this caller's hand.
+    fn collect(&self, stripes: &[Fresh]) -> u64 {
         let mut count = 0;
-        for stripe in &self.fresh {
+        for stripe in stripes {
             // A stripe without deposits is only read: other threads may be writing beside it.
             if stripe.0.load(Relaxed) != 0 {
                 count += stripe.0.swap(0, Relaxed);
@@ -112,40 +131,46 @@ impl Ledger {
         count.saturating_mul(self.terms.deposit.load(Relaxed))
     }
 
-    /// The one step in which deposits are booked, faded and taken from: what it does not take stays in the account.
+    /// What it does not take stays in the account.
     fn take_deposited(&self, nanos: u64) -> bool {
-        let fresh = self.collect();
+        let fresh = self.collect(&self.fresh);
+        let mut taken = false;
+        self.settle(nanos, fresh, |balance| {
+            taken = balance >= TOKEN;
+            if taken { balance - TOKEN } else { balance }
+        });
+        taken
+    }
+
+    /// The one step in which deposits are booked, faded and taken from: `take` says what is left of a balance.
+    fn settle(&self, nanos: u64, fresh: u64, mut take: impl FnMut(u64) -> u64) {
         let mut account = self.books.account.load(Relaxed);
         loop {
             let (tick, balance) = self.settled(account, fresh, tick(nanos));
-            let taken = balance >= TOKEN;
-            let left = if taken { balance - TOKEN } else { balance };
-            let next = u64::from(tick) << 32 | left;
+            let next = u64::from(tick) << 32 | take(balance);
             if next == account {
-                return taken;
+                return;
             }
             match self.books.account.compare_exchange_weak(account, next, Relaxed, Relaxed) {
-                Ok(_) => return taken,
+                Ok(_) => return,
                 Err(seen) => account = seen,
             }
         }
     }
 
-    /// The account at `now`: what was there fades as e^-x does; what came since is taken to have come evenly, so of it
-    /// (1 - e^-x) / x is left.
+    /// The account at `now`: what was there fades as e^-x does, what comes now is whole.
     fn settled(&self, account: u64, fresh: u64, now: u32) -> (u32, u64) {
         let (then, balance) = ((account >> 32) as u32, account & u64::from(u32::MAX));
         let elapsed = now.wrapping_sub(then);
         // Somebody with a later clock was here first: no time has passed.
         let (now, elapsed) = if elapsed > u32::MAX / 2 { (then, 0) } else { (now, elapsed) };
-        let capacity = self.terms.capacity.load(Relaxed);
-        if elapsed == 0 {
-            return (now, balance.saturating_add(fresh).min(capacity));
-        }
-        let x = (u64::from(elapsed) << TICK_BITS) as f64 / self.terms.window.load(Relaxed).max(1) as f64;
-        let faded = (-x).exp();
-        let left = balance as f64 * faded + fresh as f64 * (1.0 - faded) / x;
-        (now, (left as u64).min(capacity))
+        let left = if elapsed == 0 || balance == 0 {
+            balance
+        } else {
+            let x = (u64::from(elapsed) << TICK_BITS) as f64 / self.terms.window.load(Relaxed).max(1) as f64;
+            (balance as f64 * (-x).exp()) as u64
+        };
+        (now, left.saturating_add(fresh).min(self.terms.capacity.load(Relaxed)))
     }
 
     fn take_floor(&self, nanos: u64) -> bool {

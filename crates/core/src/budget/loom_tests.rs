@@ -26,7 +26,7 @@ fn ledger(stripes: usize) -> Ledger {
 fn loom_no_token_is_granted_twice() {
     check(|| {
         let ledger = Arc::new(ledger(2));
-        (0..3).for_each(|stripe| ledger.deposit(stripe));
+        (0..3).for_each(|stripe| ledger.deposit(stripe, || 0));
         let takers: Vec<_> = (0..2)
             .map(|_| {
                 let ledger = ledger.clone();
@@ -43,10 +43,10 @@ fn loom_no_token_is_granted_twice() {
 fn loom_deposits_beside_withdrawals_are_conserved() {
     check(|| {
         let ledger = Arc::new(ledger(2));
-        ledger.deposit(0);
+        ledger.deposit(0, || 0);
         let depositor = {
             let ledger = ledger.clone();
-            spawn(move || (0..2).for_each(|stripe| ledger.deposit(stripe)))
+            spawn(move || (0..2).for_each(|stripe| ledger.deposit(stripe, || 0)))
         };
         let taker = {
             let ledger = ledger.clone();
@@ -66,7 +66,7 @@ fn loom_deposits_beside_withdrawals_are_conserved() {
 fn loom_a_late_clock_and_an_early_one_make_no_tokens() {
     check(|| {
         let ledger = Arc::new(ledger(1));
-        (0..2).for_each(|_| ledger.deposit(0));
+        (0..2).for_each(|_| ledger.deposit(0, || 0));
         let late = {
             let ledger = ledger.clone();
             spawn(move || u64::from(ledger.take(60 * SECOND)))
@@ -120,10 +120,10 @@ fn loom_places_are_never_more_than_allowed_and_all_come_back() {
 fn loom_an_update_beside_deposits_and_a_withdrawal_conserves_what_was_saved() {
     check(|| {
         let ledger = Arc::new(ledger(2));
-        (0..2).for_each(|stripe| ledger.deposit(stripe));
+        (0..2).for_each(|stripe| ledger.deposit(stripe, || 0));
         let updater = {
             let ledger = ledger.clone();
-            spawn(move || ledger.set_deposit(TOKEN / 2))
+            spawn(move || ledger.set_deposit(TOKEN / 2, 0))
         };
         let granted = u64::from(ledger.take(0));
         updater.join().unwrap();

@@ -14,7 +14,7 @@ fn load(retry: &Arc<Retry>, threads: u64, fail_percent: u64, clock: impl Clock +
                 let draw = buttress_core::Draw::new(seed);
                 let mut sent = 0;
                 for _ in 0..REQUESTS / threads {
-                    retry.deposit();
+                    retry.deposit(&clock);
                     let mut course = Course::new();
                     let mut token = None;
                     sent += 1;

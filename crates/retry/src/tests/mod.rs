@@ -120,7 +120,7 @@ fn the_budget_pays_and_its_refusals_are_told_apart() {
     let now = t0();
     let retry = retry(config().budget(BudgetConfig::new(0.5).min_per_sec(0.0).max_concurrent(1)));
     assert_eq!(ask(&retry, &mut Course::new(), Wait::Backoff, None, now), Err(Why::BudgetEmpty));
-    (0..4).for_each(|_| retry.deposit());
+    (0..4).for_each(|_| retry.deposit(&now));
     let Decision::Retry { token, .. } = retry.decide(&mut Course::new(), Cause::Error, Wait::Backoff, None, &now)
     else {
         panic!("two tokens are there")
@@ -147,7 +147,7 @@ fn observing_counts_what_it_would_do() {
 #[test]
 fn an_update_changes_what_comes_and_keeps_what_was_saved() {
     let (retry, now) = (retry(config().budget(BudgetConfig::new(1.0).min_per_sec(0.0))), t0());
-    (0..3).for_each(|_| retry.deposit());
+    (0..3).for_each(|_| retry.deposit(&now));
     retry.update(retry.config().max_attempts(2).backoff(Backoff::constant(7 * MS))).unwrap();
     let mut course = Course::new();
     assert_eq!(ask(&retry, &mut course, Wait::Backoff, None, now), Ok(7 * MS));
@@ -170,7 +170,7 @@ fn an_update_changes_what_comes_and_keeps_what_was_saved() {
 fn a_shared_budget_is_shared_and_a_fresh_one_is_not() {
     let budget = Arc::new(BudgetConfig::new(1.0).min_per_sec(0.0).build().unwrap());
     let [one, two] = [(); 2].map(|()| config().build_sharing(budget.clone()).unwrap());
-    one.deposit();
+    one.deposit(&TokioClock);
     assert!(
         ask(&two, &mut Course::new(), Wait::Backoff, None, t0()).is_ok(),
         "one's deposit pays for the other's retry"
@@ -179,7 +179,7 @@ fn a_shared_budget_is_shared_and_a_fresh_one_is_not() {
     two.update(two.config().max_attempts(2)).unwrap();
     assert_eq!(budget.config().ratio, 0.7, "what concerns one layer does not change what both share");
     let fresh = one.fresh();
-    fresh.deposit();
+    fresh.deposit(&TokioClock);
     assert_eq!((fresh.snapshot().first_total, budget.snapshot().tokens < 0.5), (1, true));
 }
 
