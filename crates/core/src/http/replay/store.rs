@@ -16,7 +16,7 @@ use std::{
     error::Error as StdError,
     fmt, mem,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll, Wake, Waker},
 };
 
@@ -29,11 +29,8 @@ const FEW_FRAMES: usize = 16;
 
 pub(super) struct Store<B> {
     state: Mutex<State<B>>,
-    /// Attempts that wait for the body.
-    parked: Wakers,
-    /// Wakes them all. The body gets it: a waker of one attempt would be useless to the others when that one is slow, or gone.
-    // It does not hold the store: the body would hold itself.
-    alarm: Waker,
+    /// Made for the first attempt that has to wait: a body in memory needs none.
+    alarm: OnceLock<Alarm>,
     cap: usize,
 }
 
@@ -94,9 +91,24 @@ pub(super) struct Place {
     epoch: u32,
 }
 
-struct Alarm(Wakers);
+struct Alarm {
+    /// Attempts that wait for the body.
+    parked: Wakers,
+    /// Wakes them all. The body gets it: a waker of one attempt would be useless to the others when that one is slow, or gone.
+    // It does not hold the store: the body would hold itself.
+    waker: Waker,
+}
 
-impl Wake for Alarm {
+impl Default for Alarm {
+    fn default() -> Self {
+        let parked = Wakers::default();
+        Self { waker: Arc::new(WakeAll(parked.clone())).into(), parked }
+    }
+}
+
+struct WakeAll(Wakers);
+
+impl Wake for WakeAll {
     fn wake(self: Arc<Self>) {
         self.0.wake_all();
     }
@@ -110,7 +122,6 @@ impl<B> Store<B> {
     where
         B: Body,
     {
-        let parked = Wakers::default();
         let rest = body.size_hint();
         let state = State {
             source: Source::Here(Box::pin(body)),
@@ -127,8 +138,7 @@ impl<B> Store<B> {
             passed: 0,
             waiting: Vec::new(),
         };
-        let alarm = Arc::new(Alarm(parked.clone())).into();
-        Arc::new(Self { state: Mutex::new(state), parked, alarm, cap })
+        Arc::new(Self { state: Mutex::new(state), alarm: OnceLock::new(), cap })
     }
 
     /// One more attempt, beside those there are.
@@ -151,8 +161,20 @@ impl<B> Store<B> {
         let waiting = mem::take(&mut state.waiting);
         drop(state);
         waiting.into_iter().for_each(Waker::wake);
-        self.parked.wake_all();
+        self.wake_parked();
         Some(place)
+    }
+
+    fn wake_parked(&self) {
+        if let Some(alarm) = self.alarm.get() {
+            alarm.parked.wake_all();
+        }
+    }
+
+    /// Whether anybody had to wait.
+    #[cfg(all(test, not(buttress_loom)))]
+    pub(super) fn has_alarm(&self) -> bool {
+        self.alarm.get().is_some()
     }
 
     pub(super) fn leave(&self, place: Place) {
@@ -272,7 +294,7 @@ impl<B> Store<B> {
         drop(freed);
         waiting.into_iter().for_each(Waker::wake);
         if news && others {
-            self.parked.wake_all();
+            self.wake_parked();
         }
         is_over
     }
@@ -415,12 +437,14 @@ where
 
     fn poll(&mut self, parked: &mut Parked, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, SharedError>>> {
         let Some(body) = &mut self.body else { unreachable!("it is given back once") };
-        let mut alarm = Context::from_waker(&self.store.alarm);
-        let mut polled = body.as_mut().poll_frame(&mut alarm);
+        let alarm = &self.store.alarm;
+        let waker = alarm.get().map_or(Waker::noop(), |alarm| &alarm.waker);
+        let mut polled = body.as_mut().poll_frame(&mut Context::from_waker(waker));
         if polled.is_pending() {
-            parked.park(&self.store.parked, cx);
+            let alarm = alarm.get_or_init(Alarm::default);
+            parked.park(&alarm.parked, cx);
             // An alarm before that woke nobody.
-            polled = body.as_mut().poll_frame(&mut alarm);
+            polled = body.as_mut().poll_frame(&mut Context::from_waker(&alarm.waker));
         }
         polled.map_err(|error| SharedError(Arc::new(error.into())))
     }

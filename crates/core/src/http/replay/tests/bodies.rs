@@ -462,3 +462,15 @@ fn what_the_last_attempt_has_passed_is_free_at_once_when_nobody_may_join_or_anot
     attempts.0.keep_no_more();
     assert_eq!((attempts.0.buffered(), poll(&mut only)), (0, got("two")));
 }
+
+#[test]
+fn a_body_that_is_all_there_needs_no_alarm() {
+    let feed = Feed::of([data("one")]);
+    let attempts = Attempts::of(&feed, 100);
+    let mut body = attempts.join();
+    assert_eq!([poll(&mut body), poll(&mut body)], [got("one"), Got::End]);
+    assert!(!attempts.0.has_alarm());
+    let attempts = Attempts::of(&Feed::default(), 100);
+    assert_eq!(poll(&mut attempts.join()), Got::Pending);
+    assert!(attempts.0.has_alarm());
+}
