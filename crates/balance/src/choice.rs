@@ -3,10 +3,10 @@
 use crate::{
     BalancePermit,
     endpoints::{Members, Shared},
-    node::Node,
+    node::{Node, State},
     now::Now,
     pick::{Avoid, Picked},
-    search::Search,
+    search::{ASKED, Search},
 };
 use buttress_core::{Lease, Rejection, TokioClock, Tried, sync::Ordering::Relaxed};
 use std::{
@@ -57,7 +57,7 @@ impl<S: Clone, E> Choice<S, E> {
         match service.poll_ready(cx) {
             Poll::Ready(Ok(())) => return Poll::Ready(self.endpoint(service, node, tried, now)),
             Poll::Ready(Err(error)) => self.search().fail(&node, error, now),
-            Poll::Pending => self.search().wait(service, node),
+            Poll::Pending => self.search().wait(service, node, now),
         }
         self.look_on(cx, tried, now, None)
     }
@@ -71,7 +71,11 @@ impl<S: Clone, E> Choice<S, E> {
         now: &Now<TokioClock>,
     ) -> Chosen<S, E> {
         if let Some(tried) = tried {
-            tried.pick(node.id);
+            let members = self.lease.members.load();
+            let is_other = |other: &Node| other.id != node.id && !tried.contains(other.id);
+            let mut nodes = members.roster.nodes.iter();
+            let others = nodes.any(|other| is_other(other) && other.state(now) != State::Shut);
+            tried.pick(node.id, others);
         }
         Chosen::Endpoint(service, BalancePermit::new(node, now.nanos(), self.lease.balancer.measures()))
     }
@@ -113,6 +117,7 @@ impl<S: Clone, E> Choice<S, E> {
         S: Service<Req, Error = E>,
     {
         let lease = self.lease.clone();
+        self.search().swept = false;
         loop {
             let was_opening = lease.is_opening();
             let members = lease.members.load_full();
@@ -134,6 +139,7 @@ impl<S: Clone, E> Choice<S, E> {
                 lease.balancer.counts.waited.fetch_add(1, Relaxed);
             }
             search.parked.park(&lease.wakers, cx);
+            search.doze(&members, cx, now);
             // A change between the look and the parking wakes nobody.
             if Arc::ptr_eq(&members, &lease.members.load()) && was_opening == lease.is_opening() {
                 return Poll::Pending;
@@ -160,19 +166,22 @@ impl<S: Clone, E> Choice<S, E> {
         let tried = tried.as_deref();
         let search = self.search();
         loop {
-            let avoid = Avoid { tried, waiting: &search.asked, failed: &search.failed, ..Avoid::default() };
+            let (swept, impatient) = (search.swept, search.is_impatient(balancer, now));
+            let asked = Avoid { waiting: &search.asked, failed: &search.failed, ..Avoid::default() };
+            let avoid = Avoid { tried, swept, impatient, ..asked };
             let next = picked.take();
             match next.unwrap_or_else(|| balancer.pick(&members.roster, lease.stripe(), now, avoid)) {
-                Picked::Node(place) if search.asked.len() < balancer.picks() => {
+                Picked::Node(place) if search.asked.len() < if swept { ASKED } else { balancer.picks() } => {
                     let node = &members.roster.nodes[place];
                     if let Some(service) = search.ask(members.services[place].clone(), node, cx, now) {
                         return Look::Found(service, node.clone());
                     }
                 }
                 // Those who are never ready have nothing in flight: by load alone a call might meet nobody else.
-                Picked::Node(place) if !search.swept => {
+                picked @ (Picked::Node(_) | Picked::Wait) if !swept => {
                     search.swept = true;
-                    if let Some((service, node)) = search.sweep(members, place, tried, cx, now) {
+                    let start = if let Picked::Node(place) = picked { place } else { 0 };
+                    if let Some((service, node)) = search.sweep(members, start, tried, cx, now) {
                         return Look::Found(service, node);
                     }
                 }

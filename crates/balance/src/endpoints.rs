@@ -4,7 +4,12 @@ use buttress_core::{
     Signal, Wakers,
     sync::{AtomicBool, Mutex, Ordering::AcqRel, Ordering::Acquire, lock},
 };
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::Arc,
+};
 
 /// One of the services that a [`Balance`](crate::Balance) spreads calls over.
 ///
@@ -101,7 +106,7 @@ impl<S: Clone> Shared<S> {
         let guard = lock(&self.edit);
         let before = self.members.load_full();
         let members = before.roster.nodes.iter().cloned().zip(before.services.iter().cloned()).collect();
-        let mut list = List { members, balancer: &self.balancer, changed: false, removed: Vec::new() };
+        let mut list = List { members, places: None, balancer: &self.balancer, changed: false, removed: Vec::new() };
         let said = change(&mut list);
         if list.changed {
             let removed = list.removed;
@@ -125,6 +130,8 @@ impl<S: Clone> Shared<S> {
 /// The members while somebody changes them.
 pub(crate) struct List<'a, S> {
     members: Vec<(Arc<Node>, S)>,
+    /// Where each name is, once several are looked for.
+    places: Option<HashMap<Cow<'static, str>, usize>>,
     balancer: &'a Balancer,
     changed: bool,
     removed: Vec<(Arc<Node>, S)>,
@@ -138,9 +145,16 @@ impl<S> List<'_, S> {
         let node = Arc::new(Node::new(name, signals.into(), self.balancer.tuning.clone()));
         let id = node.id;
         self.changed = true;
-        match self.members.iter_mut().find(|(there, _)| there.name == node.name) {
-            Some(place) => self.removed.push(std::mem::replace(place, (node, service))),
-            None => self.members.push((node, service)),
+        let next = self.members.len();
+        let members = &self.members;
+        let places = self.places.get_or_insert_with(|| {
+            members.iter().enumerate().map(|(place, (node, _))| (node.name.clone(), place)).collect()
+        });
+        match *places.entry(node.name.clone()).or_insert(next) {
+            place if place < next => {
+                self.removed.push(std::mem::replace(&mut self.members[place], (node, service)));
+            }
+            _ => self.members.push((node, service)),
         }
         id
     }
@@ -155,6 +169,9 @@ impl<S> List<'_, S> {
         }
         let removed = goes.len();
         self.changed |= removed > 0;
+        if removed > 0 {
+            self.places = None;
+        }
         self.removed.extend(goes);
         removed
     }
@@ -178,8 +195,9 @@ impl<S: Clone> Endpoints<S> {
     /// Exactly these from now on: endpoints whose names stay are replaced.
     pub fn set(&self, endpoints: impl IntoIterator<Item = Endpoint<S>>) {
         let endpoints: Vec<_> = endpoints.into_iter().collect();
+        let names: HashSet<_> = endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
         self.0.edit(|list| {
-            list.remove(|node| !endpoints.iter().any(|endpoint| endpoint.name == node.name));
+            list.remove(|node| !names.contains(&node.name));
             for endpoint in endpoints {
                 list.insert(endpoint);
             }

@@ -45,10 +45,9 @@ impl Tuning {
         self.max_overload.store(config.max_overload.as_nanos() as u64, Relaxed);
     }
 
-    /// Whether so many ticks are long enough to ask an endpoint again that failed and failed.
-    #[inline]
-    fn is_rest(&self, ticks: u64) -> bool {
-        ticks as f32 * f32::from_bits(self.rate.load(Relaxed)) >= REST
+    /// The time constant, in nanoseconds.
+    fn decay(&self) -> f32 {
+        TICK as f32 / f32::from_bits(self.rate.load(Relaxed))
     }
 
     /// What is left of a value after so many ticks.
@@ -100,11 +99,11 @@ struct Average {
 const STAMP_BITS: u32 = 34;
 const STAMP_MASK: u64 = (1 << STAMP_BITS) - 1;
 const VALUE_BITS: u32 = 28;
-/// An endpoint that failed so is asked again after this many time constants without a call: its value alone would take much
-/// longer to come down to those of endpoints that work.
-const REST: f32 = 2.0;
-/// So many failures in a row are no accident: the average jumps to what failures cost.
+/// So many failures in a row are no accident: the average jumps to what failures cost, and the endpoint is failing.
 const STREAK: u64 = 3;
+/// A failing endpoint is tried again after as long as it has been failing, in time constants at least and at most this: a
+/// moment's trouble costs a moment, and one that is down for long costs one call in a long time.
+const REST: (f32, f32) = (0.1, 2.0);
 
 impl Average {
     fn of(word: u64) -> Option<Self> {
@@ -154,6 +153,8 @@ pub(crate) struct Load {
     overload: AtomicU64,
     /// Calls that wait for it to become ready.
     parked: AtomicU32,
+    /// 1: a layer at the endpoint refused a call, until [`Tally::refuses_until`].
+    refuses: AtomicU32,
     /// Apart, as calls that succeed do not need it: so all that a pick reads of an endpoint is one cache line.
     tally: Box<Tally>,
 }
@@ -162,6 +163,23 @@ pub(crate) struct Load {
 struct Tally {
     failures: AtomicU64,
     skipped: AtomicU64,
+    /// The last failure.
+    failed: AtomicU64,
+    /// Since when it is failing.
+    failing_since: AtomicU64,
+    /// The last call to see whether it works again.
+    trial: AtomicU64,
+    refuses_until: AtomicU64,
+}
+
+/// Which choice an endpoint is, whatever its load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Good,
+    /// It was failing, and has had its rest: one call may see.
+    Rested,
+    /// It fails, or refuses: no load of others makes it the better one.
+    Last,
 }
 
 const FLIGHT_BITS: u32 = 24;
@@ -174,7 +192,15 @@ impl Load {
             average: AtomicU64::new(0),
             overload: AtomicU64::new(0),
             parked: AtomicU32::new(0),
-            tally: Box::new(Tally { failures: AtomicU64::new(0), skipped: AtomicU64::new(0) }),
+            refuses: AtomicU32::new(0),
+            tally: Box::new(Tally {
+                failures: AtomicU64::new(0),
+                skipped: AtomicU64::new(0),
+                failed: AtomicU64::new(0),
+                failing_since: AtomicU64::new(0),
+                trial: AtomicU64::new(0),
+                refuses_until: AtomicU64::new(0),
+            }),
         }
     }
 
@@ -234,62 +260,134 @@ impl Load {
         now < self.overload.load(Relaxed)
     }
 
+    /// Calls in flight, and those that wait.
+    #[inline]
+    pub(crate) fn calls(&self) -> u64 {
+        self.in_flight() + u64::from(self.parked.load(Relaxed))
+    }
+
+    /// Whether its [standing](Self::standing) may be bad.
+    #[inline]
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.is_failing() || self.refuses.load(Relaxed) != 0
+    }
+
+    /// Whether it failed again and again, and has not worked since.
+    #[inline]
+    pub(crate) fn is_failing(&self) -> bool {
+        self.average.load(Relaxed) >> VALUE_BITS & STREAK == STREAK
+    }
+
+    /// By load alone, an endpoint that fails at once would be better than those that are busy. `now` is exact.
+    #[cold]
+    pub(crate) fn standing(&self, now: u64, tuning: &Tuning) -> Standing {
+        if self.refuses.load(Relaxed) != 0 {
+            if now < self.tally.refuses_until.load(Relaxed) {
+                return Standing::Last;
+            }
+            self.refuses.store(0, Relaxed);
+        }
+        match self.is_failing() {
+            false => Standing::Good,
+            true if now < self.next_trial(tuning) => Standing::Last,
+            true => Standing::Rested,
+        }
+    }
+
+    /// When a failing endpoint has had its rest.
+    pub(crate) fn next_trial(&self, tuning: &Tuning) -> u64 {
+        let tally = &*self.tally;
+        let last = tally.failed.load(Relaxed).max(self.last_trial());
+        let failing = last.saturating_sub(tally.failing_since.load(Relaxed));
+        let span = |spans: f32| (spans * tuning.decay()) as u64;
+        last.saturating_add(failing.clamp(span(REST.0), span(REST.1)))
+    }
+
+    pub(crate) fn last_trial(&self) -> u64 {
+        self.tally.trial.load(Relaxed)
+    }
+
+    /// A call goes there to see whether it works, the first one after that at `last`; false: another one does.
+    pub(crate) fn begin_trial(&self, last: u64, now: u64) -> bool {
+        self.tally.trial.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
+    }
+
+    /// A layer at the endpoint refused a call, and said until when. One that is closed sooner must not be passed over for long.
+    #[cold]
+    pub(crate) fn refused(&self, now: u64, wait: Option<u64>, tuning: &Tuning) {
+        let overload = tuning.overload.load(Relaxed);
+        self.tally.refuses_until.fetch_max(now.saturating_add(wait.unwrap_or(u64::MAX).min(overload)), Relaxed);
+        self.refuses.store(1, Relaxed);
+    }
+
     /// What a further call would have to expect, in nanoseconds: latency x (calls in flight + 1).
     ///
     /// An endpoint that nothing is known of is tried at once, by one call; until that is answered it counts as failing, as in
-    /// Finagle. So is one that has failed again and again, when it has had a rest.
+    /// Finagle.
     #[inline]
     pub(crate) fn load(&self, now: u64, tuning: &Tuning, limited: bool) -> f32 {
-        let calls = (self.in_flight() + u64::from(self.parked.load(Relaxed))) as f32;
+        let calls = self.calls() as f32;
         let tick = now >> TICK_BITS;
         let latency = match Average::of(self.average.load(Relaxed)) {
-            Some(seen) if seen.streak < STREAK || !tuning.is_rest(seen.age(tick)) => seen.now(tick, tuning),
-            _ if calls == 0.0 => FLOOR,
-            _ => tuning.penalty(),
+            Some(seen) => seen.now(tick, tuning),
+            None if calls == 0.0 => FLOOR,
+            None => tuning.penalty(),
         };
         let busy = if limited || self.is_overloaded(now) { tuning.penalty() } else { 0.0 };
         (latency + busy) * (calls + 1.0)
     }
 
-    /// A call ended at `now`; its latency was `latency` nanoseconds.
+    /// A call that began at `began` ended at `now`; its latency was `latency` nanoseconds.
     ///
     /// A latency above the average raises it at once (the peak), one below moves it by the share of the time constant that has
     /// passed since the last sample. What a failure costs is averaged, so that the odd one shows as the odd one; with the
-    /// third in a row it counts at once. The first success after such a row lifts it.
+    /// third in a row it counts at once. The first success of a call that began after the last of such a row lifts it: one that began
+    /// before says what the endpoint was.
     #[inline]
-    pub(crate) fn sample(&self, now: u64, latency: u64, sample: Sample, tuning: &Tuning) {
+    pub(crate) fn sample(&self, now: u64, began: u64, latency: u64, sample: Sample, tuning: &Tuning) {
         if sample == Sample::Failure {
             self.tally.failures.fetch_add(1, Relaxed);
+            self.tally.failed.fetch_max(now, Relaxed);
         }
         let (tick, latency) = (now >> TICK_BITS, (latency as f32).max(FLOOR));
         let word = self.average.load(Relaxed);
         if sample == Sample::Success && adds_nothing(word, tick, latency) {
             return;
         }
-        self.blend(word, tick, latency, sample, tuning);
+        if self.blend(word, tick, began, latency, sample, tuning) {
+            self.tally.failing_since.store(now, Relaxed);
+        }
     }
 
+    /// Whether it is failing from now on.
     #[inline(never)]
-    fn blend(&self, mut word: u64, tick: u64, latency: f32, sample: Sample, tuning: &Tuning) {
+    fn blend(&self, mut word: u64, tick: u64, began: u64, latency: f32, sample: Sample, tuning: &Tuning) -> bool {
         loop {
+            let mut turns = false;
             let next = match Average::of(word) {
-                Some(seen) => next(seen, tick, latency, sample, tuning),
+                Some(seen) => {
+                    let lifts = seen.streak < STREAK || began >= self.tally.failed.load(Relaxed);
+                    let next = next(seen, tick, latency, sample, lifts, tuning);
+                    turns = seen.streak < STREAK && next.is_some_and(|next| next.streak == STREAK);
+                    next
+                }
                 None => first(tick, latency, sample, tuning),
             };
             let next = next.map_or(word, Average::word);
             if next == word {
-                return;
+                return turns;
             }
             match self.average.compare_exchange_weak(word, next, Relaxed, Relaxed) {
-                Ok(_) => return,
+                Ok(_) => return turns,
                 Err(seen) => word = seen,
             }
         }
     }
 
-    /// It said "too much", and to come back after `pushback`; `u64::MAX`: never.
+    /// It said "too much", and to come back after `pushback`; `u64::MAX`: never. At once is no answer of one that refuses: then
+    /// it would weigh nothing, however much it fails.
     pub(crate) fn overloaded(&self, now: u64, pushback: Option<u64>, tuning: &Tuning) {
-        let span = pushback.unwrap_or_else(|| tuning.overload.load(Relaxed));
+        let span = pushback.unwrap_or(0).max(tuning.overload.load(Relaxed));
         let until = now.saturating_add(span.min(tuning.max_overload.load(Relaxed)));
         self.overload.fetch_max(until, Relaxed);
     }
@@ -312,7 +410,8 @@ fn first(tick: u64, latency: f32, sample: Sample, tuning: &Tuning) -> Option<Ave
     }
 }
 
-fn next(seen: Average, tick: u64, latency: f32, sample: Sample, tuning: &Tuning) -> Option<Average> {
+/// `lifts`: a success ends the streak.
+fn next(seen: Average, tick: u64, latency: f32, sample: Sample, lifts: bool, tuning: &Tuning) -> Option<Average> {
     let age = seen.age(tick);
     let keep = tuning.keep(age);
     let decayed = seen.value * keep;
@@ -320,6 +419,7 @@ fn next(seen: Average, tick: u64, latency: f32, sample: Sample, tuning: &Tuning)
     // A stamp never goes back.
     let new = |streak, value| Some(Average { stamp: seen.stamp.wrapping_add(age) & STAMP_MASK, streak, value });
     match sample {
+        Sample::Success if !lifts => new(seen.streak, blended(latency).max(latency)),
         Sample::Success if seen.streak == STREAK => new(0, latency),
         Sample::Success => new(0, blended(latency).max(latency)),
         Sample::Failure => {

@@ -37,11 +37,11 @@ fn loom_in_flight_is_exact_and_never_below_what_a_thread_knows() {
 fn loom_no_failure_is_lost_the_third_in_a_row_counts_whoever_brings_it() {
     explore(|shared| {
         let (load, tuning) = &*shared;
-        load.sample(0, 1_000_000, Sample::Success, tuning);
-        load.sample(0, 0, Sample::Failure, tuning);
+        load.sample(0, 0, 1_000_000, Sample::Success, tuning);
+        load.sample(0, 0, 0, Sample::Failure, tuning);
         let other = shared.clone();
-        let thread = thread::spawn(move || other.0.sample(0, 0, Sample::Failure, &other.1));
-        load.sample(0, 0, Sample::Failure, tuning);
+        let thread = thread::spawn(move || other.0.sample(0, 0, 0, Sample::Failure, &other.1));
+        load.sample(0, 0, 0, Sample::Failure, tuning);
         thread.join().unwrap();
         assert_eq!(load.failures(), 3);
         assert!(load.average(0, tuning).unwrap() > 4.9e9);
@@ -52,10 +52,10 @@ fn loom_no_failure_is_lost_the_third_in_a_row_counts_whoever_brings_it() {
 fn loom_a_peak_is_not_lost_to_a_sample_beside_it() {
     explore(|shared| {
         let (load, tuning) = &*shared;
-        load.sample(0, 10_000_000, Sample::Success, tuning);
+        load.sample(0, 0, 10_000_000, Sample::Success, tuning);
         let other = shared.clone();
-        let thread = thread::spawn(move || other.0.sample(1 << 14, 500_000_000, Sample::Success, &other.1));
-        load.sample(1 << 14, 1_000_000, Sample::Success, tuning);
+        let thread = thread::spawn(move || other.0.sample(1 << 14, 1 << 14, 500_000_000, Sample::Success, &other.1));
+        load.sample(1 << 14, 1 << 14, 1_000_000, Sample::Success, tuning);
         thread.join().unwrap();
         assert!(load.average(1 << 14, tuning).unwrap() > 4.9e8);
     });

@@ -1,5 +1,5 @@
 use crate::{load::Sample, node::Node};
-use buttress_core::{Clock, Outcome, Pushback, Settle, TokioClock, abandoned};
+use buttress_core::{Clock, Outcome, Pushback, Reason, Rejection, Settle, TokioClock, abandoned};
 use std::{fmt, sync::Arc, time::Duration};
 
 /// A call to an endpoint: it counts as in flight until this is dropped.
@@ -10,7 +10,9 @@ use std::{fmt, sync::Arc, time::Duration};
 /// no time and reads no clock. One that is dropped without a conclusion and before the head took at least as long as it did.
 pub struct BalancePermit {
     node: Arc<Node>,
-    /// When it was picked, about; or since when somebody waits.
+    /// When it was picked, or a moment before.
+    began: u64,
+    /// The same; or since when somebody waits.
     since: u64,
     /// How long somebody waited before.
     waited: u64,
@@ -37,7 +39,7 @@ impl BalancePermit {
     #[inline]
     pub(crate) fn new(node: Arc<Node>, now: u64, measured: bool) -> Self {
         node.load.enter();
-        Self { node, since: now, waited: 0, phase: Phase::Begun, concluded: !measured }
+        Self { node, began: now, since: now, waited: 0, phase: Phase::Begun, concluded: !measured }
     }
 
     /// The name of the endpoint.
@@ -109,7 +111,7 @@ impl BalancePermit {
             Outcome::Success => self.sample(Sample::Success, clock),
             Outcome::Failure => self.sample(Sample::Failure, clock),
             Outcome::Overload => self.overload(pushback, clock),
-            // A refusal of our own, a client's fault: nothing about the endpoint.
+            // A client's fault: nothing about the endpoint.
             _ => {}
         }
     }
@@ -124,16 +126,30 @@ impl BalancePermit {
         if self.phase == Phase::Waiting {
             self.waited += now.saturating_sub(self.since);
         }
-        self.node.load.sample(now, self.waited, sample, &self.node.tuning);
+        self.node.load.sample(now, self.began, self.waited, sample, &self.node.tuning);
     }
 
     /// It answered, and that fast says nothing: only that it was this slow does.
     #[cold]
     fn overload(&mut self, pushback: Option<Pushback>, clock: &impl Clock) {
-        let nanos = |delay: Duration| u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
         let pushback = pushback.map(|pushback| pushback.delay().map_or(u64::MAX, nanos));
         self.node.load.overloaded(self.nanos(clock), pushback, &self.node.tuning);
         self.sample(Sample::AtLeast, clock);
+    }
+
+    /// It did not get as far as the endpoint. One that refuses has no calls, and must not look idle for that.
+    #[cold]
+    pub(crate) fn refused_at(&mut self, rejection: &Rejection, clock: &impl Clock) {
+        let (load, tuning) = (&self.node.load, &self.node.tuning);
+        let wait = rejection.retry_after.map(nanos);
+        match rejection.reason {
+            _ if self.concluded => {}
+            Reason::BreakerOpen | Reason::NoEndpoint => load.refused(self.nanos(clock), wait, tuning),
+            Reason::AtCapacity | Reason::Shed | Reason::QueueTimeout | Reason::RateLimited => {
+                load.overloaded(self.nanos(clock), wait, tuning);
+            }
+            _ => {}
+        }
     }
 
     #[cold]
@@ -148,7 +164,17 @@ impl BalancePermit {
     }
 }
 
+fn nanos(delay: Duration) -> u64 {
+    u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl Settle for BalancePermit {
+    const HEEDS_REFUSALS: bool = true;
+
+    fn refused(&mut self, rejection: Rejection) {
+        self.refused_at(&rejection, &TokioClock);
+    }
+
     #[inline]
     fn pending(&mut self) {
         self.pending_at(&TokioClock);

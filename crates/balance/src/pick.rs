@@ -1,7 +1,7 @@
 //! The power of two choices (Mitzenmacher, IEEE TPDS 2001): of two endpoints drawn at random, the less loaded one.
 
 use crate::{
-    load::Tuning,
+    load::{Standing, Tuning},
     node::{Node, State},
     now::Now,
 };
@@ -23,6 +23,10 @@ pub(crate) struct Avoid<'a> {
     pub(crate) waiting: &'a [u32],
     /// They were asked and failed.
     pub(crate) failed: &'a [u32],
+    /// The good ones were all asked: one that was tried is better than to wait for them.
+    pub(crate) swept: bool,
+    /// The call has waited for them long enough: so is one that is failing.
+    pub(crate) impatient: bool,
     /// Signals and loads say nothing: every endpoint in turn.
     pub(crate) turn: Option<u64>,
     /// Signals say nothing.
@@ -54,7 +58,7 @@ impl Roster {
     #[inline]
     pub(crate) fn pick<C: Clock>(&self, draw: &Draw, now: &Now<C>, tuning: &Tuning, avoid: Avoid<'_>) -> Picked {
         let count = self.nodes.len();
-        if count < 2 || avoid.turn.is_some() {
+        if count < 2 || avoid.turn.is_some() || avoid.swept {
             return self.look(draw, now, tuning, avoid);
         }
         let mut first = None;
@@ -70,7 +74,10 @@ impl Roster {
                 match first {
                     None => first = Some((place, load)),
                     Some((other, least)) if other != place => {
-                        return Picked::Node(if load < least { place } else { other });
+                        let (best, second, load) =
+                            if load < least { (place, other, load) } else { (other, place, least) };
+                        let goes = load > TRIAL || self.begin_trial(best, now);
+                        return Picked::Node(if goes { best } else { second });
                     }
                     Some(_) => {}
                 }
@@ -90,7 +97,17 @@ impl Roster {
         let is_avoided = avoid.waiting.contains(&node.id)
             || avoid.failed.contains(&node.id)
             || avoid.tried.is_some_and(|tried| tried.contains(node.id));
-        (!is_avoided).then(|| load(node, state, now.nanos(), tuning))
+        if is_avoided || standing(node, state, now, tuning) == Standing::Last {
+            return None;
+        }
+        Some(load(node, state, now, tuning))
+    }
+
+    /// The one at `place` looks best because nobody knows whether it works: one call goes to see. False: another one did.
+    #[cold]
+    fn begin_trial<C: Clock>(&self, place: usize, now: &Now<C>) -> bool {
+        let load = &self.nodes[place].load;
+        load.begin_trial(load.last_trial(), now.exact_nanos())
     }
 
     /// Looks at every endpoint: two by chance of those that come into question.
@@ -99,61 +116,89 @@ impl Roster {
         if self.nodes.is_empty() {
             return Picked::Empty;
         }
+        let in_turn = avoid.turn.is_some();
         let start = avoid.turn.map_or(0, |turn| (turn % self.nodes.len() as u64) as usize);
-        let (mut fresh, mut again) = (Two::new(draw), Two::new(draw));
-        let (mut waiting, mut failed) = (Busy::default(), false);
+        // By choice, as `choice` counts them.
+        let mut free = [(); 4].map(|()| Two::new(draw));
+        let (mut waits, mut failed) = ([false; 4], false);
         let mut until: Option<Instant> = None;
         for offset in 0..self.nodes.len() {
             let place = (start + offset) % self.nodes.len();
             let node = &*self.nodes[place];
-            let tried = avoid.tried.is_some_and(|tried| tried.contains(node.id));
-            if !avoid.force && avoid.turn.is_none() && node.state(now) == State::Shut {
+            let state = if avoid.force || in_turn { State::Open } else { node.state(now) };
+            let is_last = || !in_turn && standing(node, state, now, tuning) == Standing::Last;
+            let choice = || 2 * usize::from(is_last()) + usize::from(avoid.tried.is_some_and(|t| t.contains(node.id)));
+            if state == State::Shut {
                 node.load.skip();
                 until = node.until().into_iter().chain(until).min();
             } else if avoid.failed.contains(&node.id) {
                 failed = true;
             } else if avoid.waiting.contains(&node.id) {
-                *if tried { &mut waiting.tried } else { &mut waiting.fresh } = true;
-            } else if tried {
-                again.offer(place, avoid.turn.is_some());
+                waits[choice()] = true;
             } else {
-                fresh.offer(place, avoid.turn.is_some());
+                free[choice()].offer(place, in_turn);
             }
         }
-        let least = |two: &Two<'_>| {
-            let load = |place: usize| {
-                let node = &self.nodes[place];
-                load(node, if avoid.force { State::Open } else { node.state(now) }, now.nanos(), tuning)
-            };
-            let [a, b] = two.places;
-            Picked::Node(if two.count > 1 && avoid.turn.is_none() && load(b) < load(a) { b } else { a })
+        let [fresh, again, last, last_again] = &free;
+        let load = |place: usize| {
+            let node = &self.nodes[place];
+            load(node, if avoid.force { State::Open } else { node.state(now) }, now, tuning)
         };
-        // The one that was just tried comes last: after those that are not ready yet.
+        let least = |two: &Two<'_>| {
+            let [a, b] = two.places;
+            if in_turn || two.count < 2 {
+                if !in_turn && load(a) <= TRIAL {
+                    self.begin_trial(a, now);
+                }
+                return Picked::Node(a);
+            }
+            let (best, second, least) = if load(b) < load(a) { (b, a, load(b)) } else { (a, b, load(a)) };
+            Picked::Node(if least > TRIAL || self.begin_trial(best, now) { best } else { second })
+        };
+        // All that come into question are asked before the next choice is. Good ones that may soon be ready are worth more than
+        // a failing one that is.
+        let is_fresh = fresh.count > 0 || waits[0];
         match () {
-            () if fresh.count > 0 => least(&fresh),
-            () if waiting.fresh => Picked::Wait,
-            () if again.count > 0 => least(&again),
-            () if waiting.tried => Picked::Wait,
+            () if fresh.count > 0 && !avoid.swept => least(fresh),
+            () if is_fresh && !avoid.swept => Picked::Wait,
+            () if again.count > 0 => least(again),
+            () if (is_fresh || waits[1]) && !avoid.impatient => Picked::Wait,
+            () if last.count > 0 => least(last),
+            () if last_again.count > 0 => least(last_again),
+            () if is_fresh || waits.contains(&true) => Picked::Wait,
             () if failed => Picked::Failed,
             () => Picked::Shut(until),
         }
     }
 }
 
-/// Which of those that are not ready exist.
-#[derive(Default)]
-struct Busy {
-    fresh: bool,
-    tried: bool,
+/// The load of one to which a call goes to see whether it works.
+const TRIAL: f32 = 0.0;
+
+/// What a circuit says whose time has come goes before what was seen of it.
+#[inline]
+fn standing<C: Clock>(node: &Node, state: State, now: &Now<C>, tuning: &Tuning) -> Standing {
+    match state == State::Open && node.load.is_suspect() {
+        true => node.load.standing(now.exact_nanos(), tuning),
+        false => Standing::Good,
+    }
 }
 
-/// A circuit whose time has come gets its probe, and only one: it looks idle until that is on its way.
+/// A circuit whose time has come gets its probe, and only one at first: it looks idle until that is on its way. So does an
+/// endpoint that was failing and has had its rest.
 #[inline]
-fn load(node: &Node, state: State, nanos: u64, tuning: &Tuning) -> f32 {
-    if state == State::Due && node.load.in_flight() == 0 {
-        return 0.0;
-    }
-    node.load.load(nanos, tuning, node.is_limited())
+fn load<C: Clock>(node: &Node, state: State, now: &Now<C>, tuning: &Tuning) -> f32 {
+    let is_trial = match state {
+        // A long stream of before is no probe.
+        State::Due => node.load.calls() == 0 || node.until().is_some_and(|due| is_untried(node, due, tuning)),
+        _ => standing(node, state, now, tuning) == Standing::Rested,
+    };
+    if is_trial { TRIAL } else { node.load.load(now.nanos(), tuning, node.is_limited()) }
+}
+
+#[cold]
+fn is_untried(node: &Node, due: Instant, tuning: &Tuning) -> bool {
+    node.load.last_trial() < tuning.origin.nanos(due)
 }
 
 /// Two different places below `count`, each pair as likely as any other, to within 2^-32.

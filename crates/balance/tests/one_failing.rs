@@ -147,3 +147,48 @@ async fn bad_answers_with_bodies_count_as_much_as_errors() {
     }
     assert!(bad.probe().calls() <= 10, "{}", bad.probe().calls());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_fails_fast_gets_no_calls_though_the_others_are_busy() {
+    for (per_second, takes) in [(2_000, 100), (100, 5_000), (60, 1_000)] {
+        let fine = Upstream::new(move |n| async move {
+            tokio::time::sleep(Duration::from_millis(takes)).await;
+            Ok(n)
+        });
+        let broken = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let is_broken = broken.clone();
+        let sick = Upstream::new(move |n| {
+            let is_broken = is_broken.load(std::sync::atomic::Ordering::SeqCst);
+            async move {
+                if is_broken {
+                    return Err("it fails at once".into());
+                }
+                tokio::time::sleep(Duration::from_millis(takes)).await;
+                Ok(n)
+            }
+        });
+        let endpoints = [("a", &fine), ("sick", &sick), ("c", &fine)];
+        let endpoints = endpoints.map(|(name, script)| Endpoint::new(name, script.clone()));
+        let balance = BalanceConfig::default().seed(7).endpoints(endpoints).unwrap();
+        let send = async |seconds: u64| {
+            let (before, start) = (sick.probe().calls(), tokio::time::Instant::now());
+            for n in 0..seconds * per_second {
+                tokio::spawn(balance.clone().oneshot(n));
+                tokio::time::sleep_until(start + Duration::from_micros(n * 1_000_000 / per_second)).await;
+            }
+            (sick.probe().calls() - before) as f64 / (seconds * per_second) as f64
+        };
+        let share = send(20).await;
+        assert!((0.25..0.45).contains(&share), "{share}");
+        broken.store(true, std::sync::atomic::Ordering::SeqCst);
+        // Calls that began before succeed for a while.
+        let breaking = send(60).await;
+        let steady = send(200).await;
+        println!(
+            "{per_second} calls a second of {takes} ms: {:.2} % at first, {:.3} % then go to the one that fails",
+            breaking * 100.0,
+            steady * 100.0
+        );
+        assert!(breaking < 0.01 && steady < 0.001, "{per_second} x {takes} ms: {breaking} {steady}");
+    }
+}

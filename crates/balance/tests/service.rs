@@ -119,13 +119,13 @@ async fn one_that_is_ready_is_found_among_many_that_hang() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_asks_so_many_by_load_and_then_every_other_once() {
+async fn a_call_asks_so_many_by_load_then_every_other_and_waits_for_all_of_them() {
     let stuck = echo("stuck").readiness(Readiness::Never);
     let endpoints: Vec<_> = (0..10).map(|i| Endpoint::new(format!("{i}"), stuck.clone())).collect();
     let balance = BalanceConfig::default().picks(3).endpoints(endpoints).unwrap();
     let mut call = watched(balance.clone().oneshot(0));
     assert!(call.poll().is_pending());
-    assert_eq!(waiting(&balance), 3);
+    assert_eq!(waiting(&balance), 10);
     assert_eq!(balance.handle().snapshot().skipped_total, 10);
     drop(call);
     assert_eq!(waiting(&balance), 0);
@@ -223,28 +223,154 @@ async fn attempts_of_one_call_go_to_different_endpoints_and_then_round_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_waits_for_another_endpoint_rather_than_go_where_it_failed() {
-    let (failed, busy) = (web("failed"), web("busy").readiness(Readiness::Never));
+async fn whichever_endpoint_becomes_ready_a_call_that_waits_is_told() {
+    for ready in 0..10 {
+        let scripts: Vec<_> = (0..10).map(|_| echo("it").readiness(Readiness::Never)).collect();
+        let endpoints = scripts.iter().enumerate().map(|(i, script)| Endpoint::new(format!("{i}"), script.clone()));
+        let balance = Balance::new(endpoints).unwrap();
+        let mut call = watched(balance.clone().oneshot(0));
+        assert!(call.poll().is_pending() && !call.is_woken());
+        scripts[ready].set(Readiness::Ready);
+        assert!(call.is_woken());
+        assert!(matches!(call.poll(), Poll::Ready(Ok("it"))));
+        assert_eq!((scripts[ready].probe().calls(), waiting(&balance)), (1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_looks_again_when_an_open_endpoint_is_due() {
+    let (stuck, due) = (echo("stuck").readiness(Readiness::Never), echo("due"));
+    for (until, waits) in [(Some(ms(300)), ms(300)), (Some(ms(60_000)), ms(5_000)), (None, ms(5_000))] {
+        let (open, start) = (signal(), TokioClock.now());
+        open.raise(Signal::OPEN, until.map(|until| start + until));
+        let balance =
+            Balance::new([Endpoint::new("a", stuck.clone()), Endpoint::new("b", due.clone()).signal(open.clone())]);
+        let call = tokio::spawn(balance.unwrap().oneshot(0));
+        // Somebody closes it by hand: a signal wakes nobody, but it is looked at.
+        tokio::time::sleep(ms(4_500)).await;
+        open.clear(Signal::OPEN);
+        let answer = tokio::time::timeout(Duration::from_secs(60), async {
+            let answer = call.await.unwrap().unwrap();
+            (answer, TokioClock.now() - start)
+        });
+        let (answer, took) = answer.await.expect("it waits for ever");
+        let took = if until == Some(ms(300)) { waits } else { took };
+        assert!(answer == "due" && took <= waits + ms(510), "{until:?}: {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_due_endpoint_ends_the_wait_at_once() {
+    let (stuck, due, open) = (echo("stuck").readiness(Readiness::Never), echo("due"), signal());
+    let start = TokioClock.now();
+    open.raise(Signal::OPEN, Some(start + ms(300)));
+    let balance = Balance::new([Endpoint::new("a", stuck), Endpoint::new("b", due).signal(open)]).unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(60), balance.oneshot(0)).await.expect("it waits for ever");
+    assert_eq!(answer.unwrap(), "due");
+    assert!(TokioClock.now() - start < ms(305), "{:?}", TokioClock.now() - start);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_goes_elsewhere_if_anybody_else_takes_calls_and_rather_back_than_wait() {
+    let (failed, busy) = (web("failed"), web("busy"));
     let endpoints = [Endpoint::new("failed", failed.clone()), Endpoint::new("busy", busy.clone())];
     let balance = Balance::new(endpoints).unwrap().protocol(HttpClient::new());
-    let mut tried = Tried::new();
-    tried.pick(balance.handle().snapshot().endpoint("failed").unwrap().id);
-    tried.turn();
-    let mut call = watched(balance.clone().oneshot(request()));
+    let again = || {
+        let mut tried = Tried::new();
+        tried.pick(balance.handle().snapshot().endpoint("failed").unwrap().id, true);
+        tried.turn();
+        tried
+    };
+    for _ in 0..50 {
+        attempt(&mut again(), balance.clone().oneshot(request())).await.unwrap();
+    }
+    assert_eq!((failed.probe().calls(), busy.probe().calls()), (0, 50));
+    busy.set(Readiness::Never);
+    for _ in 0..50 {
+        attempt(&mut again(), balance.clone().oneshot(request())).await.unwrap();
+    }
+    assert_eq!((failed.probe().calls(), waiting(&balance)), (50, 0));
+    // Neither is ready: whichever is first.
+    failed.set(Readiness::Never);
+    let (mut call, mut tried) = (watched(balance.clone().oneshot(request())), again());
     assert!(tried.scope(|| call.poll()).is_pending());
-    busy.set(Readiness::Ready);
-    let Poll::Ready(Ok(answer)) = tried.scope(|| call.poll()) else { panic!("it waits for ever") };
-    tried.turn();
-    assert_eq!(
-        (&*http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes(), tried.endpoints().len()),
-        (&b"busy"[..], 2)
-    );
+    failed.set(Readiness::Ready);
+    assert!(call.is_woken() && tried.scope(|| call.poll()).is_ready());
     // Where the other one is open, the first is better than nothing.
     let open = signal();
     open.raise(Signal::OPEN, None);
     balance.endpoints().insert(Endpoint::new("busy", busy).signal(open));
-    attempt(&mut tried, balance.clone().oneshot(request())).await.unwrap();
-    assert_eq!(failed.probe().calls(), 1);
+    attempt(&mut again(), balance.clone().oneshot(request())).await.unwrap();
+    assert_eq!(failed.probe().calls(), 52);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_knows_whether_the_next_one_could_go_elsewhere() {
+    let open = signal();
+    let pick = async |endpoints: &[&'static str]| {
+        let endpoints = endpoints.iter().map(|name| {
+            let endpoint = Endpoint::new(*name, echo("it"));
+            if *name == "open" { endpoint.signal(open.clone()) } else { endpoint }
+        });
+        let (balance, mut tried) = (Balance::new(endpoints).unwrap(), Tried::new());
+        let mut said = Vec::new();
+        for _ in 0..2 {
+            tried.scope(|| watched(balance.clone().oneshot(0)).poll().is_ready());
+            said.push(tried.has_picked_another());
+            tried.turn();
+        }
+        said
+    };
+    open.raise(Signal::OPEN, None);
+    assert_eq!(pick(&["only"]).await, [false, false]);
+    assert_eq!(pick(&["a", "open"]).await, [false, false]);
+    assert_eq!(pick(&["a", "b"]).await, [true, false]);
+    assert_eq!(pick(&["a", "b", "c"]).await, [true, true]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_endpoint_is_no_way_out_while_good_ones_are_busy_unless_they_are_for_long() {
+    let (bad, busy) = (Script::new(async |_| Err::<&str, BoxError>("bad".into())), echo("busy"));
+    let balance = over([("bad", &bad)]);
+    for _ in 0..3 {
+        balance.clone().oneshot(0).await.unwrap_err();
+    }
+    balance.endpoints().insert(Endpoint::new("busy", busy.clone()));
+    let calls = bad.probe().calls();
+    busy.set(Readiness::Never);
+    let mut call = watched(balance.clone().oneshot(0));
+    assert!(call.poll().is_pending() && bad.probe().calls() == calls);
+    busy.set(Readiness::Ready);
+    assert!(call.is_woken() && matches!(call.poll(), Poll::Ready(Ok("busy"))));
+    busy.set(Readiness::Never);
+    let start = TokioClock.now();
+    let calls = (0..20).map(|_| tokio::spawn(balance.clone().oneshot(0)));
+    for call in calls.collect::<Vec<_>>() {
+        let answer = tokio::time::timeout(ms(10_000), call).await.expect("it waits for ever");
+        assert!(answer.unwrap().is_err());
+    }
+    // What a failure costs.
+    assert!(TokioClock.now() - start < ms(5_010), "{:?}", TokioClock.now() - start);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_whose_own_layers_refuse_does_not_look_idle() {
+    for (reason, most) in [(Reason::BreakerOpen, 12), (Reason::AtCapacity, 25)] {
+        let refusing = Script::new(move |_| async move {
+            Err::<u64, BoxError>(buttress_core::Error::<std::io::Error>::Rejected(Rejection::new(reason, "x")).into())
+        });
+        let fine = Script::new(async |n: u64| {
+            tokio::time::sleep(ms(20)).await;
+            Ok::<_, BoxError>(n)
+        });
+        let endpoints = [("refusing", &refusing), ("b", &fine), ("c", &fine)];
+        let balance = Balance::new(endpoints.map(|(name, script)| Endpoint::new(name, script.clone()))).unwrap();
+        for n in 0..10_000 {
+            tokio::spawn(balance.clone().oneshot(n));
+            tokio::time::sleep(ms(1)).await;
+        }
+        assert!(refusing.probe().calls() <= most, "{reason:?}: {}", refusing.probe().calls());
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,8 +12,14 @@ use loom::thread::spawn;
 use std::time::{Duration, Instant};
 
 fn check(test: impl Fn(Instant) + Sync + Send + 'static) {
+    check_with(3, test);
+}
+
+/// Probes take many steps: their signal is looked after, too.
+fn check_with(preemptions: usize, test: impl Fn(Instant) + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
+    model.preemption_bound = Some(preemptions);
+    model.max_branches = 10_000;
     model.check(move || test(TokioClock.now()));
 }
 
@@ -115,7 +121,7 @@ fn loom_an_old_failure_never_ends_a_new_streak() {
 
 #[test]
 fn loom_probe_places_are_conserved() {
-    check(|now| {
+    check_with(2, |now| {
         let machine = machine(BreakerConfig::default().consecutive(1).probes(1), now);
         let now = half_open(&machine, now);
         let threads = [Outcome::Ignored, Outcome::Success].map(|outcome| {
@@ -225,7 +231,7 @@ fn loom_calls_that_come_and_go_leave_the_rings_empty() {
 
 #[test]
 fn loom_the_signal_of_a_half_open_circuit_says_at_last_whether_there_is_a_place() {
-    check(|now| {
+    check_with(2, |now| {
         let config = BreakerConfig::default().consecutive(1).probes(1).close_after(2).probe_window(3);
         let machine = machine(config, now);
         let later = half_open(&machine, now);

@@ -339,7 +339,15 @@ where
                 return Poll::Pending;
             }
         };
-        let tie = this.call.take().expect(DONE).tie(result, this.permit);
+        let call = this.call.take().expect(DONE);
+        if G::HEEDS_REFUSALS
+            && let Err(error) = result
+            && let Some(rejection) = call.judge(Err(error)).rejection
+            && let Some(permit) = this.permit
+        {
+            permit.refused(rejection);
+        }
+        let tie = call.tie(result, this.permit);
         polled.map_ok(|res| K::bind(res, tie, NoCut))
     }
 }

@@ -29,6 +29,14 @@ pub trait Settle: Send + 'static {
     #[inline]
     fn head(&mut self) {}
 
+    /// Whether [`refused`](Self::refused) is told: a second look at every error.
+    const HEEDS_REFUSALS: bool = false;
+
+    /// A layer further in refused the call with this error. [`conclude`](Self::conclude) follows.
+    fn refused(&mut self, rejection: crate::Rejection) {
+        let _ = rejection;
+    }
+
     /// The call's outcome. Comes at most once; what is held is kept until the drop (an upgraded connection goes on).
     fn conclude(&mut self, outcome: Outcome, pushback: Option<Pushback>);
 

@@ -13,7 +13,7 @@ thread_local!(static SCOPE: Cell<Option<Tried>> = const { Cell::new(None) });
 /// use buttress_core::Tried;
 ///
 /// let mut tried = Tried::new();
-/// tried.scope(|| Tried::with(|tried| tried.unwrap().pick(7)));
+/// tried.scope(|| Tried::with(|tried| tried.unwrap().pick(7, true)));
 /// tried.turn();
 /// tried.scope(|| {
 ///     Tried::with(|tried| {
@@ -29,13 +29,15 @@ pub struct Tried {
     earlier: Vec<u32>,
     /// Where the present one did.
     picked: Option<u32>,
+    /// Another attempt could go elsewhere.
+    others: bool,
     attempt: u32,
 }
 
 impl Tried {
     /// Of a call that has not been sent yet.
     pub const fn new() -> Self {
-        Self { earlier: Vec::new(), picked: None, attempt: 0 }
+        Self { earlier: Vec::new(), picked: None, others: false, attempt: 0 }
     }
 
     /// Runs a part of the present attempt: a call, or a poll of its future.
@@ -51,7 +53,9 @@ impl Tried {
                 let own = SCOPE.replace(None).unwrap_or_default();
                 if let Some(mut outer) = self.outer.take() {
                     // Whoever makes the attempts that these are part of avoids their endpoints as well.
-                    outer.picked = own.picked.or(outer.picked);
+                    if own.picked.is_some() {
+                        (outer.picked, outer.others) = (own.picked, own.others);
+                    }
                     SCOPE.set(Some(outer));
                 }
                 *self.tried = own;
@@ -76,21 +80,22 @@ impl Tried {
         use_it(tried.0.as_mut())
     }
 
-    /// The present attempt goes to `endpoint`.
+    /// The present attempt goes to `endpoint`; `others`: there are some that none went to, and the next one could.
     #[inline]
-    pub fn pick(&mut self, endpoint: u32) {
-        self.picked = Some(endpoint);
+    pub fn pick(&mut self, endpoint: u32, others: bool) {
+        (self.picked, self.others) = (Some(endpoint), others);
     }
 
-    /// Whether the present attempt got as far as an endpoint that none went to before.
+    /// Whether the present attempt got as far as an endpoint that none went to before, and the next one may go to yet another.
     pub fn has_picked_another(&self) -> bool {
-        self.picked.is_some_and(|picked| !self.contains(picked))
+        self.others && self.picked.is_some_and(|picked| !self.contains(picked))
     }
 
     /// The present attempt is over, and another one begins.
     pub fn turn(&mut self) {
         self.attempt += 1;
         let picked = self.picked.take();
+        self.others = false;
         self.earlier.extend(picked.filter(|picked| !self.earlier.contains(picked)));
     }
 
@@ -117,7 +122,7 @@ mod tests {
     use super::*;
 
     fn pick(endpoint: u32) {
-        Tried::with(|tried| tried.expect("a scope").pick(endpoint));
+        Tried::with(|tried| tried.expect("a scope").pick(endpoint, true));
     }
 
     #[test]
@@ -130,6 +135,8 @@ mod tests {
         }
         assert!(tried.contains(3) && tried.contains(4) && !tried.contains(5) && tried.earlier.len() == 2);
         assert!(!tried.has_picked_another(), "the next one has not begun");
+        tried.pick(6, false);
+        assert!(!tried.has_picked_another(), "the next one would go there again");
     }
 
     #[test]

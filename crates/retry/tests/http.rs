@@ -163,7 +163,7 @@ async fn a_refused_stream_may_have_read_some_of_the_body() {
 
 /// What a balancer does.
 fn pick(endpoint: u32) {
-    Tried::with(|tried| tried.expect("an attempt").pick(endpoint));
+    Tried::with(|tried| tried.expect("an attempt").pick(endpoint, true));
 }
 
 #[tokio::test(start_paused = true)]

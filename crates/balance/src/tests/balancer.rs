@@ -139,7 +139,7 @@ fn configs_and_snapshots_are_read_and_written() {
     assert_eq!(config, BalanceConfig::default().penalty(ms(2_000)).decay(ms(500)).picks(2));
     assert!(serde_json::from_str::<BalanceConfig>(r#"{ "penalti": "2s" }"#).is_err());
     let (balancer, nodes) = with_nodes(1);
-    nodes[0].load.sample(0, MILLI, crate::load::Sample::Success, &nodes[0].tuning);
+    nodes[0].load.sample(0, 0, MILLI, crate::load::Sample::Success, &nodes[0].tuning);
     let text = serde_json::to_string(&balancer.snapshot_at(&balancer.tuning.origin.at(0))).unwrap();
     assert!(text.contains(r#""mode":"auto""#) && text.contains(r#""latency":"1ms""#), "{text}");
 }

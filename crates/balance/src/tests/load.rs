@@ -1,5 +1,5 @@
 use super::*;
-use crate::load::{Load, Sample};
+use crate::load::{Load, Sample, Standing};
 use proptest::prelude::*;
 
 /// Milliseconds.
@@ -14,11 +14,11 @@ fn close(a: f64, b: f64) -> bool {
 #[test]
 fn a_slow_answer_counts_at_once_and_fast_ones_take_its_time_constant_to_forget_it() {
     let (load, tuning) = (Load::new(), tuning());
-    load.sample(0, 10 * MILLI, Sample::Success, &tuning);
-    load.sample(SECOND, 500 * MILLI, Sample::Success, &tuning);
+    load.sample(0, 0, 10 * MILLI, Sample::Success, &tuning);
+    load.sample(SECOND, SECOND, 500 * MILLI, Sample::Success, &tuning);
     assert!(close(latency(&load, SECOND, &tuning), 500.0));
     for tenth in 1..=100 {
-        load.sample(SECOND + tenth * SECOND / 10, 10 * MILLI, Sample::Success, &tuning);
+        load.sample(SECOND + tenth * SECOND / 10, SECOND + tenth * SECOND / 10, 10 * MILLI, Sample::Success, &tuning);
     }
     // 10 s later, which is the time constant: 1/e of the difference is left.
     let want = 10.0 + 490.0 * (-1.0f64).exp();
@@ -28,7 +28,7 @@ fn a_slow_answer_counts_at_once_and_fast_ones_take_its_time_constant_to_forget_i
 #[test]
 fn without_calls_the_latency_decays_to_a_floor_where_the_calls_in_flight_decide() {
     let (load, tuning) = (Load::new(), tuning());
-    load.sample(0, 100 * MILLI, Sample::Success, &tuning);
+    load.sample(0, 0, 100 * MILLI, Sample::Success, &tuning);
     assert!(close(latency(&load, 10 * SECOND, &tuning), 100.0 * (-1.0f64).exp()));
     let idle = load.load(3600 * SECOND, &tuning, false);
     load.enter();
@@ -40,18 +40,18 @@ fn the_odd_failure_is_averaged_and_the_third_in_a_row_counts_at_once() {
     let (load, tuning) = (Load::new(), tuning());
     for hundredth in 0..1_000 {
         let sample = if hundredth % 100 == 50 { Sample::Failure } else { Sample::Success };
-        load.sample(hundredth * 10 * MILLI, 10 * MILLI, sample, &tuning);
+        load.sample(hundredth * 10 * MILLI, hundredth * 10 * MILLI, 10 * MILLI, sample, &tuning);
     }
     let now = 10 * SECOND;
     // 1 % failures of 5 s: about 10 + 50 ms once they have been seen for long; not 5 s.
     let odd = latency(&load, now, &tuning);
     assert!((30.0..70.0).contains(&odd), "{odd}");
-    load.sample(now, 0, Sample::Failure, &tuning);
-    load.sample(now + MILLI, 0, Sample::Failure, &tuning);
+    load.sample(now, now, 0, Sample::Failure, &tuning);
+    load.sample(now + MILLI, now + MILLI, 0, Sample::Failure, &tuning);
     assert!(latency(&load, now + MILLI, &tuning) < 80.0, "two are still odd");
-    load.sample(now + 2 * MILLI, 0, Sample::Failure, &tuning);
+    load.sample(now + 2 * MILLI, now + 2 * MILLI, 0, Sample::Failure, &tuning);
     assert!(close(latency(&load, now + 2 * MILLI, &tuning), 5_000.0));
-    load.sample(now + 3 * MILLI, 10 * MILLI, Sample::Success, &tuning);
+    load.sample(now + 3 * MILLI, now + 3 * MILLI, 10 * MILLI, Sample::Success, &tuning);
     assert!(close(latency(&load, now + 3 * MILLI, &tuning), 10.0), "it works again");
     assert_eq!(load.failures(), 13);
 }
@@ -59,39 +59,41 @@ fn the_odd_failure_is_averaged_and_the_third_in_a_row_counts_at_once() {
 #[test]
 fn a_failure_that_took_longer_than_the_penalty_costs_what_it_took() {
     let (load, tuning) = (Load::new(), tuning());
-    load.sample(0, 20 * SECOND, Sample::Failure, &tuning);
+    load.sample(0, 0, 20 * SECOND, Sample::Failure, &tuning);
     assert!(close(latency(&load, 0, &tuning), 20_000.0));
     let other = Load::new();
-    other.sample(0, MILLI, Sample::Failure, &tuning);
+    other.sample(0, 0, MILLI, Sample::Failure, &tuning);
     assert!(close(latency(&other, 0, &tuning), 5_000.0));
 }
 
 #[test]
 fn a_call_given_up_raises_the_latency_when_it_took_longer_and_never_lowers_it() {
     let (load, tuning) = (Load::new(), tuning());
-    load.sample(0, 100 * MILLI, Sample::Success, &tuning);
-    load.sample(MILLI, 50 * MILLI, Sample::AtLeast, &tuning);
+    load.sample(0, 0, 100 * MILLI, Sample::Success, &tuning);
+    load.sample(MILLI, MILLI, 50 * MILLI, Sample::AtLeast, &tuning);
     assert!(close(latency(&load, 0, &tuning), 100.0));
-    load.sample(MILLI, 300 * MILLI, Sample::AtLeast, &tuning);
+    load.sample(MILLI, MILLI, 300 * MILLI, Sample::AtLeast, &tuning);
     assert!(close(latency(&load, MILLI, &tuning), 300.0));
     // A streak is not forgotten by one that says nothing about it.
-    load.sample(MILLI, 0, Sample::Failure, &tuning);
-    load.sample(MILLI, 0, Sample::Failure, &tuning);
-    load.sample(MILLI, SECOND, Sample::AtLeast, &tuning);
-    load.sample(MILLI, 0, Sample::Failure, &tuning);
+    load.sample(MILLI, MILLI, 0, Sample::Failure, &tuning);
+    load.sample(MILLI, MILLI, 0, Sample::Failure, &tuning);
+    load.sample(MILLI, MILLI, SECOND, Sample::AtLeast, &tuning);
+    load.sample(MILLI, MILLI, 0, Sample::Failure, &tuning);
     assert!(close(latency(&load, MILLI, &tuning), 5_000.0));
 }
 
 #[test]
 fn an_overload_costs_until_its_pushback_ends_and_no_longer_than_allowed() {
     let (load, tuning) = (Load::new(), tuning());
-    load.sample(0, 10 * MILLI, Sample::Success, &tuning);
+    load.sample(0, 0, 10 * MILLI, Sample::Success, &tuning);
     let plain = load.load(0, &tuning, false);
     load.overloaded(0, Some(3 * SECOND), &tuning);
     assert!(load.load(2_999 * MILLI, &tuning, false) > 100.0 * plain);
     assert!(load.load(3 * SECOND, &tuning, false) < plain);
     load.overloaded(10 * SECOND, None, &tuning);
     assert!(load.is_overloaded(10 * SECOND + 999 * MILLI) && !load.is_overloaded(11 * SECOND));
+    load.overloaded(15 * SECOND, Some(0), &tuning);
+    assert!(load.is_overloaded(16 * SECOND - 1), "come back at once, said with a refusal");
     load.overloaded(20 * SECOND, Some(u64::MAX), &tuning);
     assert!(load.is_overloaded(50 * SECOND - 1) && !load.is_overloaded(50 * SECOND), "30 s at most");
     assert!(load.load(60 * SECOND, &tuning, true) > load.load(60 * SECOND, &tuning, false), "limited");
@@ -100,35 +102,76 @@ fn an_overload_costs_until_its_pushback_ends_and_no_longer_than_allowed() {
 #[test]
 fn an_endpoint_that_nothing_is_known_of_gets_one_call_to_begin_with() {
     let (new, known, tuning) = (Load::new(), Load::new(), tuning());
-    known.sample(0, 2 * MILLI, Sample::Success, &tuning);
+    known.sample(0, 0, 2 * MILLI, Sample::Success, &tuning);
     assert!(new.load(0, &tuning, false) < known.load(0, &tuning, false));
     new.enter();
     assert!(new.load(0, &tuning, false) > 100.0 * known.load(0, &tuning, false));
-    new.sample(MILLI, MILLI, Sample::Success, &tuning);
+    new.sample(MILLI, MILLI, MILLI, Sample::Success, &tuning);
     new.leave();
     assert!(new.load(MILLI, &tuning, false) < known.load(MILLI, &tuning, false));
 }
 
+/// An endpoint that failed three times in a row at `at`.
+fn failing(at: u64, tuning: &Tuning) -> Load {
+    let load = Load::new();
+    (0..3).for_each(|_| load.sample(at, at, MILLI, Sample::Failure, tuning));
+    load
+}
+
 #[test]
-fn an_endpoint_that_failed_and_failed_gets_one_call_after_a_rest() {
-    let (sick, known, tuning) = (Load::new(), Load::new(), tuning());
-    known.sample(0, 2 * MILLI, Sample::Success, &tuning);
-    (0..3).for_each(|_| sick.sample(0, MILLI, Sample::Failure, &tuning));
-    let (early, late) = (19 * SECOND, 21 * SECOND);
-    assert!(sick.load(early, &tuning, false) > 100.0 * known.load(early, &tuning, false));
-    known.sample(late, 2 * MILLI, Sample::Success, &tuning);
-    assert!(sick.load(late, &tuning, false) < known.load(late, &tuning, false));
-    sick.enter();
-    assert!(sick.load(late, &tuning, false) > 100.0 * known.load(late, &tuning, false), "one call, and no more");
-    sick.sample(late, MILLI, Sample::Failure, &tuning);
-    sick.leave();
-    assert!(sick.load(late, &tuning, false) > 100.0 * known.load(late, &tuning, false), "another rest");
+fn a_failing_endpoint_is_the_last_choice_and_gets_one_call_after_each_rest_that_grow_to_two_time_constants() {
+    let tuning = tuning();
+    let sick = failing(0, &tuning);
+    let (mut now, mut rests) = (0, Vec::new());
+    while rests.len() < 8 {
+        let due = sick.next_trial(&tuning);
+        assert_eq!(sick.standing(due - 1, &tuning), Standing::Last);
+        assert_eq!(sick.standing(due, &tuning), Standing::Rested);
+        assert!(sick.begin_trial(sick.last_trial(), due));
+        assert_eq!(sick.standing(due, &tuning), Standing::Last, "one call");
+        sick.sample(due, due, MILLI, Sample::Failure, &tuning);
+        rests.push((due - now + SECOND / 2) / SECOND);
+        now = due;
+    }
+    assert_eq!(rests, [1, 1, 2, 4, 8, 16, 20, 20]);
+    // A trial that hangs does not keep others away for ever.
+    assert!(sick.begin_trial(sick.last_trial(), now + 20 * SECOND));
+    assert_eq!(sick.standing(now + 41 * SECOND, &tuning), Standing::Rested);
+    sick.sample(now + 41 * SECOND, now + 20 * SECOND, MILLI, Sample::Success, &tuning);
+    assert_eq!(sick.standing(now + 41 * SECOND, &tuning), Standing::Good);
+}
+
+#[test]
+fn a_late_success_of_a_call_that_began_before_the_last_failure_does_not_lift_it() {
+    let tuning = tuning();
+    let sick = failing(SECOND, &tuning);
+    sick.sample(SECOND + MILLI, SECOND - 1, 100 * MILLI, Sample::Success, &tuning);
+    assert_eq!(sick.standing(SECOND + MILLI, &tuning), Standing::Last);
+    assert!(close(latency(&sick, SECOND + MILLI, &tuning), 5_000.0));
+    sick.sample(SECOND + MILLI, SECOND, 100 * MILLI, Sample::Success, &tuning);
+    assert_eq!(sick.standing(SECOND + MILLI, &tuning), Standing::Good);
+    assert!(close(latency(&sick, SECOND + MILLI, &tuning), 100.0));
+}
+
+#[test]
+fn one_that_refuses_is_the_last_choice_until_it_said_and_no_longer_than_an_overload_is() {
+    let (load, tuning) = (Load::new(), tuning());
+    load.sample(0, 0, MILLI, Sample::Success, &tuning);
+    load.refused(0, Some(300 * MILLI), &tuning);
+    assert_eq!(load.standing(299 * MILLI, &tuning), Standing::Last);
+    assert_eq!(load.standing(300 * MILLI, &tuning), Standing::Good);
+    for wait in [Some(3600 * SECOND), None] {
+        load.refused(SECOND, wait, &tuning);
+        assert_eq!(load.standing(1_999 * MILLI, &tuning), Standing::Last);
+        assert_eq!(load.standing(2 * SECOND, &tuning), Standing::Good);
+    }
+    assert!(!load.is_suspect());
 }
 
 #[test]
 fn calls_that_wait_for_an_endpoint_are_part_of_its_load() {
     let (load, tuning) = (Load::new(), tuning());
-    load.sample(0, MILLI, Sample::Success, &tuning);
+    load.sample(0, 0, MILLI, Sample::Success, &tuning);
     let idle = load.load(0, &tuning, false);
     load.park();
     assert_eq!((load.load(0, &tuning, false), load.in_flight()), (2.0 * idle, 0));
@@ -213,7 +256,7 @@ proptest! {
                 }
                 Step::Leave => {}
                 Step::Sample(sample, took) => {
-                    load.sample(now, took, sample, &tuning);
+                    load.sample(now, now, took, sample, &tuning);
                     model.sample(now, took, sample);
                 }
             }

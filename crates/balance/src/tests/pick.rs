@@ -59,8 +59,8 @@ fn equal_endpoints_get_equal_shares_however_many_there_are() {
 #[test]
 fn the_less_loaded_of_two_is_taken_always_and_the_busiest_never() {
     let rig = Rig::new(2);
-    rig.roster.nodes[0].load.sample(0, 20 * MILLI, Sample::Success, &rig.tuning);
-    rig.roster.nodes[1].load.sample(0, 10 * MILLI, Sample::Success, &rig.tuning);
+    rig.roster.nodes[0].load.sample(0, 0, 20 * MILLI, Sample::Success, &rig.tuning);
+    rig.roster.nodes[1].load.sample(0, 0, 10 * MILLI, Sample::Success, &rig.tuning);
     assert_eq!(rig.counts(1000, Avoid::default()), [0, 1000]);
     // 10 ms x 3 is more than 20 ms x 1.
     rig.roster.nodes[1].load.enter();
@@ -68,7 +68,7 @@ fn the_less_loaded_of_two_is_taken_always_and_the_busiest_never() {
     assert_eq!(rig.counts(1000, Avoid::default()), [1000, 0]);
     let rig = Rig::new(10);
     for (place, node) in rig.roster.nodes.iter().enumerate() {
-        node.load.sample(0, (place as u64 + 1) * MILLI, Sample::Success, &rig.tuning);
+        node.load.sample(0, 0, (place as u64 + 1) * MILLI, Sample::Success, &rig.tuning);
     }
     let counts = rig.counts(9_000, Avoid::default());
     assert_eq!(counts[9], 0);
@@ -94,9 +94,9 @@ fn all_shut_the_refusal_knows_the_first_probe_and_the_last_signal_of_each_decide
 fn a_circuit_whose_time_has_come_gets_one_probe_at_once_whatever_it_cost_before() {
     let mut rig = Rig::new(2);
     for _ in 0..3 {
-        rig.roster.nodes[0].load.sample(0, 0, Sample::Failure, &rig.tuning);
+        rig.roster.nodes[0].load.sample(0, 0, 0, Sample::Failure, &rig.tuning);
     }
-    rig.roster.nodes[1].load.sample(0, MILLI, Sample::Success, &rig.tuning);
+    rig.roster.nodes[1].load.sample(0, 0, MILLI, Sample::Success, &rig.tuning);
     rig.open(0, 1_000);
     assert_eq!(rig.counts(100, Avoid::default()), [0, 100]);
     rig.now += ms(1_000);
@@ -168,7 +168,7 @@ proptest! {
                 rig.open(place, 1_000 + place as u64);
             }
             if *was_tried {
-                tried.pick(ids[place]);
+                tried.pick(ids[place], true);
                 tried.turn();
             }
             match asked {

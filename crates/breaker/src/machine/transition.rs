@@ -109,7 +109,9 @@ impl Machine {
             } else {
                 self.signal.clear(Signal::OPEN);
             }
-            if (self.word(), self.mode.get()) == (word, mode) {
+            // A read that writes is of the very last word: what is raised here comes before what its next writer raises.
+            let last = Word(self.state.fetch_or(0, AcqRel));
+            if (last, self.mode.get()) == (word, mode) {
                 return;
             }
         }
