@@ -1,6 +1,6 @@
 //! Generated and hand-made tonic clients with retries, against a server that fails with every status.
 
-use buttress::{BoxError, HttpServer, RetryLayer, prelude::*, retry::RetrySnapshot};
+use buttress::{HttpServer, RetryLayer, http::TransportError, prelude::*, retry::RetrySnapshot};
 use std::{
     collections::HashMap,
     convert::Infallible,
@@ -138,14 +138,13 @@ async fn server() -> (SocketAddr, Ledger) {
 macro_rules! channel {
     ($address:expr, $config:expr) => {{
         let config: RetryConfig = $config;
-        let quick = Backoff::constant(Duration::from_millis(1));
         let plenty = BudgetConfig::new(2.0).min_per_sec(1000.0).capacity(1000);
-        let retry = config.backoff(quick).budget(plenty).build().unwrap();
+        let retry = config.backoff(Backoff::constant(Duration::from_millis(20))).budget(plenty).build().unwrap();
         let retry = RetryLayer::new(retry).protocol(HttpServer::new());
         let handle = retry.handle();
         let channel = Channel::from_shared(format!("http://{}", $address)).unwrap().connect_lazy();
         let body = MapRequestLayer::new(|req: http::Request<_>| req.map(Body::new));
-        let chain = retry.layer(body.layer(channel.map_err(BoxError::from)));
+        let chain = retry.layer(body.layer(channel.map_err(TransportError::unsent_if_refused)));
         (chain, move || -> RetrySnapshot { handle.snapshot() })
     }};
 }
@@ -222,4 +221,18 @@ async fn a_bidi_call_that_is_answered_is_never_sent_again() {
     drop(send);
     assert!(answers.message().await.unwrap().is_none());
     assert_eq!(ledger.received("14/0/begun"), 1);
+}
+
+#[tokio::test]
+async fn a_client_may_be_used_in_a_spawned_task_and_waits_for_its_server() {
+    // Nobody listens there yet.
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let ledger = Ledger::default();
+    let (channel, retries) = channel!(address, RetryConfig::new(15));
+    let mut client = HealthClient::new(channel);
+    let call = tokio::spawn(async move { client.check(ask("14/0/late")).await });
+    buttress_sim::eventually("it has been refused once", || retries().retries_total > 0).await;
+    tokio::spawn(Server::builder().add_service(HealthServer::new(ledger.clone())).serve(address));
+    assert_eq!(call.await.unwrap().unwrap().into_inner().status, 1);
+    assert_eq!(ledger.received("14/0/late"), 1);
 }

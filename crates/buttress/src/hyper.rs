@@ -16,8 +16,8 @@ use tower_service::Service;
 
 /// A [`hyper_util` client](Client) whose error says whether anything of the request was sent.
 ///
-/// Without it a POST that found no connection, or a pooled one that its peer had just closed, fails: of hyper's errors only a
-/// refused connection can be told from one that broke under a request. With it the retries send any method again.
+/// Without it a POST that found no connection, or a pooled one that its peer had just closed, fails: hyper's own errors cannot be told
+/// from those of a connection that broke under a request. With it the retries send any method again.
 ///
 /// Make the client with its own retries off, so that attempts are counted.
 ///

@@ -18,19 +18,23 @@ use tower_service::Service;
 /// `reqwest::Response: From<http::Response<..>>`, so the comfortable methods (`.json()`, `.text()`) are one `into()` away:
 /// see the `reqwest-client` example. Make the client with its own retries off, so that attempts are counted.
 ///
-/// The error stays `reqwest::Error`, which cannot carry a mark ([`Unsent`](buttress_core::http::Unsent)). A refused connection is
-/// seen all the same, and any method is sent again after it; after a name that does not resolve, a connect that times out, or
-/// a TLS handshake that fails, idempotent methods only. Where POSTs matter, say what reqwest knows:
+/// The error stays `reqwest::Error`, of which nobody can tell whether a redirect came before: so retries send a request again
+/// after it only if its method is idempotent. A client that follows no redirects may say more, and then any method is sent again where
+/// no connection could be made:
 ///
 /// ```
-/// use buttress::{BoxError, Reqwest, http::Unsent, prelude::*};
+/// use buttress::{Reqwest, http::TransportError, prelude::*};
 /// use tower::{ServiceBuilder, util::MapErr};
 ///
-/// let marked = MapErr::new(Reqwest(reqwest::Client::new()), |error: reqwest::Error| -> BoxError {
-///     if error.is_connect() { Unsent::new(error).into() } else { error.into() }
+/// # fn main() -> Result<(), reqwest::Error> {
+/// let direct = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
+/// let marked = MapErr::new(Reqwest(direct), |error: reqwest::Error| match error.is_connect() {
+///     true => TransportError::unsent(error),
+///     false => TransportError::new(error),
 /// });
 /// let client = ServiceBuilder::new().http_client().retry(Retry::default()).service(marked);
 /// buttress::check::<http::Request<reqwest::Body>, _>(&client);
+/// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
 pub struct Reqwest(pub reqwest::Client);

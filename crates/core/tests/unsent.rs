@@ -5,7 +5,7 @@ mod raw;
 
 use buttress_core::{
     Replay,
-    http::{HttpClient, ReplayBody, Unsent, is_unsent},
+    http::{HttpClient, ReplayBody, TransportError, Unsent, is_unsent},
 };
 use bytes::Bytes;
 use http::Request;
@@ -40,7 +40,8 @@ async fn a_refused_connection() {
         let (listener, addr) = listen().await;
         drop(listener);
         let error = client(http2).request(post(addr)).await.unwrap_err();
-        assert!(is_unsent(&error) && error.is_connect(), "{error:?}");
+        assert!(!is_unsent(&error) && error.is_connect(), "{error:?}");
+        assert!(is_unsent(&TransportError::unsent_if_refused(error)));
     }
 }
 

@@ -9,7 +9,10 @@ use crate::{
 };
 use buttress_core::{
     BoxError, Call, ChainError, Context as CallContext, Outcome, Protocol, Pushback, Replay, Token, Verdict,
-    http::{Classify, Fail, Gateway, Http, Refuse, Render, Reply, ResponseBody, is_grpc, parse_grpc_pushback},
+    http::{
+        Classify, Fail, Gateway, Http, Refuse, Render, Reply, ResponseBody, TransportError, is_grpc,
+        parse_grpc_pushback,
+    },
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -19,7 +22,6 @@ use std::{
     error::Error as StdError,
     fmt,
     future::Future,
-    io,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -62,8 +64,8 @@ impl<Err: ChainError> Sources<Err> for Fail {
 fn any_unsent<Err: 'static>(error: &Err) -> bool {
     let error = error as &dyn Any;
     let boxed = error.downcast_ref::<BoxError>().map(|error| &**error as &(dyn StdError + 'static));
-    let io = || error.downcast_ref::<io::Error>().map(|error| error as _);
-    boxed.or_else(io).is_some_and(buttress_core::http::is_unsent)
+    let named = || error.downcast_ref::<TransportError>().map(|error| error as _);
+    boxed.or_else(named).is_some_and(buttress_core::http::is_unsent)
 }
 
 macro_rules! any_sources {

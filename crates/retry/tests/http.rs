@@ -4,7 +4,7 @@ mod common;
 
 use buttress_core::{
     BoxError, Context, Handle, Mode, Outcome, Priority, Reason, Rejection, Tried,
-    http::{HttpClient, HttpServer, RequestBodyError, Unsent},
+    http::{HttpClient, HttpServer, RequestBodyError, TransportError, Unsent},
 };
 use buttress_retry::{Backoff, Cause, Idempotent, ResendLayer, RetryConfig, RetryLayer, Why};
 use buttress_sim::{Frames, Probe, any, poll_once};
@@ -144,13 +144,19 @@ async fn what_was_not_sent_is_sent_again_whatever_the_method() {
         }
     }
     let refused = || Connect(io::ErrorKind::ConnectionRefused.into());
-    for failure in
-        [error(Unsent::new("no connection")), error(refused()), error(Rejection::new(Reason::ConnectTimeout, "pool"))]
-    {
+    for failure in [
+        error(Unsent::new("no connection")),
+        error(TransportError::unsent_if_refused(refused())),
+        error(Rejection::new(Reason::ConnectTimeout, "pool")),
+    ] {
         let rig = Rig::new([failure, status(200)]).leaving_bodies();
         let (_, retry) = call(config().max_body(0), &rig, post()).await;
         assert_eq!((rig.attempts(), retry.snapshot().retries(Cause::Unsent)), (2, 1));
     }
+    // Something may have been done before a second connection was refused.
+    let rig = Rig::new([error(refused()), status(200)]).leaving_bodies();
+    assert!(call(config().max_body(0), &rig, post()).await.0.is_err());
+    assert_eq!(rig.attempts(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -347,12 +353,8 @@ async fn refusals_that_are_responses_are_recognised() {
 
 #[tokio::test(start_paused = true)]
 async fn a_servers_protocol_sees_through_boxed_errors_too() {
-    let rig = Rig::new([
-        error(Unsent::new("refused")),
-        error(io::Error::from(io::ErrorKind::ConnectionRefused)),
-        status(200),
-    ])
-    .leaving_bodies();
+    let rig = Rig::new([error(Unsent::new("refused")), error(TransportError::unsent("refused")), status(200)])
+        .leaving_bodies();
     let layer = ResendLayer::<HttpServer>::new(config().build().unwrap());
     assert!(layer.layer(rig.script()).oneshot(post()).await.is_ok());
     assert_eq!(rig.attempts(), 3);

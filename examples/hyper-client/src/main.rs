@@ -3,7 +3,7 @@
 //!
 //! `cargo run -p buttress-example-hyper-client`
 
-use buttress::{http::OriginLayer, prelude::*};
+use buttress::{Hyper, http::OriginLayer, prelude::*};
 use http::{Request, StatusCode};
 use http_body_util::Empty;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
@@ -21,7 +21,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut servers = Vec::new();
     for status in ["503 Service Unavailable", "200 OK", "200 OK"] {
         let origin = server(status).await?;
-        let transport = OriginLayer::new(&origin)?.layer(hyper.clone().lift_errors());
+        let transport = OriginLayer::new(&origin)?.layer(Hyper(hyper.clone()).lift_errors());
         servers.push((origin, transport));
     }
 

@@ -4,7 +4,7 @@
 //!
 //! `cargo run -p buttress-example-tonic`
 
-use buttress::{BoxError, BreakerLayer, HttpServer, RetryLayer, deadline::Headers, prelude::*};
+use buttress::{BreakerLayer, HttpServer, RetryLayer, deadline::Headers, http::TransportError, prelude::*};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::{
@@ -46,7 +46,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .with(retry)
         .with(breaker)
         .layer(MapRequestLayer::new(|request: http::Request<_>| request.map(Body::new)))
-        .service(channel.map_err(BoxError::from));
+        .service(channel.map_err(TransportError::unsent_if_refused));
     let mut client = HealthClient::new(chain);
 
     let answer = client.check(HealthCheckRequest::default()).await?;

@@ -69,12 +69,10 @@ impl<B: Body<Data = Bytes, Error: fmt::Debug>> Answered for Response<B> {
 async fn where_no_connection_is_made_nothing_was_sent() {
     let (listener, address) = listen();
     drop(listener);
-    // hyper's own errors tell of the refused connection, but not of the name that does not resolve.
-    for (to, known) in [(address.to_string(), true), ("no-such-host.invalid".to_owned(), false)] {
+    for to in [address.to_string(), "no-such-host.invalid".to_owned()] {
         let error = hyper().oneshot(post(&to)).await.unwrap_err();
         assert!(error.is_unsent() && error.is_connect(), "{error:?}");
-        assert_eq!(is_unsent(error.get_ref()), known, "{to}");
-        assert!(is_unsent(&error), "{to}");
+        assert!(is_unsent(&error) && !is_unsent(error.get_ref()), "{to}: only the client knows");
         assert_eq!(error.to_string(), "the request was not sent");
         assert_eq!(error.source().unwrap().to_string(), error.get_ref().to_string(), "and behind it, why");
 
