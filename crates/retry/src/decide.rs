@@ -216,29 +216,51 @@ impl From<Lost> for Why {
     }
 }
 
+/// What further attempts are made of.
+pub(crate) trait Again {
+    type Attempt;
+
+    /// Why none can be made, as far as is known.
+    fn lost(&self) -> Option<Why>;
+
+    /// A further attempt, after so many. It ends the one before.
+    fn again(&mut self, attempt: u32) -> Option<Self::Attempt>;
+}
+
+/// Whoever only asks for the decision.
+impl Again for () {
+    type Attempt = ();
+
+    fn lost(&self) -> Option<Why> {
+        None
+    }
+
+    fn again(&mut self, _: u32) -> Option<()> {
+        Some(())
+    }
+}
+
 impl Shared {
-    /// Decides. What costs nothing is asked first, then the budget: a token is taken only for an attempt that nothing else forbids. `again`
-    /// comes last, as it ends the attempt before: that one's response is what the caller gets of any other decision.
-    pub(crate) fn decide<K, A>(
+    /// Decides. What costs nothing is asked first, then the budget: a token is taken only for an attempt that nothing else forbids. The
+    /// attempt is made last, as it ends the one before, whose response is what the caller gets of any other decision.
+    pub(crate) fn decide<K: Again>(
         &self,
         course: &mut Course,
         (cause, wait): (Cause, Wait),
         deadline: Option<Instant>,
         clock: &impl Clock,
-        kept: &mut K,
-        lost: impl Fn(&K) -> Option<Why>,
-        again: impl FnOnce(&mut K, u32) -> Option<A>,
-    ) -> Decision<A> {
+        mut kept: K,
+    ) -> Decision<K::Attempt> {
         let decided = self.plan(course, wait, deadline, clock).and_then(|after| {
-            lost(kept).map_or(Ok(()), Err)?;
+            kept.lost().map_or(Ok(()), Err)?;
             let token = self.budget.withdraw(clock)?;
             if !self.mode.enforces() {
                 return Err(Why::Observed);
             }
-            match again(kept, course.made) {
+            match kept.again(course.made) {
                 Some(attempt) => Ok((after, attempt, token)),
                 // The body ran past the cap meanwhile.
-                None => Err(lost(kept).unwrap_or(Why::BodyFailed)),
+                None => Err(kept.lost().unwrap_or(Why::BodyFailed)),
             }
         });
         match decided {

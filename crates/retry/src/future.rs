@@ -1,5 +1,6 @@
 use crate::{
     Cause, Course, Decision, Repeat, Resend, RetryRule, Wait, Why,
+    decide::Again,
     resend::private::{Ask, Finding, RulesRef},
     retry::SharedLease,
 };
@@ -54,6 +55,24 @@ pin_project! {
 
 /// How long the rest of a failed response may take to come. It holds a connection, and permits of layers further in.
 const DRAIN_FOR: Duration = Duration::from_millis(250);
+
+/// A request that may be sent again.
+struct Remembered<'a, P: Replay<Req>, Req> {
+    protocol: &'a P,
+    kept: &'a mut P::Kept,
+}
+
+impl<P: Replay<Req>, Req> Again for Remembered<'_, P, Req> {
+    type Attempt = P::Attempt;
+
+    fn lost(&self) -> Option<Why> {
+        self.protocol.lost(self.kept).map(Why::from)
+    }
+
+    fn again(&mut self, attempt: u32) -> Option<P::Attempt> {
+        self.protocol.again(self.kept, attempt)
+    }
+}
 
 /// What makes further attempts.
 pub(crate) struct More<S, P: Replay<Req>, R, Req> {
@@ -278,9 +297,7 @@ where
 
     fn decide(&mut self, cause: Cause, wait: Wait) -> Option<(Duration, P::Attempt)> {
         let Self { protocol, kept, course, lease, ask, .. } = self;
-        let lost = |kept: &P::Kept| protocol.lost(kept).map(Why::from);
-        let again = |kept: &mut P::Kept, attempt| protocol.again(kept, attempt);
-        match lease.decide(course, (cause, wait), ask.deadline, &TokioClock, kept, lost, again) {
+        match lease.decide(course, (cause, wait), ask.deadline, &TokioClock, Remembered { protocol, kept }) {
             Decision::Retry { after, token, attempt } => {
                 // The last attempt's token goes, as that attempt is over.
                 self.token = Some(token);

@@ -151,7 +151,7 @@ impl Retry {
         deadline: Option<Instant>,
         clock: &impl Clock,
     ) -> Decision {
-        self.shared.decide(course, (cause, wait), deadline, clock, &mut (), |()| None, |(), _| Some(()))
+        self.shared.decide(course, (cause, wait), deadline, clock, ())
     }
 
     /// What pays: share it with hedges, or with another layer.

@@ -3,11 +3,11 @@
 mod common;
 
 use buttress_core::{
-    BoxError, Context, Handle, Mode, Outcome, Priority, Reason, Rejection, Tried,
-    http::{HttpClient, HttpServer, RequestBodyError, TransportError, Unsent},
+    BoxError, BudgetConfig, Context, Handle, Mode, Outcome, Priority, Reason, Rejection, Tried,
+    http::{HttpClient, HttpServer, ReplayBody, RequestBodyError, TransportError, Unsent},
 };
 use buttress_retry::{Backoff, Cause, Idempotent, ResendLayer, RetryConfig, RetryLayer, Why};
-use buttress_sim::{Frames, Probe, any, poll_once};
+use buttress_sim::{AnyBody, Frames, Probe, any, poll_once};
 use bytes::Bytes;
 use common::*;
 use futures_util::StreamExt;
@@ -17,12 +17,12 @@ use http_body_util::{BodyExt, StreamBody};
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
     time::SystemTime,
 };
-use tower::{Layer, ServiceExt};
+use tower::{Layer, ServiceExt, service_fn};
 
 #[tokio::test(start_paused = true)]
 async fn idempotent_methods_are_retried_and_others_are_not() {
@@ -534,4 +534,37 @@ fn a_default_of_every_kind_can_be_made() {
     let _: RetryLayer = RetryLayer::default();
     let _: ResendLayer<HttpClient> = ResendLayer::new(RetryConfig::default().build().unwrap());
     assert!(format!("{:?}", ResendLayer::<HttpClient>::default()).starts_with("RetryLayer"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_ends_where_another_attempt_follows_and_goes_on_where_none_does() {
+    // Answers before it has read anything, and reads later.
+    async fn uploads(config: RetryConfig, mode: Mode) -> Vec<Result<Bytes, RequestBodyError>> {
+        let bodies = Arc::new(Mutex::new(Vec::new()));
+        let kept = bodies.clone();
+        let hasty = service_fn(move |req: Request<ReplayBody<AnyBody>>| {
+            let mut bodies = kept.lock().unwrap();
+            bodies.push(req.into_body());
+            let status = if bodies.len() == 1 { 503 } else { 200 };
+            async move { Ok::<_, BoxError>(Response::builder().status(status).body(AnyBody::default())?) }
+        });
+        let layer = ResendLayer::<HttpClient>::new(config.build().unwrap());
+        layer.handle().set_mode(mode).unwrap();
+        layer.layer(hasty).oneshot(request(Method::PUT)).await.unwrap();
+        let bodies = std::mem::take(&mut *bodies.lock().unwrap());
+        futures_util::future::join_all(bodies.into_iter().map(|body| async { Ok(body.collect().await?.to_bytes()) }))
+            .await
+    }
+    let [first, second] = &uploads(config(), Mode::Auto).await[..] else { panic!("two attempts") };
+    assert!(first.is_err() && second.as_ref().unwrap() == "ask");
+    let unpaid = config().budget(BudgetConfig::new(0.1).min_per_sec(0.0));
+    for (config, mode) in [
+        (unpaid, Mode::Auto),
+        (config().max_attempts(1), Mode::Auto),
+        (config().statuses([500]), Mode::Auto),
+        (config(), Mode::OBSERVE_ONLY),
+    ] {
+        let [only] = &uploads(config, mode).await[..] else { panic!("one attempt") };
+        assert_eq!(only.as_ref().unwrap(), "ask");
+    }
 }
