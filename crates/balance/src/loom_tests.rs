@@ -1,6 +1,6 @@
 use crate::{
     BalanceConfig,
-    load::{Load, Sample, Tuning},
+    load::{Load, Sample, Standing, Tuning},
 };
 use buttress_core::{Clock, Origin, TokioClock, sync::Arc};
 use loom::thread;
@@ -69,5 +69,40 @@ fn loom_the_longest_pushback_wins() {
         shared.0.overloaded(0, Some(2_000_000_000), &shared.1);
         thread.join().unwrap();
         assert!(shared.0.is_overloaded(4_999_999_999) && !shared.0.is_overloaded(5_000_000_000));
+    });
+}
+
+#[test]
+fn loom_one_call_goes_to_see_whether_a_failing_endpoint_works() {
+    explore(|shared| {
+        let (load, tuning) = &*shared;
+        (0..3).for_each(|_| load.sample(0, 0, 0, Sample::Failure, tuning));
+        let now = load.next_trial(tuning);
+        let goes = |load: &Load, tuning: &Tuning| {
+            let last = load.last_trial();
+            load.standing(now, tuning) == Standing::Rested && load.begin_trial(last, now)
+        };
+        let other = shared.clone();
+        let thread = thread::spawn(move || goes(&other.0, &other.1));
+        let here = goes(load, tuning);
+        assert!(here != thread.join().unwrap(), "one of them");
+    });
+}
+
+#[test]
+fn loom_a_success_of_before_lifts_nothing_whenever_it_comes() {
+    explore(|shared| {
+        let (load, tuning) = &*shared;
+        (0..2).for_each(|_| load.sample(1 << 20, 1 << 20, 0, Sample::Failure, tuning));
+        let other = shared.clone();
+        let thread = thread::spawn(move || other.0.sample(2 << 20, 2 << 20, 0, Sample::Failure, &other.1));
+        load.sample(2 << 20, 1 << 20, 1_000_000, Sample::Success, tuning);
+        thread.join().unwrap();
+        // Before the failure it ends the row; after it, it says nothing.
+        let before = load.average(2 << 20, tuning).unwrap() < 4.9e9 || !load.is_failing();
+        assert!(before || load.standing(2 << 20, tuning) == Standing::Last);
+        load.sample(3 << 20, 3 << 20, 0, Sample::Failure, tuning);
+        load.sample(3 << 20, 2 << 20, 1_000_000, Sample::Success, tuning);
+        assert_eq!(load.is_failing(), !before);
     });
 }

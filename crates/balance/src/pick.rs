@@ -97,10 +97,13 @@ impl Roster {
         let is_avoided = avoid.waiting.contains(&node.id)
             || avoid.failed.contains(&node.id)
             || avoid.tried.is_some_and(|tried| tried.contains(node.id));
-        if is_avoided || standing(node, state, now, tuning) == Standing::Last {
+        if is_avoided {
             return None;
         }
-        Some(load(node, state, now, tuning))
+        if state == State::Open && !node.load.is_suspect() {
+            return Some(node.load.load(now.nanos(), tuning, node.is_limited()));
+        }
+        weigh(node, state, now, tuning)
     }
 
     /// The one at `place` looks best because nobody knows whether it works: one call goes to see. False: another one did.
@@ -194,6 +197,12 @@ fn load<C: Clock>(node: &Node, state: State, now: &Now<C>, tuning: &Tuning) -> f
         _ => standing(node, state, now, tuning) == Standing::Rested,
     };
     if is_trial { TRIAL } else { node.load.load(now.nanos(), tuning, node.is_limited()) }
+}
+
+/// The load of one of which more than that is known. `None`: it is the last choice.
+#[cold]
+fn weigh<C: Clock>(node: &Node, state: State, now: &Now<C>, tuning: &Tuning) -> Option<f32> {
+    (standing(node, state, now, tuning) != Standing::Last).then(|| load(node, state, now, tuning))
 }
 
 #[cold]

@@ -186,6 +186,7 @@ struct Model {
     picks: u64,
     failures: u64,
     average: Option<(u64, u32, f64)>,
+    failed: u64,
 }
 
 impl Model {
@@ -194,7 +195,11 @@ impl Model {
         Some((value * (-(now.saturating_sub(stamp) as f64) / 10e9).exp()).max(1e3))
     }
 
-    fn sample(&mut self, now: u64, latency: u64, sample: Sample) {
+    fn sample(&mut self, now: u64, began: u64, latency: u64, sample: Sample) {
+        let lifts = began >= self.failed;
+        if sample == Sample::Failure {
+            self.failed = now;
+        }
         let latency = (latency as f64).max(1e3);
         self.failures += u64::from(sample == Sample::Failure);
         let Some((stamp, streak, value)) = self.average else {
@@ -209,7 +214,8 @@ impl Model {
         let keep = (-((now - stamp) as f64) / 10e9).exp();
         let blend = |with: f64| value * keep + with * (1.0 - keep);
         self.average = Some(match sample {
-            Sample::Success if streak == 3 => (now, 0, latency),
+            Sample::Success if streak == 3 && lifts => (now, 0, latency),
+            Sample::Success if streak == 3 => (now, 3, if latency > value { latency } else { blend(latency) }),
             Sample::Success => (now, 0, if latency > value { latency } else { blend(latency) }),
             Sample::Failure if streak >= 2 => (now, 3, latency.max(5e9).max(value * keep)),
             Sample::Failure => (now, streak + 1, blend(latency.max(5e9)).max(latency)),
@@ -256,11 +262,13 @@ proptest! {
                 }
                 Step::Leave => {}
                 Step::Sample(sample, took) => {
-                    load.sample(now, now, took, sample, &tuning);
-                    model.sample(now, took, sample);
+                    let began = now.saturating_sub(took);
+                    load.sample(now, began, took, sample, &tuning);
+                    model.sample(now, began, took, sample);
                 }
             }
             prop_assert_eq!((load.in_flight(), load.picks(), load.failures()), (model.in_flight, model.picks, model.failures));
+            prop_assert_eq!(load.is_failing(), model.average.is_some_and(|(_, streak, _)| streak == 3));
             match (load.average(now, &tuning), model.average(now)) {
                 (Some(seen), Some(want)) => prop_assert!((f64::from(seen) - want).abs() < 0.01 * want, "{seen} {want}"),
                 (seen, want) => prop_assert!(seen.is_none() && want.is_none()),

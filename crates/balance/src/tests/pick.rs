@@ -156,16 +156,55 @@ fn draws_with_one_seed_are_the_same() {
     assert_ne!(picks(5), picks(6));
 }
 
+#[test]
+fn a_failing_endpoint_gets_no_calls_however_busy_the_others_are_and_one_after_a_rest() {
+    let mut rig = Rig::new(3);
+    for node in &rig.roster.nodes[1..] {
+        node.load.sample(0, 0, 5 * SECOND, Sample::Success, &rig.tuning);
+        (0..1_000).for_each(|_| node.load.enter());
+    }
+    (0..3).for_each(|_| rig.roster.nodes[0].load.sample(0, 0, MILLI, Sample::Failure, &rig.tuning));
+    assert_eq!(rig.counts(100, Avoid::default())[0], 0);
+    rig.now += ms(1_000);
+    assert_eq!(rig.counts(100, Avoid::default())[0], 1);
+    // All of them fail: then by load.
+    for node in &rig.roster.nodes[1..] {
+        let now = rig.tuning.origin.nanos(rig.now);
+        (0..3).for_each(|_| node.load.sample(now, now, MILLI, Sample::Failure, &rig.tuning));
+    }
+    assert!(rig.counts(900, Avoid::default())[0] > 400);
+}
+
+#[test]
+fn a_due_circuit_gets_its_probe_though_old_streams_are_in_flight() {
+    let mut rig = Rig::new(2);
+    (0..100).for_each(|_| rig.roster.nodes[0].load.enter());
+    (0..3).for_each(|_| rig.roster.nodes[0].load.sample(0, 0, MILLI, Sample::Failure, &rig.tuning));
+    rig.roster.nodes[1].load.sample(0, 0, MILLI, Sample::Success, &rig.tuning);
+    rig.open(0, 1_000);
+    rig.now += ms(1_001);
+    assert_eq!(rig.counts(100, Avoid::default()), [1, 99]);
+}
+
+/// What one endpoint is, as seen by a call.
+type Seen = (bool, bool, bool, u8);
+
 proptest! {
-    /// Each endpoint is shut, tried, waited for, failed, or nothing of that.
+    /// Each endpoint is shut, failing, tried, waited for, failed, or nothing of that.
     #[test]
-    fn who_may_be_picked_is_what_a_naive_list_says(states in proptest::collection::vec((any::<bool>(), any::<bool>(), 0..3u8), 0..12)) {
+    fn who_may_be_picked_is_what_a_naive_list_says(
+        states in proptest::collection::vec((any::<bool>(), any::<bool>(), any::<bool>(), 0..3u8), 0..12),
+        (swept, impatient) in (any::<bool>(), any::<bool>()),
+    ) {
         let rig = Rig::new(states.len());
         let (mut tried, ids) = (Tried::new(), rig.ids());
         let (mut waiting, mut failed) = (Vec::new(), Vec::new());
-        for (place, (shut, was_tried, asked)) in states.iter().enumerate() {
+        for (place, (shut, fails, was_tried, asked)) in states.iter().enumerate() {
             if *shut {
                 rig.open(place, 1_000 + place as u64);
+            }
+            if *fails {
+                (0..3).for_each(|_| rig.roster.nodes[place].load.sample(0, 0, 0, Sample::Failure, &rig.tuning));
             }
             if *was_tried {
                 tried.pick(ids[place], true);
@@ -177,27 +216,33 @@ proptest! {
                 _ => {}
             }
         }
-        let list = |tried: bool, asked: u8| -> Vec<usize> {
-            let is = |place: &usize| states[*place] == (false, tried, asked);
-            (0..states.len()).filter(is).collect()
+        let list = |is: &dyn Fn(&Seen) -> bool| -> Vec<usize> {
+            (0..states.len()).filter(|place| is(&states[*place])).collect()
         };
-        let avoid = Avoid { tried: Some(&tried), waiting: &waiting, failed: &failed, ..Avoid::default() };
-        let (fresh, again) = (list(false, 0), list(true, 0));
+        // From the best choice on: those that were not asked, and those that are waited for.
+        let choices = [(false, false), (false, true), (true, false), (true, true)];
+        let free = choices.map(|(fails, tried)| list(&|seen| *seen == (false, fails, tried, 0)));
+        let waits = choices.map(|(fails, tried)| !list(&|seen| *seen == (false, fails, tried, 1)).is_empty());
+        // Who is waited for rather than go to the next choice.
+        let stops = [waits[0] && !swept, (waits[0] || waits[1] || swept && !free[0].is_empty()) && !impatient, false, false];
+        let mut want = Vec::new();
+        for choice in 0..4 {
+            if !free[choice].is_empty() && (choice > 0 || !swept) {
+                want = free[choice].clone();
+                break;
+            }
+            if stops[choice] {
+                break;
+            }
+        }
+        let avoid = Avoid { tried: Some(&tried), waiting: &waiting, failed: &failed, swept, impatient, ..Avoid::default() };
         for _ in 0..50 {
             match rig.pick(avoid) {
-                Picked::Node(place) if !fresh.is_empty() => prop_assert!(fresh.contains(&place)),
-                Picked::Node(place) => {
-                    prop_assert!(again.contains(&place));
-                    prop_assert!(list(false, 1).is_empty(), "another one exists and is waited for");
-                }
-                Picked::Wait => {
-                    prop_assert!(fresh.is_empty());
-                    prop_assert!(!list(false, 1).is_empty() || (again.is_empty() && !list(true, 1).is_empty()));
-                }
+                Picked::Node(place) => prop_assert!(want.contains(&place), "{place} of {want:?}"),
+                Picked::Wait => prop_assert!(want.is_empty() && (waits.contains(&true) || !free[0].is_empty())),
                 other => {
-                    prop_assert!(fresh.is_empty() && again.is_empty());
-                    prop_assert!(list(false, 1).is_empty() && list(true, 1).is_empty());
-                    let has_failed = !list(false, 2).is_empty() || !list(true, 2).is_empty();
+                    prop_assert!(want.is_empty() && !waits.contains(&true) && free.iter().all(Vec::is_empty));
+                    let has_failed = !list(&|seen| !seen.0 && seen.3 == 2).is_empty();
                     let first = states.iter().position(|(shut, ..)| *shut);
                     let until = first.map(|place| rig.now + ms(1_000 + place as u64));
                     prop_assert_eq!(other, match states.len() {
