@@ -27,8 +27,8 @@ pub struct BalanceConfig {
     /// fails fast looks like the fastest of all and draws the traffic. More than 0, at most 1 h. Default: 5 s.
     #[cfg_attr(feature = "serde", serde(with = "buttress_core::config::duration"))]
     pub penalty: Duration,
-    /// How long an endpoint that said "too much" counts as busier than one that did not, where it did not say for how long.
-    /// At most 1 h. Default: 1 s.
+    /// How long an endpoint that said "too much" counts as busier than one that did not, where it did not say for how long,
+    /// or for less. At most 1 h. Default: 1 s.
     #[cfg_attr(feature = "serde", serde(with = "buttress_core::config::duration"))]
     pub overload: Duration,
     /// The same at most, whatever it said. At least `overload`, at most 1 h. Default: 30 s.

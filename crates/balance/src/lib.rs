@@ -52,20 +52,24 @@
 //!   its latency runs from its first poll that is not ready to the response head (gRPC: to the first message).
 //! * **A failure costs what a time-out would** ([`penalty`](BalanceConfig::penalty)). By latency alone, a replica that fails in
 //!   a millisecond is the best there is, and gets all the traffic. The odd failure is averaged, so that 1 % of them everywhere
-//!   drive nobody away; the third in a row counts at once, and the first success after that lifts it. After two
-//!   time constants without a call (20 s) such an endpoint gets one, to see; a breaker at the endpoint makes that sooner: when its
-//!   probe is due, it gets the next call.
+//!   drive nobody away; the third in a row counts at once.
+//! * **An endpoint that failed three times in a row is the last choice**, not a number: however busy the others are, it gets no
+//!   calls but one after each rest, to see. It rests for as long as it has been failing, a tenth of a time constant at least and
+//!   two at most (1 s to 20 s). The first success of a call that began after its last failure lifts it. If all are failing,
+//!   they are picked by load. A breaker at the endpoint decides when it is open: when its probe is due, it gets the next call.
 //! * **"Too much"** (429, 503 with `Retry-After`) makes an endpoint the second choice until its pushback ends.
-//! * **A call given up** counts as at least as slow as it was, so that nobody looks fast whose calls time out. Refusals of our
-//!   own and clients' faults say nothing.
+//! * **A call given up** counts as at least as slow as it was, so that nobody looks fast whose calls time out. Clients' faults say
+//!   nothing. A refusal by a layer at the endpoint makes it the last choice (an open circuit whose signal is not known here; for
+//!   [`overload`](BalanceConfig::overload) at most) or counts as "too much".
 //!
 //! An endpoint is passed over while
 //!
 //! | | |
 //! |---|---|
 //! | its [`Signal`](buttress_core::Signal) is open or ejected | until the time of the next probe; then it gets one |
-//! | an earlier attempt of the same call went there | [`Tried`](buttress_core::Tried) says so; when all others were tried too, or are shut, it is used again |
-//! | it is not ready | another one is asked: [`picks`](BalanceConfig::picks) by load, then each other one once; then the call waits for any of them |
+//! | an earlier attempt of the same call went there | [`Tried`](buttress_core::Tried) says so; when all others were tried too, or take no calls now, it is used again |
+//! | it is failing | for as long as a good one may become ready; a call that has waited for a [`penalty`](BalanceConfig::penalty) uses it |
+//! | it is not ready | another one is asked: [`picks`](BalanceConfig::picks) by load, then the others, 64 in all; the call waits for any of them, and for the next probe of one that is shut |
 //! | its readiness fails | it counts as failed; the error is the call's only if every endpoint fails so |
 //!
 //! # What it refuses

@@ -78,7 +78,7 @@ fn loom_one_call_goes_to_see_whether_a_failing_endpoint_works() {
         let (load, tuning) = &*shared;
         (0..3).for_each(|_| load.sample(0, 0, 0, Sample::Failure, tuning));
         let now = load.next_trial(tuning);
-        let goes = |load: &Load, tuning: &Tuning| {
+        let goes = move |load: &Load, tuning: &Tuning| {
             let last = load.last_trial();
             load.standing(now, tuning) == Standing::Rested && load.begin_trial(last, now)
         };

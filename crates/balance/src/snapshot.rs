@@ -60,6 +60,8 @@ pub struct EndpointSnapshot {
     pub load: Duration,
     /// Its circuit is open, or it is ejected.
     pub shut: bool,
+    /// It failed three times in a row, and has not worked since.
+    pub failing: bool,
     /// It said "too much" a moment ago, or its limiter is at its limit.
     pub overloaded: bool,
     /// Calls sent to it.
@@ -128,6 +130,7 @@ impl EndpointSnapshot {
             latency: load.average(nanos, tuning).map(duration),
             load: duration(load.load(nanos, tuning, node.is_limited())),
             shut: node.state(&at) == State::Shut,
+            failing: load.is_failing(),
             overloaded: load.is_overloaded(nanos) || node.is_limited(),
             picks_total: load.picks(),
             failures_total: load.failures(),
