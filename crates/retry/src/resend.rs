@@ -80,6 +80,7 @@ pub(crate) mod private {
     #[derive(Clone, Copy, Debug)]
     pub struct Ask {
         pub(crate) repeat: Repeat,
+        #[cfg_attr(not(feature = "http"), allow(dead_code, reason = "what HTTP alone asks for"))]
         pub(crate) grpc: bool,
         /// It is the first attempt of anyone: it pays.
         pub(crate) pays: bool,
