@@ -31,7 +31,7 @@ async fn reason_after(delay: Duration, work: Duration) -> (Reason, [Vec<Option<O
     let (outer, inner) = (Meter::default(), Meter::default());
     let service = ServiceBuilder::new()
         .layer(outer.server())
-        .layer(DeadlineLayer::new(100NOW).protocol(HttpServer::new()))
+        .layer(DeadlineLayer::new(1000 * MS).protocol(HttpServer::new()))
         .layer(inner.server())
         .service(service_fn(move |req: Upload| async move {
             sleep(work).await;
@@ -40,7 +40,7 @@ async fn reason_after(delay: Duration, work: Duration) -> (Reason, [Vec<Option<O
         }));
     let start = Instant::now();
     let res = service.oneshot(upload(delay)).await.unwrap();
-    assert_eq!(start.elapsed(), 100NOW, "a deadline waits for no client");
+    assert_eq!(start.elapsed(), 1000 * MS, "a deadline waits for no client");
     let reason = res.extensions().get::<Rejection>().expect("a refusal").reason;
     drop(res);
     (reason, [outer.outcomes(), inner.outcomes()])
@@ -48,23 +48,23 @@ async fn reason_after(delay: Duration, work: Duration) -> (Reason, [Vec<Option<O
 
 #[tokio::test(start_paused = true)]
 async fn a_deadline_that_passes_while_the_client_is_waited_for_accuses_nobody() {
-    let (reason, outcomes) = reason_after(500NOW, NOW).await;
+    let (reason, outcomes) = reason_after(5000 * MS, NOW).await;
     assert_eq!(reason, Reason::ClientDeadlinePassed);
     assert_eq!(outcomes, [vec![None], vec![None]], "a failure would be known");
 }
 
 #[tokio::test(start_paused = true)]
 async fn whoever_took_most_of_the_time_is_accused() {
-    assert_eq!(reason_after(60NOW, NOW).await.0, Reason::ClientDeadlinePassed);
-    assert_eq!(reason_after(40NOW, NOW).await.0, Reason::DeadlinePassed);
-    assert_eq!(reason_after(NOW, 90NOW).await.0, Reason::DeadlinePassed, "it read late what was there");
+    assert_eq!(reason_after(600 * MS, NOW).await.0, Reason::ClientDeadlinePassed);
+    assert_eq!(reason_after(400 * MS, NOW).await.0, Reason::DeadlinePassed);
+    assert_eq!(reason_after(NOW, 900 * MS).await.0, Reason::DeadlinePassed, "it read late what was there");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_waits_for_its_client_until_the_deadline_accuses_nobody_either() {
     for declared in [false, true] {
         let outer = Meter::default();
-        let deadline = DeadlineConfig::new(100NOW).build().unwrap();
+        let deadline = DeadlineConfig::new(1000 * MS).build().unwrap();
         let service = ServiceBuilder::new()
             .layer(outer.server())
             .layer(DeadlineLayer::new(deadline).protocol(HttpServer::new()))
@@ -78,7 +78,7 @@ async fn a_stream_that_waits_for_its_client_until_the_deadline_accuses_nobody_ei
                 let frames = if declared { frames.declared() } else { frames };
                 Ok::<_, BoxError>(Response::new(any(frames)))
             }));
-        let res = service.oneshot(upload(500NOW)).await.unwrap();
+        let res = service.oneshot(upload(5000 * MS)).await.unwrap();
         let cut = res.into_body().collect().await.unwrap_err();
         assert_eq!(Rejection::find(&*cut).unwrap().reason, Reason::ClientDeadlinePassed, "declared: {declared}");
         assert_eq!(outer.outcomes(), [Some(Outcome::Ignored)]);
