@@ -377,13 +377,14 @@ async fn a_probe_that_waits_for_its_client_keeps_nobody_from_probing_and_its_out
         let probe = tokio::spawn(timeout(20 * S, service.clone().oneshot(upload(Some(10 * S)))));
         sleep(S).await;
         assert_eq!(handle.state(), State::HalfOpen);
-        probe
+        [probe]
     };
-    let first = reopen().await;
+    let [first] = reopen().await;
     handle.try_acquire().expect("the place of the one that waits").settle(Outcome::Success, None);
     assert_eq!(handle.state(), State::Closed);
     first.abort();
     // The same, but the service hangs once it has all.
-    assert!(reopen().await.await.unwrap().is_err(), "given up 10 s after the upload");
+    let [second] = reopen().await;
+    assert!(second.await.unwrap().is_err(), "given up 10 s after the upload");
     assert_eq!(handle.state(), State::Open);
 }
