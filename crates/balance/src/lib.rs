@@ -47,9 +47,11 @@
 //!
 //! * **The power of two choices**: of two endpoints drawn at random, the one with the lower load. Nearly as even as comparing
 //!   them all, in constant time, and without the herd that runs to the one that is best at the moment.
-//! * **Load is latency x (calls in flight + 1)**. Latency is a peak-EWMA, as in Finagle: a slow answer counts at once, fast ones
+//! * **Load is latency x (calls in flight + 1)**, the latency in powers of two: endpoints that are about as fast are equal. Latency is a peak-EWMA, as in Finagle: a slow answer counts at once, fast ones
 //!   take the time constant ([`decay`](BalanceConfig::decay)) to make it forgotten. A call is in flight to the end of its body;
-//!   its latency runs from its first poll that is not ready to the response head (gRPC: to the first message).
+//!   its latency runs from its first poll that is not ready to the response head (gRPC: to the first message). So the first call to a
+//!   new endpoint may count the making of a connection, and a quiet client goes there again when that has faded: after 16 s
+//!   for 5 ms where the others take 1 ms.
 //! * **A failure costs what a time-out would** ([`penalty`](BalanceConfig::penalty)). By latency alone, a replica that fails in
 //!   a millisecond is the best there is, and gets all the traffic. The odd failure is averaged, so that 1 % of them everywhere
 //!   drive nobody away; the third in a row counts at once.

@@ -320,7 +320,8 @@ impl Load {
         self.refuses.store(1, Relaxed);
     }
 
-    /// What a further call would have to expect, in nanoseconds: latency x (calls in flight + 1).
+    /// What a further call would have to expect, in nanoseconds: latency x (calls in flight + 1). The latency is rounded down to a
+    /// power of two: averages are not that exact, and whoever is a little faster would get every call of a quiet client.
     ///
     /// An endpoint that nothing is known of is tried at once, by one call; until that is answered it counts as failing, as in
     /// Finagle.
@@ -329,8 +330,8 @@ impl Load {
         let calls = self.calls() as f32;
         let tick = now >> TICK_BITS;
         let latency = match Average::of(self.average.load(Relaxed)) {
-            Some(seen) => seen.now(tick, tuning),
-            None if calls == 0.0 => FLOOR,
+            Some(seen) => power_of_two(seen.now(tick, tuning)),
+            None if calls == 0.0 => power_of_two(FLOOR),
             None => tuning.penalty(),
         };
         let busy = if limited || self.is_overloaded(now) { tuning.penalty() } else { 0.0 };
@@ -371,7 +372,7 @@ impl Load {
                     turns = seen.streak < STREAK && next.is_some_and(|next| next.streak == STREAK);
                     next
                 }
-                None => first(tick, latency, sample, tuning),
+                None => first(tick, latency, sample),
             };
             let next = next.map_or(word, Average::word);
             if next == word {
@@ -393,17 +394,24 @@ impl Load {
     }
 }
 
+/// Nanoseconds without all that is behind the first binary digit.
+#[inline]
+fn power_of_two(nanos: f32) -> f32 {
+    f32::from_bits(nanos.to_bits() & 0x7f80_0000)
+}
+
 /// A success of the same tick that is no peak: at high rates most are.
 #[inline]
 fn adds_nothing(word: u64, tick: u64, latency: f32) -> bool {
     word >> VALUE_BITS == (tick & STAMP_MASK) << 2 && Average::of(word).is_some_and(|seen| latency <= seen.value)
 }
 
-fn first(tick: u64, latency: f32, sample: Sample, tuning: &Tuning) -> Option<Average> {
+fn first(tick: u64, latency: f32, sample: Sample) -> Option<Average> {
     let new = |streak, value: f32| Some(Average { stamp: tick & STAMP_MASK, streak, value });
     match sample {
         Sample::Success => new(0, latency),
-        Sample::Failure => new(1, latency.max(tuning.penalty())),
+        // Nothing to average it with: the third in a row will tell.
+        Sample::Failure => new(1, latency),
         // Nothing to compare it with.
         Sample::AtLeast if latency <= FLOOR => None,
         Sample::AtLeast => new(0, latency),

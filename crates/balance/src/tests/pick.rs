@@ -68,12 +68,22 @@ fn the_less_loaded_of_two_is_taken_always_and_the_busiest_never() {
     assert_eq!(rig.counts(1000, Avoid::default()), [1000, 0]);
     let rig = Rig::new(10);
     for (place, node) in rig.roster.nodes.iter().enumerate() {
-        node.load.sample(0, 0, (place as u64 + 1) * MILLI, Sample::Success, &rig.tuning);
+        node.load.sample(0, 0, MILLI << place, Sample::Success, &rig.tuning);
     }
     let counts = rig.counts(9_000, Avoid::default());
     assert_eq!(counts[9], 0);
     // The best of ten is in two of ten pairs, the next one loses one of its nine.
     assert!((1_650..1_950).contains(&counts[0]) && (1_450..1_750).contains(&counts[1]), "{counts:?}");
+}
+
+#[test]
+fn endpoints_that_are_about_as_good_share_the_calls_of_a_quiet_client() {
+    let rig = Rig::new(2);
+    rig.roster.nodes[0].load.sample(0, 0, 10 * MILLI, Sample::Success, &rig.tuning);
+    rig.roster.nodes[1].load.sample(0, 0, 14 * MILLI, Sample::Success, &rig.tuning);
+    assert!(rig.counts(1000, Avoid::default()).iter().all(|count| *count > 400));
+    rig.roster.nodes[1].load.enter();
+    assert_eq!(rig.counts(1000, Avoid::default()), [1000, 0], "it is busy");
 }
 
 #[test]
