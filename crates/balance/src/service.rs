@@ -10,6 +10,9 @@ use tower_service::Service;
 
 /// A service that sends each call to one of several endpoints: of two drawn at random, the one with the lower load.
 ///
+/// **It speaks [`Opaque`] until [`protocol`](Self::protocol) says otherwise**: over HTTP every response would be a success then, a 503 as well.
+/// The facade's builder tells it, by `.balance(..)`.
+///
 /// It is always ready. Which endpoint a call goes to, and whether that is ready, is asked by the call's future, when the request
 /// is known. Clones share everything.
 ///

@@ -38,7 +38,7 @@
 //!
 //! | seen | sent again |
 //! |---|---|
-//! | a connection that was refused, a stream that was (`is_unsent` in `buttress_core::http`) | any request: nothing was processed |
+//! | an error whose transport says that nothing was sent (`Unsent`, `TransportError` in `buttress_core::http`; the facade's `Hyper`), a stream that the peer refused | any request: nothing was processed |
 //! | another error in place of a response | idempotent requests |
 //! | 502, 503, 504 (configurable) | idempotent requests |
 //! | 429, or 503, with `Retry-After` | idempotent requests, not before that time |
@@ -107,8 +107,10 @@
 //!
 //! # Limits
 //!
-//! * A `BoxError` can only be asked for its sources: an `io::Error` that is boxed directly is not recognised as a refused connection under
-//!   [`Opaque`](buttress_core::Opaque) and `HttpClient`. Transports wrap theirs; else mark it as `Unsent`.
+//! * A connection that was refused is no proof by itself that nothing was done: a client that follows redirects, or a service of several
+//!   steps, may have done its work before. Without a mark only idempotent requests are sent again after it.
+//! * Under a server's protocol (generated tonic clients) marks are seen in a `BoxError` and in a `TransportError`; a client whose error is a
+//!   `BoxError` cannot be used in a spawned task there.
 //! * The time that an attempt takes is not predicted: set [`min_attempt`](RetryConfig::min_attempt) where it is known.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

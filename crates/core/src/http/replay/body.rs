@@ -22,6 +22,10 @@ pin_project! {
     /// for more: it must not use up what the other is to send.
     ///
     /// Its errors are marked: they never accuse the service that was to read it.
+    ///
+    /// It is what a service inside of a retry gets: hyper's clients take it as they take any body (`Client<_, ReplayBody<B>>`, where
+    /// the type must be written), and for a service that asks for a body of its own `http::Request::map` makes one of it, in tower's
+    /// `MapRequestLayer` (`tonic::body::Body::new`).
     pub struct ReplayBody<B> {
         #[pin]
         kind: Kind<B>,
