@@ -55,7 +55,7 @@
 //! * **A failure costs what a time-out would** ([`penalty`](BalanceConfig::penalty)). By latency alone, a replica that fails in
 //!   a millisecond is the best there is, and gets all the traffic. The odd failure is averaged, so that 1 % of them everywhere
 //!   drive nobody away; the third in a row counts at once.
-//! * **An endpoint that failed three times in a row is the last choice**, not a number: however busy the others are, it gets no
+//! * **An endpoint that failed three times in a row, or at its very first call, is the last choice**, not a number: however busy the others are, it gets no
 //!   calls but one after each rest, to see. It rests for as long as it has been failing, a tenth of a time constant at least and
 //!   two at most (1 s to 20 s). The first success of a call that began after its last failure lifts it. If all are failing,
 //!   they are picked by load. A breaker at the endpoint decides when it is open: when its probe is due, it gets the next call.

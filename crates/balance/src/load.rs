@@ -364,15 +364,16 @@ impl Load {
     #[inline(never)]
     fn blend(&self, mut word: u64, tick: u64, began: u64, latency: f32, sample: Sample, tuning: &Tuning) -> bool {
         loop {
-            let mut turns = false;
-            let next = match Average::of(word) {
+            let (next, turns) = match Average::of(word) {
                 Some(seen) => {
                     let lifts = seen.streak < STREAK || began >= self.tally.failed.load(Relaxed);
                     let next = next(seen, tick, latency, sample, lifts, tuning);
-                    turns = seen.streak < STREAK && next.is_some_and(|next| next.streak == STREAK);
-                    next
+                    (next, seen.streak < STREAK && next.is_some_and(|next| next.streak == STREAK))
                 }
-                None => first(tick, latency, sample),
+                None => {
+                    let first = first(tick, latency, sample, tuning);
+                    (first, first.is_some_and(|first| first.streak == STREAK))
+                }
             };
             let next = next.map_or(word, Average::word);
             if next == word {
@@ -406,12 +407,12 @@ fn adds_nothing(word: u64, tick: u64, latency: f32) -> bool {
     word >> VALUE_BITS == (tick & STAMP_MASK) << 2 && Average::of(word).is_some_and(|seen| latency <= seen.value)
 }
 
-fn first(tick: u64, latency: f32, sample: Sample) -> Option<Average> {
+fn first(tick: u64, latency: f32, sample: Sample, tuning: &Tuning) -> Option<Average> {
     let new = |streak, value: f32| Some(Average { stamp: tick & STAMP_MASK, streak, value });
     match sample {
         Sample::Success => new(0, latency),
-        // Nothing to average it with: the third in a row will tell.
-        Sample::Failure => new(1, latency),
+        // It has never worked: until it has, one is enough.
+        Sample::Failure => new(STREAK, latency.max(tuning.penalty())),
         // Nothing to compare it with.
         Sample::AtLeast if latency <= FLOOR => None,
         Sample::AtLeast => new(0, latency),

@@ -30,6 +30,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .deadline(Duration::from_secs(5))
         .per_try(Duration::from_secs(1))
         .breaker(BreakerConfig::default().consecutive(3))
+        // By default a client that has just started can afford one retry a second.
+        .retry(RetryConfig::default().budget(BudgetConfig::default().min_per_sec(10.0)))
         .build()?;
     let client = stack.balanced(servers)?;
 

@@ -28,9 +28,7 @@ fn a_config_error_names_the_field_its_value_and_what_is_allowed() {
 fn an_update_is_felt_by_endpoints_that_are_there_and_the_seed_stays() {
     let (balancer, nodes) = with_nodes(2);
     balancer.update(BalanceConfig::default().penalty(ms(200))).unwrap();
-    for _ in 0..3 {
-        crate::BalancePermit::new(nodes[0].clone(), 0, true).conclude(Outcome::Failure, None);
-    }
+    crate::BalancePermit::new(nodes[0].clone(), 0, true).conclude(Outcome::Failure, None);
     assert_eq!(nodes[0].load.average(0, &nodes[0].tuning), Some(2e8));
     let error = balancer.update(BalanceConfig::default().seed(3)).unwrap_err();
     assert_eq!(error.to_string(), "`seed` is Some(3), allowed: None: it cannot change while the balancer runs");
