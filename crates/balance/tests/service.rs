@@ -355,7 +355,7 @@ async fn a_failing_endpoint_is_no_way_out_while_good_ones_are_busy_unless_they_a
 
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_whose_own_layers_refuse_does_not_look_idle() {
-    for (reason, most) in [(Reason::BreakerOpen, 12), (Reason::AtCapacity, 25)] {
+    for (reason, most) in [(Reason::BreakerOpen, 20), (Reason::AtCapacity, 40)] {
         let refusing = Script::new(move |_| async move {
             Err::<u64, BoxError>(buttress_core::Error::<std::io::Error>::Rejected(Rejection::new(reason, "x")).into())
         });
