@@ -155,7 +155,7 @@ pub(crate) fn is_unsent(error: &impl ChainError) -> bool {
 /// Of a layer further out that makes this attempt, if there is one: whether it is a further attempt already, and whether nobody has
 /// paid for it yet.
 pub(crate) fn further_out() -> (bool, bool) {
-    Tried::with(|tried| tried.map_or((false, true), |tried| (tried.attempt() > 0, false)))
+    Tried::present().map_or((false, true), |attempt| (attempt > 0, false))
 }
 
 impl<C> private::Sealed for Opaque<C> {}
