@@ -17,7 +17,6 @@ use std::{
 #[non_exhaustive]
 pub struct BalanceSnapshot {
     /// What an operator told it.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "mode"))]
     pub mode: Mode,
     /// The endpoints there are.
     pub endpoints: Vec<EndpointSnapshot>,
@@ -137,9 +136,4 @@ impl EndpointSnapshot {
             skipped_total: load.skipped(),
         }
     }
-}
-
-#[cfg(feature = "serde")]
-fn mode<S: serde::Serializer>(mode: &Mode, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(mode.as_str())
 }

@@ -2,7 +2,7 @@ use crate::{
     machine::{Machine, until_probe},
     state::{CLOSED, HALF_OPEN, OPEN, Word},
 };
-use buttress_core::{Clock, Value, sync::Ordering::Relaxed};
+use buttress_core::{Clock, Mode, Value, sync::Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// The states of a circuit.
@@ -112,8 +112,8 @@ impl Transition {
 pub struct BreakerSnapshot {
     /// Its state.
     pub state: State,
-    /// What an operator told it to do: [`Mode::as_str`](buttress_core::Mode::as_str).
-    pub mode: &'static str,
+    /// What an operator told it to do.
+    pub mode: Mode,
     /// How often it has changed its state, modulo 2^24.
     pub generation: u32,
     /// Calls in the window.
@@ -170,7 +170,7 @@ impl BreakerSnapshot {
         let retry_in = if is(OPEN) { Some(until_probe(word, now).unwrap_or_default()) } else { None };
         Self {
             state: State::of(word),
-            mode: machine.mode.get().as_str(),
+            mode: machine.mode.get(),
             generation: word.generation(),
             calls: counts.total,
             failures: counts.failures,

@@ -81,13 +81,7 @@ pub struct BulkheadSnapshot {
     /// Calls that a mode let pass without a permit.
     pub over_limit_total: u64,
     /// What an operator told it to do.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "mode_name"))]
     pub mode: Mode,
-}
-
-#[cfg(feature = "serde")]
-fn mode_name<S: serde::Serializer>(mode: &Mode, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(mode.as_str())
 }
 
 /// When a refused caller should come back. Permits come back whenever a call ends, so there is nothing better to say.

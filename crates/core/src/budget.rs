@@ -243,13 +243,7 @@ pub struct BudgetSnapshot {
     /// Withdrawals denied because an operator said so.
     pub denied_forced_total: u64,
     /// What an operator told it to do.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "mode_name"))]
     pub mode: Mode,
-}
-
-#[cfg(feature = "serde")]
-fn mode_name<S: serde::Serializer>(mode: &Mode, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(mode.as_str())
 }
 
 impl Budget {

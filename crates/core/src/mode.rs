@@ -35,6 +35,14 @@ impl Mode {
     }
 }
 
+/// Its [name](Mode::as_str), as snapshots show it.
+#[cfg(feature = "serde")]
+impl serde::Serialize for Mode {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
 /// The [`Mode`] of a running layer: one word that calls read with a relaxed load.
 #[derive(Debug)]
 pub struct ModeCell {

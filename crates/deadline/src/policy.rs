@@ -360,7 +360,6 @@ impl fmt::Debug for Deadlines {
 #[non_exhaustive]
 pub struct DeadlineSnapshot {
     /// What an operator told it to do.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "mode_as_str"))]
     pub mode: Mode,
     /// See [`DeadlineConfig::total`].
     #[cfg_attr(feature = "serde", serde(with = "buttress_core::config::duration_opt"))]
@@ -388,9 +387,4 @@ pub struct DeadlineSnapshot {
     pub malformed_total: u64,
     /// Calls and bodies that would have been ended had the mode not said otherwise.
     pub observed_total: u64,
-}
-
-#[cfg(feature = "serde")]
-fn mode_as_str<S: serde::Serializer>(mode: &Mode, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(mode.as_str())
 }

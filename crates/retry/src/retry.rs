@@ -93,13 +93,7 @@ pub struct RetrySnapshot {
     /// What pays.
     pub budget: BudgetSnapshot,
     /// What an operator told it to do.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "mode_name"))]
     pub mode: Mode,
-}
-
-#[cfg(feature = "serde")]
-fn mode_name<S: serde::Serializer>(mode: &Mode, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(mode.as_str())
 }
 
 impl RetrySnapshot {
