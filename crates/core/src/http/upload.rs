@@ -51,18 +51,12 @@ impl Upload {
         if self.0.phase.load(Acquire) >= OVER {
             return false;
         }
-        // A waker is cloned outside the lock: it may be anyone's code.
-        let mine = cx.waker().clone();
-        let mut tasks = lock(&self.0.tasks);
-        let known = tasks.iter().any(|task| task.will_wake(&mine));
-        let spare = if known {
-            Some(mine)
-        } else {
-            tasks.push(mine);
-            None
-        };
-        drop(tasks);
-        drop(spare);
+        let known = |tasks: &[Waker]| tasks.iter().any(|task| task.will_wake(cx.waker()));
+        if !known(&lock(&self.0.tasks)) {
+            // A waker is cloned outside the lock: it may be anyone's code.
+            let mine = cx.waker().clone();
+            lock(&self.0.tasks).push(mine);
+        }
         // After the registration: a change in between is seen here or wakes.
         self.0.phase.load(Acquire) == WAITING
     }
