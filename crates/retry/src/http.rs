@@ -10,7 +10,7 @@ use crate::{
 use buttress_core::{
     BoxError, Call, ChainError, Context as CallContext, Outcome, Protocol, Pushback, Replay, Token, Verdict,
     http::{
-        Classify, Fail, Gateway, Http, Refuse, Render, Reply, ResponseBody, TransportError, is_grpc,
+        Classify, Fail, Gateway, Http, Refuse, Render, Reply, ResponseBody, TransportError, grpc, is_grpc,
         parse_grpc_pushback,
     },
 };
@@ -39,14 +39,6 @@ use std::{
 pub struct Idempotent(pub bool);
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const GRPC_STATUS: &str = "grpc-status";
-const OK: u8 = 0;
-const UNKNOWN: u8 = 2;
-const DEADLINE_EXCEEDED: u8 = 4;
-const RESOURCE_EXHAUSTED: u8 = 8;
-const INTERNAL: u8 = 13;
-const UNAVAILABLE: u8 = 14;
-const DATA_LOSS: u8 = 15;
 
 /// Whether an error says that nothing of the request was processed. By the kind of protocol, as only some know their errors.
 #[doc(hidden)]
@@ -126,7 +118,7 @@ where
         // An overload that says when to come back is worth coming back to, listed or not.
         let invited = verdict.outcome == Outcome::Overload && verdict.pushback.is_some();
         if ask.grpc {
-            return match grpc_code(status, res.headers()) {
+            return match grpc::code(status, res.headers()) {
                 // Response headers commit the call.
                 None if rules.grpc_peek && !verdict.end => Finding::Peek,
                 None => Finding::Good,
@@ -200,38 +192,20 @@ fn at_least(pushback: Option<Pushback>) -> Wait {
     }
 }
 
-/// The gRPC code of a response that has one in its head: a trailers-only response, or one of a proxy that speaks plain HTTP
-/// ([the mapping](https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md)). `None`: response headers.
-fn grpc_code(status: StatusCode, headers: &HeaderMap) -> Option<u8> {
-    match headers.get(GRPC_STATUS) {
-        Some(code) => Some(parse_code(code.as_bytes())),
-        None => match status.as_u16() {
-            200 => None,
-            429 | 502..=504 => Some(UNAVAILABLE),
-            400 => Some(INTERNAL),
-            _ => Some(UNKNOWN),
-        },
-    }
-}
-
-fn parse_code(code: &[u8]) -> u8 {
-    std::str::from_utf8(code).ok().and_then(|text| text.parse().ok()).unwrap_or(UNKNOWN)
-}
-
 /// A gRPC call whose code came without a message.
 fn by_code(verdict: &Verdict, code: u8, listed: bool, headers: &HeaderMap) -> Finding {
     match verdict.outcome {
-        _ if code == OK => Finding::Good,
+        _ if code == grpc::OK => Finding::Good,
         Outcome::Success => Finding::Good,
         Outcome::Ignored => Finding::Bad(Why::NotRetryable),
         // 429 without a gRPC status stays an overload: only with a time to come back.
-        Outcome::Overload if verdict.pushback.is_none() && !headers.contains_key(GRPC_STATUS) => {
+        Outcome::Overload if verdict.pushback.is_none() && !headers.contains_key(grpc::STATUS) => {
             Finding::Bad(Why::NotRetryable)
         }
         _ if !listed => Finding::Bad(Why::NotRetryable),
         outcome => {
             let cause = if outcome == Outcome::Overload { Cause::Overload } else { Cause::Grpc };
-            let wait = match (at_least(verdict.pushback), headers.contains_key(GRPC_STATUS)) {
+            let wait = match (at_least(verdict.pushback), headers.contains_key(grpc::STATUS)) {
                 (Wait::AtLeast(delay), true) => Wait::Exactly(delay),
                 (wait, _) => wait,
             };
@@ -322,21 +296,24 @@ impl<B> fmt::Debug for Peek<B> {
 
 /// What to make of a status that came without a message.
 fn of_trailers(trailers: &HeaderMap, rules: &crate::rules::Rules) -> Finding {
-    let Some(code) = trailers.get(GRPC_STATUS).map(|code| parse_code(code.as_bytes())) else {
+    let Some(code) = grpc::said(trailers) else {
         return Finding::Bad(Why::NotRetryable);
     };
     let wait = match trailers.get("grpc-retry-pushback-ms") {
         None => Wait::Backoff,
         Some(millis) => parse_grpc_pushback(millis.as_bytes()).delay().map_or(Wait::Never, Wait::Exactly),
     };
-    let overload = code == RESOURCE_EXHAUSTED;
+    let overload = code == grpc::RESOURCE_EXHAUSTED;
     let invited = overload && matches!(wait, Wait::Exactly(_));
     let cause = if overload { Cause::Overload } else { Cause::Grpc };
     match code {
         _ if rules.retries_code(code) || invited => Finding::Again(cause, wait),
-        UNKNOWN | DEADLINE_EXCEEDED | RESOURCE_EXHAUSTED | INTERNAL | UNAVAILABLE | DATA_LOSS => {
-            Finding::Bad(Why::NotRetryable)
-        }
+        grpc::UNKNOWN
+        | grpc::DEADLINE_EXCEEDED
+        | grpc::RESOURCE_EXHAUSTED
+        | grpc::INTERNAL
+        | grpc::UNAVAILABLE
+        | grpc::DATA_LOSS => Finding::Bad(Why::NotRetryable),
         _ => Finding::Good,
     }
 }

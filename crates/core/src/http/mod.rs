@@ -6,6 +6,7 @@
 //! only from `grpc-status`.
 
 mod body;
+pub mod grpc;
 mod outcome;
 mod refuse;
 mod replay;
@@ -216,7 +217,7 @@ impl<M, C: Classify> HttpCall<M, C> {
             let (by_table, pushback) = outcome::of_http(status, headers, self.asked.is(Asked::SHORT));
             return Verdict::new(self.classified(status, headers, by_table), pushback);
         }
-        if status == StatusCode::OK && !headers.contains_key("grpc-status") {
+        if status == StatusCode::OK && !headers.contains_key(grpc::STATUS) {
             if !ended {
                 return Verdict::open();
             }
@@ -365,7 +366,7 @@ impl<M, C: Classify> HttpCall<M, C> {
 /// Whether a response speaks gRPC. What the *request* called itself is not enough: a client could make every good answer of a
 /// plain HTTP service a failure, and open its breaker for all others.
 fn answers_grpc(headers: &HeaderMap) -> bool {
-    headers.contains_key("grpc-status") || is_grpc(headers)
+    headers.contains_key(grpc::STATUS) || is_grpc(headers)
 }
 
 /// How many bytes the body will have: its own exact hint, else `Content-Length`; `u64::MAX` when nobody says.

@@ -1,3 +1,4 @@
+use super::grpc;
 use crate::{BoxError, Outcome, Pushback, Rejection, error::chain};
 use ::http::{HeaderMap, StatusCode, header};
 use std::{
@@ -58,42 +59,23 @@ pub(super) fn of_http(status: StatusCode, headers: &HeaderMap, short: bool) -> (
     }
 }
 
-const OK: u8 = 0;
-const CANCELLED: u8 = 1;
-const UNKNOWN: u8 = 2;
-const DEADLINE_EXCEEDED: u8 = 4;
-const PERMISSION_DENIED: u8 = 7;
-const RESOURCE_EXHAUSTED: u8 = 8;
-const UNIMPLEMENTED: u8 = 12;
-const INTERNAL: u8 = 13;
-const UNAVAILABLE: u8 = 14;
-const DATA_LOSS: u8 = 15;
-const UNAUTHENTICATED: u8 = 16;
-
 /// The outcome of a gRPC status, in trailers or in a trailers-only head. An answer without one is judged by its HTTP status,
 /// as [gRPC maps it](https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md); 429 stays an overload.
 pub(super) fn of_grpc(status: StatusCode, headers: &HeaderMap, short: bool) -> (Outcome, Option<Pushback>) {
-    let code = match headers.get("grpc-status") {
-        Some(value) => std::str::from_utf8(value.as_bytes()).ok().and_then(|text| text.parse().ok()).unwrap_or(UNKNOWN),
-        None => match status.as_u16() {
-            // A gRPC answer that ends without a status is broken.
-            200 => INTERNAL,
-            429 => return of_http(status, headers, short),
-            400 => INTERNAL,
-            401 => UNAUTHENTICATED,
-            403 => PERMISSION_DENIED,
-            404 => UNIMPLEMENTED,
-            502..=504 => UNAVAILABLE,
-            _ => UNKNOWN,
-        },
-    };
+    if status == StatusCode::TOO_MANY_REQUESTS && !headers.contains_key(grpc::STATUS) {
+        return of_http(status, headers, short);
+    }
+    // A gRPC answer that ends without a status is broken.
+    let code = grpc::code(status, headers).unwrap_or(grpc::INTERNAL);
     let pushback = headers.get("grpc-retry-pushback-ms").map(|value| parse_grpc_pushback(value.as_bytes()));
     let outcome = match code {
-        RESOURCE_EXHAUSTED => Outcome::Overload,
-        CANCELLED => Outcome::Ignored,
-        DEADLINE_EXCEEDED if short => Outcome::Ignored,
-        DEADLINE_EXCEEDED | UNKNOWN | INTERNAL | UNAVAILABLE | DATA_LOSS => Outcome::Failure,
-        OK..=UNAUTHENTICATED => Outcome::Success,
+        grpc::RESOURCE_EXHAUSTED => Outcome::Overload,
+        grpc::CANCELLED => Outcome::Ignored,
+        grpc::DEADLINE_EXCEEDED if short => Outcome::Ignored,
+        grpc::DEADLINE_EXCEEDED | grpc::UNKNOWN | grpc::INTERNAL | grpc::UNAVAILABLE | grpc::DATA_LOSS => {
+            Outcome::Failure
+        }
+        grpc::OK..=grpc::UNAUTHENTICATED => Outcome::Success,
         // A code that gRPC does not know.
         _ => Outcome::Failure,
     };

@@ -1,3 +1,4 @@
+use super::grpc;
 use crate::{ChainError, Outcome, Rejection, Verdict};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use bytes::Bytes;
@@ -201,7 +202,7 @@ fn problem(rejection: Rejection, status: u16) -> String {
 
 /// Writes what gRPC says of a refusal: into the head of a trailers-only response, or into trailers.
 pub(super) fn grpc_status(rejection: Rejection, headers: &mut HeaderMap) {
-    headers.insert("grpc-status", whole(u64::from(rejection.reason.grpc())));
+    headers.insert(grpc::STATUS, whole(u64::from(rejection.reason.grpc())));
     // Titles are ASCII without `%`: nothing to percent-encode.
     headers.insert("grpc-message", HeaderValue::from_static(rejection.reason.title()));
     if let Some(delay) = rejection.retry_after {
