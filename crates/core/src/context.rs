@@ -2,6 +2,7 @@ use std::time::{Duration, Instant};
 
 /// How important a request is. Retries drop one level; an untrusted peer can only lower it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Priority {
     /// The first to be shed.

@@ -20,14 +20,14 @@ pub(crate) type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 /// The chain of a route.
 pub(crate) type Chain = BoxCloneSyncService<Request<RequestBody>, Response<ResponseBody>, Error<PoolError>>;
 
-/// The chain of an upstream: what attempts are made of.
+/// The chain of a cluster: what attempts are made of.
 pub(crate) type Target = BoxCloneSyncService<Request<Attempt>, Response<ResponseBody>, Error<PoolError>>;
 
-/// What stands around an upstream; every route to it shares it: its endpoint, or balance > endpoints.
-pub(crate) fn upstream(name: &str, config: &config::Upstream, registry: &Registry) -> Result<Target, ConfigError> {
-    let scope = format!("upstream.{name}");
-    let [address] = config.address.as_slice() else {
-        let endpoints = config.address.iter().map(|address| {
+/// What stands around a cluster; every route to it shares it: its endpoint, or balance > endpoints.
+pub(crate) fn cluster(name: &str, config: &config::Cluster, registry: &Registry) -> Result<Target, ConfigError> {
+    let scope = format!("cluster.{name}");
+    let [address] = config.endpoints.as_slice() else {
+        let endpoints = config.endpoints.iter().map(|address| {
             let (service, signal) = endpoint(&format!("{scope}/{address}"), config, address, registry)?;
             Ok(Endpoint::new(address.to_string(), service).signal(signal))
         });
@@ -41,7 +41,7 @@ pub(crate) fn upstream(name: &str, config: &config::Upstream, registry: &Registr
 /// What stands around one endpoint: breaker > bulkhead > per-try deadline > pool; and the signal of its breaker.
 fn endpoint(
     scope: &str,
-    config: &config::Upstream,
+    config: &config::Cluster,
     address: &Authority,
     registry: &Registry,
 ) -> Result<(Target, Signal), ConfigError> {
@@ -62,13 +62,13 @@ fn endpoint(
     Ok((service, signal))
 }
 
-/// What stands around a route: deadline(total) > bulkhead > retry > upstream.
+/// What stands around a route: deadline(total) > bulkhead > retry > cluster.
 pub(crate) fn route(
     name: &str,
     config: &config::Route,
     mut retry: RetryConfig,
     registry: &Registry,
-    upstream: Target,
+    cluster: Target,
 ) -> Result<Chain, ConfigError> {
     let scope = format!("route.{name}");
     let bulkhead = bulkhead(&scope, &config.bulkhead)?;
@@ -79,8 +79,8 @@ pub(crate) fn route(
     let total = switched(config.deadline.on, config.deadline.config.clone().build()?)?;
     let layers = ServiceBuilder::new().http_client().registry(registry).named(&scope).deadline(total);
     Ok(match config.bulkhead.config.max_queue {
-        0 => boxed(layers.bulkhead(bulkhead).retry(retry).service(upstream)),
-        _ => boxed(layers.queued_bulkhead(bulkhead).retry(retry).service(upstream)),
+        0 => boxed(layers.bulkhead(bulkhead).retry(retry).service(cluster)),
+        _ => boxed(layers.queued_bulkhead(bulkhead).retry(retry).service(cluster)),
     })
 }
 

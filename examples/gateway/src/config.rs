@@ -3,19 +3,19 @@
 mod describe;
 mod parse;
 mod switch;
+mod texts;
 
 pub(crate) use switch::Layer;
+pub(crate) use texts::{Bytes, Host};
 
 use buttress::{
-    BalanceConfig, BreakerConfig, BulkheadConfig, ConfigError, DeadlineConfig, RetryConfig,
-    core::config::{duration, duration_opt, format_duration},
+    BalanceConfig, BreakerConfig, BulkheadConfig, ConfigError, DeadlineConfig, Priority, RetryConfig,
+    core::config::{duration, duration_opt},
     deadline::Headers,
 };
-use http::uri::Authority;
-use serde::{
-    Deserialize, Deserializer,
-    de::{Error, SeqAccess, Visitor},
-};
+use http::{HeaderName, Method, uri::Authority};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -23,79 +23,201 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use texts::{many, one};
 
 /// `gateway.toml`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
+    /// The name in `Via` and `Proxy-Status`; a request that has passed a proxy of this name is a loop. Not set: "buttress" and a
+    /// few random letters.
+    pub(crate) name: Option<String>,
+    /// By name.
+    #[serde(rename = "listener")]
+    pub(crate) listeners: BTreeMap<String, Listener>,
     #[serde(default)]
-    pub(crate) server: Server,
+    pub(crate) limits: Limits,
+    #[serde(default)]
+    pub(crate) drain: Drain,
+    #[serde(default)]
+    pub(crate) trust: Trust,
     #[serde(default)]
     pub(crate) admin: Admin,
+    #[serde(default)]
+    pub(crate) log: Log,
     /// By name. The only places requests are ever sent to.
-    pub(crate) upstream: BTreeMap<String, Upstream>,
+    #[serde(rename = "cluster")]
+    pub(crate) clusters: BTreeMap<String, Cluster>,
     /// By name.
-    pub(crate) route: BTreeMap<String, Route>,
+    #[serde(rename = "route")]
+    pub(crate) routes: BTreeMap<String, Route>,
 }
 
-/// The public listener.
-#[derive(Clone, Debug, Deserialize)]
+/// An address that clients connect to.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Listener {
+    #[serde(with = "one")]
+    pub(crate) address: SocketAddr,
+    /// HTTPS. Without it HTTP/1 and HTTP/2 with prior knowledge are spoken in the clear.
+    pub(crate) tls: Option<ListenerTls>,
+}
+
+/// Files in PEM, relative to the config's.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListenerTls {
+    /// The certificate and those that signed it, its own first.
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+/// What clients may send, and how long they may take.
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Server {
-    #[serde(deserialize_with = "address")]
-    pub(crate) listen: SocketAddr,
-    /// Connections at once; more wait in the kernel's queue.
-    pub(crate) max_connections: usize,
-    /// How long a client may take to send a request head.
+pub(crate) struct Limits {
+    /// Connections at once, over all listeners; more wait in the kernel's queue.
+    pub(crate) connections: usize,
+    /// Connections at once from one address that is no trusted proxy; more are closed.
+    pub(crate) connections_per_client: Option<usize>,
+    /// Requests at once on an HTTP/2 connection.
+    pub(crate) streams: u32,
+    /// Fields of a request head.
+    pub(crate) headers: usize,
+    /// Bytes of a request head, its target included.
+    pub(crate) header_bytes: Bytes,
+    /// Bytes of a request's target.
+    pub(crate) uri_bytes: Bytes,
+    /// Bytes of a request body. Not set: any number; it is never kept as a whole.
+    pub(crate) body_bytes: Option<Bytes>,
+    /// How long a client may take to send a request head, and how long an idle connection is kept.
     #[serde(with = "duration")]
     pub(crate) header_timeout: Duration,
     /// How long a client may send nothing of a request body that an upstream waits for. Not set: 10s, or less where the
     /// upstream would be accused before: by its breaker's `hang_after`, by `per_try`, by `total`.
     #[serde(with = "duration_opt")]
     pub(crate) body_timeout: Option<Duration>,
-    /// After SIGTERM: how long new connections are still accepted, so that balancers can notice.
+    /// How long a client may take nothing of an answer.
     #[serde(with = "duration")]
-    pub(crate) drain_min: Duration,
-    /// After SIGTERM: when what is still in flight is aborted.
+    pub(crate) write_timeout: Duration,
+    /// How long a tunnel (a WebSocket) may be silent in both directions.
     #[serde(with = "duration")]
-    pub(crate) drain_max: Duration,
+    pub(crate) tunnel_idle: Duration,
 }
 
-impl Default for Server {
+impl Default for Limits {
     fn default() -> Self {
         Self {
-            listen: (Ipv4Addr::LOCALHOST, 8080).into(),
-            max_connections: 10_000,
+            connections: 10_000,
+            connections_per_client: None,
+            streams: 200,
+            headers: 100,
+            header_bytes: Bytes(32 << 10),
+            uri_bytes: Bytes(8 << 10),
+            body_bytes: None,
             header_timeout: Duration::from_secs(10),
             body_timeout: None,
-            drain_min: Duration::from_millis(200),
-            drain_max: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            tunnel_idle: Duration::from_secs(600),
         }
     }
 }
 
+/// How it ends.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Drain {
+    /// How long new connections are still accepted, so that balancers can notice.
+    #[serde(with = "duration")]
+    pub(crate) min: Duration,
+    /// When what is still in flight is aborted.
+    #[serde(with = "duration")]
+    pub(crate) max: Duration,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { min: Duration::from_millis(200), max: Duration::from_secs(30) }
+    }
+}
+
+/// Whose word about a request is taken.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Trust {
+    /// The networks of proxies in front of this one: what they say of a request is kept and added to. What anybody else says is
+    /// replaced.
+    #[serde(with = "many")]
+    pub(crate) proxies: Vec<IpNet>,
+    /// The header that says how important a request is: `critical`, `normal` or `sheddable`. From anybody but a trusted proxy it
+    /// can only lower it.
+    #[serde(with = "one")]
+    pub(crate) priority_header: HeaderName,
+}
+
+impl Default for Trust {
+    fn default() -> Self {
+        Self { proxies: Vec::new(), priority_header: HeaderName::from_static("x-priority") }
+    }
+}
+
 /// The admin listener.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Admin {
-    #[serde(deserialize_with = "address")]
-    pub(crate) listen: SocketAddr,
+    #[serde(with = "one")]
+    pub(crate) address: SocketAddr,
+    /// A file that holds the token that requests must bear (`Authorization: Bearer ..`). Not set: nobody is asked, and the
+    /// address must be a loopback one.
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: (Ipv4Addr::LOCALHOST, 9901).into() }
+        Self { address: (Ipv4Addr::LOCALHOST, 9901).into(), token_file: None }
     }
 }
 
-/// A place to send requests to, and the layers around it.
-#[derive(Clone, Debug, Deserialize)]
+/// What is written to standard error.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Log {
+    pub(crate) format: LogFormat,
+    /// Which requests get a line.
+    pub(crate) access: Access,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Which requests get a line in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Access {
+    Off,
+    /// Those that were refused or failed.
+    #[default]
+    Failed,
+    All,
+}
+
+/// Endpoints that can stand for each other, and the layers around them.
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Upstream {
-    /// `host:port`, or several of them: its endpoints.
-    #[serde(deserialize_with = "authorities")]
-    pub(crate) address: Vec<Authority>,
-    /// Speaks HTTP/2 without TLS, and nothing else (prior knowledge): what gRPC servers do.
+pub(crate) struct Cluster {
+    /// `host:port` of each.
+    #[serde(with = "many")]
+    pub(crate) endpoints: Vec<Authority>,
+    /// Whose `cluster` tables hold where this one says nothing.
+    pub(crate) policy: Option<String>,
+    /// HTTPS. With it HTTP/2 is spoken where the endpoint offers it.
+    pub(crate) tls: Option<ClusterTls>,
+    /// Speaks HTTP/2 and nothing else; without TLS by prior knowledge: what gRPC servers do.
     #[serde(default)]
     pub(crate) http2: bool,
     #[serde(with = "duration", default = "second")]
@@ -113,6 +235,16 @@ pub(crate) struct Upstream {
     /// `per_try`, above all.
     #[serde(default = "per_try")]
     pub(crate) deadline: Layer<DeadlineConfig>,
+}
+
+/// How an endpoint proves who it is.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ClusterTls {
+    /// The authorities that are believed, in PEM, relative to the config's file. Not set: the system's.
+    pub(crate) ca: Option<PathBuf>,
+    /// The name it must prove. Not set: the endpoint's host.
+    pub(crate) server_name: Option<String>,
 }
 
 /// What remains of a deadline is told to gRPC servers.
@@ -134,13 +266,35 @@ fn pool_idle() -> Duration {
 }
 
 /// Which requests go where, and the layers around them.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Route {
-    /// `/api` takes `/api` and everything below it; the longest prefix wins.
-    pub(crate) prefix: String,
-    /// The name of an upstream.
-    pub(crate) upstream: String,
+    /// None: any.
+    #[serde(with = "many", default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) hosts: Vec<Host>,
+    /// `/api` takes `/api` and everything below it.
+    pub(crate) prefix: Option<String>,
+    /// A whole path, as a template: `/users/{id}`, `/files/{*rest}`.
+    pub(crate) path: Option<String>,
+    /// None: any.
+    #[serde(with = "many", default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) methods: Vec<Method>,
+    /// Headers a request must have, with the value each must have; `"*"`: any.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) headers: BTreeMap<String, String>,
+    /// The name of a cluster.
+    pub(crate) cluster: String,
+    /// Another one that gets a share of the calls.
+    pub(crate) canary: Option<Canary>,
+    /// Whose `route` tables hold where this one says nothing.
+    pub(crate) policy: Option<String>,
+    #[serde(default)]
+    pub(crate) priority: Priority,
+    /// In place of `limits.body_bytes`.
+    pub(crate) body_bytes: Option<Bytes>,
+    /// The protocols that connections may be upgraded to.
+    #[serde(default = "websocket")]
+    pub(crate) upgrades: Vec<String>,
     /// `total`, above all.
     #[serde(default = "total")]
     pub(crate) deadline: Layer<DeadlineConfig>,
@@ -148,6 +302,48 @@ pub(crate) struct Route {
     pub(crate) bulkhead: Layer<BulkheadConfig>,
     #[serde(default)]
     pub(crate) retry: Layer<RetryConfig>,
+}
+
+impl Route {
+    /// Its prefix or template, as it is written.
+    pub(crate) fn pattern(&self) -> &str {
+        self.path.as_deref().or(self.prefix.as_deref()).unwrap_or("/")
+    }
+}
+
+fn websocket() -> Vec<String> {
+    vec!["websocket".to_owned()]
+}
+
+/// A cluster that gets a share of a route's calls, as long as it fails no more than the other.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Canary {
+    /// The name of a cluster.
+    pub(crate) cluster: String,
+    /// In percent of the calls.
+    pub(crate) weight: f64,
+    /// By how much its failure rate may exceed the other's before it gets no calls any more.
+    #[serde(default = "margin")]
+    pub(crate) margin: f64,
+    /// What the rates are made of.
+    #[serde(with = "duration", default = "canary_window")]
+    pub(crate) window: Duration,
+    /// How many calls there must be of each before they are compared.
+    #[serde(default = "canary_calls")]
+    pub(crate) min_calls: u32,
+}
+
+fn margin() -> f64 {
+    0.05
+}
+
+fn canary_window() -> Duration {
+    Duration::from_secs(30)
+}
+
+fn canary_calls() -> u32 {
+    20
 }
 
 impl Config {
@@ -171,8 +367,8 @@ impl Config {
 
     /// What is allowed, and yet hardly meant.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        let unused = |name: &&String| !self.route.values().any(|route| route.upstream == **name);
-        self.upstream.keys().filter(unused).map(|name| format!("no route leads to `upstream.{name}`")).collect()
+        let unused = |name: &&String| !self.routes.values().any(|route| route.cluster == **name);
+        self.clusters.keys().filter(unused).map(|name| format!("no route leads to `cluster.{name}`")).collect()
     }
 
     /// The retries of `route`. One that waits for its turn holds a place in the route's bulkhead: unless the file says otherwise,
@@ -187,10 +383,10 @@ impl Config {
 
     /// How long the clients of `route` may send nothing of a request body.
     pub(crate) fn body_timeout(&self, route: &Route) -> Duration {
-        self.server.body_timeout.unwrap_or_else(|| {
-            let upstream = self.upstream.get(&route.upstream);
+        self.limits.body_timeout.unwrap_or_else(|| {
+            let cluster = self.clusters.get(&route.cluster);
             let ends = [
-                upstream.filter(|u| u.deadline.on).and_then(|u| u.deadline.config.per_try),
+                cluster.filter(|c| c.deadline.on).and_then(|c| c.deadline.config.per_try),
                 route.deadline.config.total.filter(|_| route.deadline.on),
             ];
             // Before the deadline, so that a client hears what it did. A fifth is left for what came before it fell silent.
@@ -202,88 +398,11 @@ impl Config {
     /// Everything that is wrong.
     fn errors(&self) -> Vec<ConfigError> {
         let mut errors = Vec::new();
-        let positive = "more than 0s";
-        for (field, value) in [
-            ("header_timeout", Some(self.server.header_timeout)),
-            ("body_timeout", self.server.body_timeout),
-            ("drain_max", Some(self.server.drain_max)),
-        ] {
-            if let Some(value) = value.filter(Duration::is_zero) {
-                errors.push(ConfigError::duration(field, value, positive).within("server"));
-            }
-        }
-        if !(1..=1_000_000).contains(&self.server.max_connections) {
-            errors.push(ConfigError::new("server.max_connections", self.server.max_connections, "1 to 1000000"));
-        }
-        if self.server.drain_min > self.server.drain_max {
-            errors.push(ConfigError::duration(
-                "server.drain_min",
-                self.server.drain_min,
-                format!("at most `server.drain_max`, {}", format_duration(self.server.drain_max)),
-            ));
-        }
-        if !self.admin.listen.ip().is_loopback() {
-            let allowed = "a loopback address (127.0.0.1, [::1]): the admin pages have no access control";
-            errors.push(ConfigError::new("admin.listen", self.admin.listen, allowed));
-        }
-        let (public, admin) = (self.server.listen, self.admin.listen);
-        if admin.port() != 0
-            && admin.port() == public.port()
-            && (admin.ip() == public.ip() || public.ip().is_unspecified())
-        {
-            let allowed = "an address of its own; `server.listen` has this one";
-            errors.push(ConfigError::new("admin.listen", self.admin.listen, allowed));
-        }
-        let mut table = |parent: &str, name: &str, table: &str, error: Option<ConfigError>| {
-            errors.extend(error.map(|error| error.within(format_args!("{parent}.{name}.{table}"))));
-        };
-        for (name, upstream) in &self.upstream {
-            table("upstream", name, "balance", upstream.balance.clone().build().err());
-            table("upstream", name, "breaker", upstream.breaker.config.clone().build().err());
-            table("upstream", name, "bulkhead", upstream.bulkhead.config.clone().build().err());
-            table("upstream", name, "deadline", upstream.deadline.config.clone().build().err());
-        }
-        for (name, route) in &self.route {
-            table("route", name, "deadline", route.deadline.config.clone().build().err());
-            table("route", name, "bulkhead", route.bulkhead.config.clone().build().err());
-            table("route", name, "retry", route.retry.config.clone().build().err());
-        }
-        for (name, upstream) in &self.upstream {
-            if upstream.connect_timeout.is_zero() {
-                errors.push(
-                    ConfigError::duration("connect_timeout", upstream.connect_timeout, positive)
-                        .within(format_args!("upstream.{name}")),
-                );
-            }
-        }
-        if self.route.is_empty() {
-            errors.push(ConfigError::new("route", "empty", "at least one route, as in `[route.api]`"));
-        }
-        for (name, route) in &self.route {
-            if !route.prefix.starts_with('/') {
-                let allowed = "a path that begins with `/`";
-                errors.push(ConfigError::new(format!("route.{name}.prefix"), quoted(&route.prefix), allowed));
-            }
-            if let Some((other, _)) =
-                self.route.iter().find(|(other, r)| *other < name && prefix(&r.prefix) == prefix(&route.prefix))
-            {
-                let allowed = format!("a prefix of its own; `route.{other}` has this one");
-                errors.push(ConfigError::new(format!("route.{name}.prefix"), quoted(&route.prefix), allowed));
-            }
-            let Some(upstream) = self.upstream.get(&route.upstream) else {
-                let names: Vec<_> = self.upstream.keys().map(|name| quoted(name)).collect();
-                let allowed = format!("the name of an upstream: {}", names.join(", "));
-                errors.push(ConfigError::new(format!("route.{name}.upstream"), quoted(&route.upstream), allowed));
-                continue;
-            };
-            if let (Some(per_try), Some(total)) = (upstream.deadline.config.per_try, route.deadline.config.total)
-                && per_try >= total
-                && upstream.deadline.on
-                && route.deadline.on
-            {
-                let field = format!("upstream.{}.deadline.per_try", route.upstream);
-                let allowed = format!("less than `route.{name}.deadline.total`, {}", format_duration(total));
-                errors.push(ConfigError::duration(field, per_try, allowed));
+        for (name, route) in &self.routes {
+            if !self.clusters.contains_key(&route.cluster) {
+                let names: Vec<_> = self.clusters.keys().map(|name| quoted(name)).collect();
+                let allowed = format!("the name of a cluster: {}", names.join(", "));
+                errors.push(ConfigError::new(format!("route.{name}.cluster"), quoted(&route.cluster), allowed));
             }
         }
         errors
@@ -297,54 +416,6 @@ pub(crate) fn prefix(text: &str) -> &str {
 
 fn quoted(text: &str) -> String {
     format!("{text:?}")
-}
-
-fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|_| {
-        D::Error::custom(format!("{text:?} is not an address, allowed: an IP and a port, as in \"127.0.0.1:8080\""))
-    })
-}
-
-fn authorities<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Authority>, D::Error> {
-    struct OneOrMany;
-
-    impl<'de> Visitor<'de> for OneOrMany {
-        type Value = Vec<Authority>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("host:port, or a list of them")
-        }
-
-        fn visit_str<E: Error>(self, text: &str) -> Result<Vec<Authority>, E> {
-            authority(text).map(|one| vec![one])
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Authority>, A::Error> {
-            let mut all = Vec::new();
-            while let Some(text) = list.next_element::<String>()? {
-                let one = authority(&text)?;
-                let is_same = |other: &Authority| other.host() == one.host() && other.port_u16() == one.port_u16();
-                if all.iter().any(is_same) {
-                    return Err(A::Error::custom(format!("{text:?} stands there twice, allowed: each endpoint once")));
-                }
-                all.push(one);
-            }
-            if all.is_empty() {
-                return Err(A::Error::custom("an empty list, allowed: at least one endpoint"));
-            }
-            Ok(all)
-        }
-    }
-
-    deserializer.deserialize_any(OneOrMany)
-}
-
-fn authority<E: Error>(text: &str) -> Result<Authority, E> {
-    let authority = text.parse::<Authority>().ok();
-    authority
-        .filter(|a| a.port_u16().is_some_and(|port| port > 0) && !a.as_str().contains('@'))
-        .ok_or_else(|| E::custom(format!("{text:?} is not an upstream, allowed: host:port, as in \"127.0.0.1:9001\"")))
 }
 
 /// What is wrong with a file, one line each.

@@ -88,8 +88,8 @@ fn demo_length(text: &str) -> Result<Duration, String> {
 fn check(path: &Path) -> Result<ExitCode, Problems> {
     let config = Config::read(path)?;
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-    let (routes, upstreams) = (count(config.route.len(), "route"), count(config.upstream.len(), "upstream"));
-    println!("{} is fine: {routes}, {upstreams}", path.display());
+    let (routes, clusters) = (count(config.routes.len(), "route"), count(config.clusters.len(), "cluster"));
+    println!("{} is fine: {routes}, {clusters}", path.display());
     print!("\n{}", config.chains());
     for warning in config.warnings() {
         eprintln!("{}: warning: {warning}", path.display());
@@ -129,8 +129,8 @@ async fn serve(config: Config, gateway: Gateway) -> std::io::Result<ExitCode> {
             .await
             .map_err(|e| std::io::Error::new(e.kind(), format!("cannot listen on {address} (`{field}`): {e}")))
     };
-    let listener = bind("server.listen", config.server.listen).await?;
-    let admin = bind("admin.listen", config.admin.listen).await?;
+    let listener = bind("listener", config.listeners.values().next().expect("there is one").address).await?;
+    let admin = bind("admin.address", config.admin.address).await?;
     let mut signals = Signals::new()?;
     println!("listening on http://{}", listener.local_addr()?);
     println!("admin on http://{}", admin.local_addr()?);
@@ -138,7 +138,7 @@ async fn serve(config: Config, gateway: Gateway) -> std::io::Result<ExitCode> {
     let gateway = Arc::new(gateway);
     let (phase, phases) = watch::channel(server::Phase::Running);
     tokio::spawn(admin::serve(admin, gateway.clone(), phases.clone()));
-    let drain = config.server.drain_min;
+    let drain = config.drain.min;
     let ordered_to_stop = async {
         signals.next().await;
         tracing::info!("draining; a second signal stops at once");
@@ -154,7 +154,7 @@ async fn serve(config: Config, gateway: Gateway) -> std::io::Result<ExitCode> {
         }
     };
     let aborted = tokio::select! {
-        aborted = server::serve(listener, gateway, &config.server, phases) => aborted,
+        aborted = server::serve(listener, gateway, &config, phases) => aborted,
         () = ordered_to_stop => {
             tracing::warn!("stopped by a second signal; what was in flight is aborted");
             return Ok(ExitCode::FAILURE);

@@ -40,16 +40,16 @@ impl Gateway {
     /// Builds every chain; the config has been judged.
     pub(crate) fn build(config: &Config) -> Result<Self, ConfigError> {
         let registry = Registry::new();
-        let mut upstreams = BTreeMap::new();
-        for (name, upstream) in &config.upstream {
-            upstreams.insert(name.as_str(), chain::upstream(name, upstream, &registry)?);
+        let mut clusters = BTreeMap::new();
+        for (name, cluster) in &config.clusters {
+            clusters.insert(name.as_str(), chain::cluster(name, cluster, &registry)?);
         }
         let mut routes = Vec::new();
-        for (name, route) in &config.route {
-            let Some(upstream) = upstreams.get(route.upstream.as_str()) else { continue };
-            let chain = chain::route(name, route, config.retry(route), &registry, upstream.clone())?;
+        for (name, route) in &config.routes {
+            let Some(cluster) = clusters.get(route.cluster.as_str()) else { continue };
+            let chain = chain::route(name, route, config.retry(route), &registry, cluster.clone())?;
             routes.push(Route {
-                prefix: config::prefix(&route.prefix).to_owned(),
+                prefix: config::prefix(route.pattern()).to_owned(),
                 chain,
                 body_timeout: config.body_timeout(route),
             });

@@ -1,6 +1,6 @@
 //! The accept loop: HTTP/1 and HTTP/2 on one port, a cap on connections, and an end in good order.
 
-use crate::{chain::ResponseBody, config, proxy::Gateway};
+use crate::{chain::ResponseBody, config::Config, proxy::Gateway};
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -37,11 +37,11 @@ pub(crate) enum Phase {
 pub(crate) async fn serve(
     listener: TcpListener,
     gateway: Arc<Gateway>,
-    config: &config::Server,
+    config: &Config,
     phases: watch::Receiver<Phase>,
 ) -> usize {
-    let builder = Arc::new(builder(config.header_timeout));
-    let permits = Arc::new(Semaphore::new(config.max_connections));
+    let builder = Arc::new(builder(config.limits.header_timeout));
+    let permits = Arc::new(Semaphore::new(config.limits.connections));
     let mut connections = JoinSet::new();
     let mut stopping = pin!({
         let mut phases = phases.clone();
@@ -65,7 +65,7 @@ pub(crate) async fn serve(
                         seen: Mutex::default(),
                         first: Notify::new(),
                     };
-                    let (builder, patience) = (builder.clone(), config.header_timeout);
+                    let (builder, patience) = (builder.clone(), config.limits.header_timeout);
                     connections.spawn(async move {
                         Arc::new(connection).run(stream, &builder, patience).await;
                         drop(permit);
@@ -81,7 +81,7 @@ pub(crate) async fn serve(
     }
     drop(listener);
     let all = async { while connections.join_next().await.is_some() {} };
-    let _ = time::timeout(config.drain_max.saturating_sub(config.drain_min), all).await;
+    let _ = time::timeout(config.drain.max.saturating_sub(config.drain.min), all).await;
     // What is left is aborted with its set.
     connections.len()
 }

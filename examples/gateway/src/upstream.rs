@@ -56,7 +56,7 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn new(config: &config::Upstream, authority: uri::Authority) -> Self {
+    pub(crate) fn new(config: &config::Cluster, authority: uri::Authority) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(config.connect_timeout));

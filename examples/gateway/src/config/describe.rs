@@ -1,36 +1,36 @@
 //! What a config comes to, defaults included.
 
-use super::{Config, Layer, prefix};
+use super::{Config, Layer};
 use buttress::{
     BalanceConfig, BreakerConfig, BulkheadConfig, DeadlineConfig, RetryConfig, breaker::Window,
     core::config::format_duration, deadline::Headers,
 };
 use std::{cmp::Reverse, fmt, time::Duration};
 
-/// The chain of every route and upstream, layers outside in, with the values that hold.
+/// The chain of every route and cluster, layers outside in, with the values that hold.
 pub(crate) struct Chains<'a>(pub(super) &'a Config);
 
 impl fmt::Display for Chains<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // As requests are matched.
-        let mut routes: Vec<_> = self.0.route.iter().collect();
-        routes.sort_by_key(|(_, route)| Reverse(prefix(&route.prefix).len()));
+        let mut routes: Vec<_> = self.0.routes.iter().collect();
+        routes.sort_by_key(|(_, route)| Reverse(route.pattern().len()));
         for (name, route) in routes {
-            writeln!(f, "route.{name}: {} -> upstream.{}", route.prefix, route.upstream)?;
+            writeln!(f, "route.{name}: {} -> cluster.{}", route.pattern(), route.cluster)?;
             layer(f, "deadline", &route.deadline, deadline)?;
             layer(f, "bulkhead", &route.bulkhead, bulkhead)?;
             layer(f, "retry", &Layer { on: route.retry.on, config: self.0.retry(route) }, retry)?;
         }
-        for (name, upstream) in &self.0.upstream {
-            let version = if upstream.http2 { "HTTP/2" } else { "HTTP/1" };
-            let endpoints: Vec<_> = upstream.address.iter().map(ToString::to_string).collect();
-            writeln!(f, "upstream.{name}: {}, {version}", endpoints.join(", "))?;
+        for (name, cluster) in &self.0.clusters {
+            let version = if cluster.http2 { "HTTP/2" } else { "HTTP/1" };
+            let endpoints: Vec<_> = cluster.endpoints.iter().map(ToString::to_string).collect();
+            writeln!(f, "cluster.{name}: {}, {version}", endpoints.join(", "))?;
             if endpoints.len() > 1 {
-                layer(f, "balance", &Layer::on(upstream.balance.clone()), balance)?;
+                layer(f, "balance", &Layer::on(cluster.balance.clone()), balance)?;
             }
-            layer(f, "breaker", &upstream.breaker, breaker)?;
-            layer(f, "bulkhead", &upstream.bulkhead, bulkhead)?;
-            layer(f, "deadline", &upstream.deadline, deadline)?;
+            layer(f, "breaker", &cluster.breaker, breaker)?;
+            layer(f, "bulkhead", &cluster.bulkhead, bulkhead)?;
+            layer(f, "deadline", &cluster.deadline, deadline)?;
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize, Serializer,
     de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use std::{fmt, marker::PhantomData};
@@ -48,5 +48,11 @@ impl<'de, C: Default + Deserialize<'de>> Visitor<'de> for TableOrFalse<C> {
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Layer<C>, A::Error> {
         C::deserialize(MapAccessDeserializer::new(map)).map(Layer::on)
+    }
+}
+
+impl<C: Serialize> Serialize for Layer<C> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.on { self.config.serialize(serializer) } else { serializer.serialize_bool(false) }
     }
 }

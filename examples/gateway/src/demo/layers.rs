@@ -104,7 +104,7 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) fn new(gateway: &Gateway, side: Side) -> Self {
-        let of_upstream = |layer| gateway.registry().get(&format!("upstream.{}.{layer}", side.name()));
+        let of_upstream = |layer| gateway.registry().get(&format!("cluster.{}.{layer}", side.name()));
         Self {
             breaker: of_upstream("breaker"),
             bulkhead: of_upstream("bulkhead"),

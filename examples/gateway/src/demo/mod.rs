@@ -52,11 +52,11 @@ async fn play(length: Duration, seed: u64) -> io::Result<ExitCode> {
     let config = Config::parse(&config([a.address(), b.address()], &fleet_addresses, length))
         .map_err(|errors| io::Error::other(errors.join("\n")))?;
     let gateway = Arc::new(Gateway::build(&config).map_err(io::Error::other)?);
-    let listener = TcpListener::bind(config.server.listen).await?;
+    let listener = TcpListener::bind(config.listeners["demo"].address).await?;
     let address = listener.local_addr()?;
     let (_running, phases) = watch::channel(Phase::Running);
     let mut watches = SIDES.map(|side| Watch::new(&gateway, side));
-    let proxied = tokio::spawn(async move { server::serve(listener, gateway, &config.server, phases).await });
+    let proxied = tokio::spawn(async move { server::serve(listener, gateway, &config, phases).await });
 
     let view = View::new();
     view.intro(length, seed, RATE, LIMIT, PER_TRY, RATIO);
@@ -87,22 +87,22 @@ async fn play(length: Duration, seed: u64) -> io::Result<ExitCode> {
 fn config(addresses: [SocketAddr; 2], fleet: &[SocketAddr], length: Duration) -> String {
     let millis = |share: f64, least: u64| (length.mul_f64(share).as_millis() as u64).max(least);
     let (window, open_for) = (millis(0.05, 500), millis(0.03, 100));
-    let mut text = "[server]\nlisten = \"127.0.0.1:0\"\n".to_owned();
+    let mut text = "[listener.demo]\naddress = \"127.0.0.1:0\"\n".to_owned();
     for (name, address) in ["a", "b"].into_iter().zip(addresses) {
         text += &format!(
             r#"
             [route.{name}]
             prefix = "/{name}"
-            upstream = "{name}"
+            cluster = "{name}"
             deadline = {{ total = "400ms" }}
             retry = false
 
-            [upstream.{name}]
-            address = "{address}"
+            [cluster.{name}]
+            endpoints = "{address}"
             bulkhead = {{ limit = {LIMIT} }}
             deadline = {{ per_try = "{per_try}ms" }}
 
-            [upstream.{name}.breaker]
+            [cluster.{name}.breaker]
             failure_rate = 0.5
             min_calls = 5
             window = {{ time = "{window}ms" }}
@@ -118,7 +118,7 @@ fn config(addresses: [SocketAddr; 2], fleet: &[SocketAddr], length: Duration) ->
         r#"
         [route.c]
         prefix = "/c"
-        upstream = "c"
+        cluster = "c"
         deadline = {{ total = "400ms" }}
 
         [route.c.retry]
@@ -126,8 +126,8 @@ fn config(addresses: [SocketAddr; 2], fleet: &[SocketAddr], length: Duration) ->
         backoff = {{ kind = "full_jitter", base = "10ms", cap = "50ms" }}
         budget = {{ ratio = {RATIO:?}, min_per_sec = {FLOOR:?} }}
 
-        [upstream.c]
-        address = [{fleet}]
+        [cluster.c]
+        endpoints = [{fleet}]
         breaker = false
         "#,
         fleet = fleet.join(", "),
