@@ -39,6 +39,26 @@ pub enum Reason {
     Panicked,
     /// A balancer has no endpoint at all.
     NoEndpoint,
+    /// The client's request is none that can be served, or passed on.
+    BadRequest,
+    /// Nothing here is for such a request.
+    NoRoute,
+    /// What is here does not take the method.
+    MethodNotAllowed,
+    /// The target of the request is too long.
+    UriTooLong,
+    /// The head of the request is too large.
+    HeaderTooLarge,
+    /// The body of the request is too large.
+    BodyTooLarge,
+    /// The client did not send the rest of the request's body in time.
+    UploadStalled,
+    /// The client broke the request's body off.
+    UploadBroken,
+    /// What the request asks for is not done here.
+    NotImplemented,
+    /// The request has been here before.
+    Loop,
 }
 
 /// One row of the table.
@@ -64,7 +84,7 @@ const fn row(
 
 impl Reason {
     /// Every reason, in the order of their discriminants.
-    pub const ALL: [Reason; 15] = [
+    pub const ALL: [Reason; 25] = [
         Self::BreakerOpen,
         Self::AtCapacity,
         Self::Shed,
@@ -80,6 +100,16 @@ impl Reason {
         Self::Injected,
         Self::Panicked,
         Self::NoEndpoint,
+        Self::BadRequest,
+        Self::NoRoute,
+        Self::MethodNotAllowed,
+        Self::UriTooLong,
+        Self::HeaderTooLarge,
+        Self::BodyTooLarge,
+        Self::UploadStalled,
+        Self::UploadBroken,
+        Self::NotImplemented,
+        Self::Loop,
     ];
 
     /// The table of reasons.
@@ -106,6 +136,20 @@ impl Reason {
             Self::Injected => row("injected", "injected fault", 503, 503, 14, "proxy_internal_response"),
             Self::Panicked => row("panicked", "internal error", 500, 500, 13, "proxy_internal_response"),
             Self::NoEndpoint => row("no_endpoint", "no endpoint", 503, 503, 14, "destination_unavailable"),
+            Self::BadRequest => row("bad_request", "bad request", 400, 400, 13, "http_request_error"),
+            Self::NoRoute => row("no_route", "no such route", 404, 404, 12, "destination_not_found"),
+            Self::MethodNotAllowed => {
+                row("method_not_allowed", "method not allowed", 405, 405, 12, "http_request_error")
+            }
+            Self::UriTooLong => row("uri_too_long", "request target too long", 414, 414, 13, "http_request_error"),
+            Self::HeaderTooLarge => {
+                row("header_too_large", "request header too large", 431, 431, 8, "http_request_error")
+            }
+            Self::BodyTooLarge => row("body_too_large", "request body too large", 413, 413, 8, "http_request_error"),
+            Self::UploadStalled => row("upload_stalled", "the request body stalled", 408, 408, 4, "http_request_error"),
+            Self::UploadBroken => row("upload_broken", "the request body broke off", 400, 400, 1, "http_request_error"),
+            Self::NotImplemented => row("not_implemented", "not implemented", 501, 501, 12, "http_request_error"),
+            Self::Loop => row("loop", "the request goes in a circle", 502, 502, 13, "proxy_loop_detected"),
         }
     }
 
@@ -150,7 +194,17 @@ impl Reason {
             | Self::RateLimited
             | Self::ClientDeadlinePassed
             | Self::NotLeader
-            | Self::NoEndpoint => Outcome::Ignored,
+            | Self::NoEndpoint
+            | Self::BadRequest
+            | Self::NoRoute
+            | Self::MethodNotAllowed
+            | Self::UriTooLong
+            | Self::HeaderTooLarge
+            | Self::BodyTooLarge
+            | Self::UploadStalled
+            | Self::UploadBroken
+            | Self::NotImplemented
+            | Self::Loop => Outcome::Ignored,
             Self::DeadlinePassed
             | Self::ConnectRefused
             | Self::ConnectTimeout
@@ -265,7 +319,7 @@ mod tests {
     fn the_table_is_whole_and_its_labels_are_unique() {
         for (i, reason) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, i);
-            assert!((429..=504).contains(&reason.status()), "{reason}");
+            assert!((400..=504).contains(&reason.status()), "{reason}");
             assert!(reason.grpc() <= 16 && reason.grpc() > 0);
             assert_eq!(Reason::ALL.iter().filter(|r| r.as_str() == reason.as_str()).count(), 1);
         }

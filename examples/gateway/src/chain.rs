@@ -54,7 +54,7 @@ fn endpoint(
     let bulkhead = bulkhead(scope, &config.bulkhead)?;
     let per_try = switched(config.deadline.on, config.deadline.config.clone().build()?)?;
     let layers = ServiceBuilder::new().http_client().registry(registry).named(scope).breaker(breaker);
-    let pool = Pool::new(config, address.clone()).lift_errors();
+    let pool = Pool::new(config, address.clone())?.lift_errors();
     let service = match config.bulkhead.config.max_queue {
         0 => boxed(layers.bulkhead(bulkhead).deadline(per_try).service(pool)),
         _ => boxed(layers.queued_bulkhead(bulkhead).deadline(per_try).service(pool)),

@@ -215,9 +215,9 @@ pub(crate) struct Cluster {
     pub(crate) endpoints: Vec<Authority>,
     /// Whose `cluster` tables hold where this one says nothing.
     pub(crate) policy: Option<String>,
-    /// HTTPS. With it HTTP/2 is spoken where the endpoint offers it.
+    /// HTTPS.
     pub(crate) tls: Option<ClusterTls>,
-    /// Speaks HTTP/2 and nothing else; without TLS by prior knowledge: what gRPC servers do.
+    /// Speaks HTTP/2, and not HTTP/1: what gRPC servers do. Without TLS by prior knowledge.
     #[serde(default)]
     pub(crate) http2: bool,
     #[serde(with = "duration", default = "second")]

@@ -7,14 +7,20 @@ mod admin;
 mod chain;
 mod config;
 mod demo;
+mod message;
 mod proxy;
+mod router;
 mod server;
+mod tls;
+mod trust;
+mod tunnel;
 mod upload;
 mod upstream;
 
 use clap::{Parser, Subcommand};
 use config::{Config, Problems};
 use proxy::Gateway;
+use server::Listening;
 use std::{
     io::IsTerminal,
     path::{Path, PathBuf},
@@ -124,15 +130,21 @@ fn run(path: &Path) -> Result<ExitCode, Problems> {
 
 /// Runs until a signal, then drains until it is done or a second signal comes. A failure when calls had to be aborted.
 async fn serve(config: Config, gateway: Gateway) -> std::io::Result<ExitCode> {
-    let bind = async |field, address| {
+    let bind = async |field: &str, address| {
         TcpListener::bind(address)
             .await
             .map_err(|e| std::io::Error::new(e.kind(), format!("cannot listen on {address} (`{field}`): {e}")))
     };
-    let listener = bind("listener", config.listeners.values().next().expect("there is one").address).await?;
+    let mut listeners = Vec::new();
+    for (name, listener) in &config.listeners {
+        let tls = listener.tls.as_ref().map(tls::acceptor).transpose().map_err(std::io::Error::other)?;
+        let listening = Listening { listener: bind(&format!("listener.{name}.address"), listener.address).await?, tls };
+        let scheme = if listening.tls.is_some() { "https" } else { "http" };
+        println!("listening on {scheme}://{}", listening.listener.local_addr()?);
+        listeners.push(listening);
+    }
     let admin = bind("admin.address", config.admin.address).await?;
     let mut signals = Signals::new()?;
-    println!("listening on http://{}", listener.local_addr()?);
     println!("admin on http://{}", admin.local_addr()?);
 
     let gateway = Arc::new(gateway);
@@ -154,7 +166,7 @@ async fn serve(config: Config, gateway: Gateway) -> std::io::Result<ExitCode> {
         }
     };
     let aborted = tokio::select! {
-        aborted = server::serve(listener, gateway, &config, phases) => aborted,
+        aborted = server::serve(listeners, gateway, &config, phases) => aborted,
         () = ordered_to_stop => {
             tracing::warn!("stopped by a second signal; what was in flight is aborted");
             return Ok(ExitCode::FAILURE);

@@ -1,6 +1,11 @@
-//! The accept loop: HTTP/1 and HTTP/2 on one port, a cap on connections, and an end in good order.
+//! The public listeners: connections, their limits, and an end in good order.
 
-use crate::{chain::ResponseBody, config::Config, proxy::Gateway};
+use crate::{
+    chain::ResponseBody,
+    config::{Config, Limits},
+    proxy::Gateway,
+    trust::Arrival,
+};
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -8,18 +13,22 @@ use hyper_util::{
     server::conn::auto,
 };
 use std::{
+    collections::HashMap,
     convert::Infallible,
-    net::SocketAddr,
+    net::IpAddr,
     pin::pin,
     sync::{Arc, Mutex},
     time::Duration,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{Notify, Semaphore, watch},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
     time,
 };
+use tokio_io_timeout::TimeoutStream;
+use tokio_rustls::TlsAcceptor;
 
 /// How far the end has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,66 +41,192 @@ pub(crate) enum Phase {
     Stopping,
 }
 
-/// Serves until [`Phase::Stopping`], and then until every connection has ended or `drain_max` is over. Returns how many
+/// An address that is listened on.
+pub(crate) struct Listening {
+    pub(crate) listener: TcpListener,
+    pub(crate) tls: Option<TlsAcceptor>,
+}
+
+/// Serves until [`Phase::Stopping`], and then until every connection has ended or `drain.max` is over. Returns how many
 /// connections had to be aborted.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    listeners: Vec<Listening>,
     gateway: Arc<Gateway>,
     config: &Config,
     phases: watch::Receiver<Phase>,
 ) -> usize {
-    let builder = Arc::new(builder(config.limits.header_timeout));
-    let permits = Arc::new(Semaphore::new(config.limits.connections));
-    let mut connections = JoinSet::new();
-    let mut stopping = pin!({
-        let mut phases = phases.clone();
-        async move { reached(&mut phases, Phase::Stopping).await }
+    let server = Arc::new(Server {
+        builder: builder(&config.limits),
+        places: Arc::new(Semaphore::new(config.limits.connections)),
+        clients: Arc::default(),
+        limits: config.limits.clone(),
+        gateway: gateway.clone(),
+        phases,
     });
-    loop {
-        let accepted = async {
-            let permit = permits.clone().acquire_owned().await.expect("never closed");
-            (listener.accept().await, permit)
-        };
-        tokio::select! {
-            biased;
-            () = &mut stopping => break,
-            Some(_) = connections.join_next() => {}
-            (accepted, permit) = accepted => match accepted {
-                Ok((stream, peer)) => {
-                    let connection = Connection {
-                        gateway: gateway.clone(),
-                        peer,
-                        phases: phases.clone(),
-                        seen: Mutex::default(),
-                        first: Notify::new(),
-                    };
-                    let (builder, patience) = (builder.clone(), config.limits.header_timeout);
-                    connections.spawn(async move {
-                        Arc::new(connection).run(stream, &builder, patience).await;
-                        drop(permit);
-                    });
-                }
+    let mut accepting = JoinSet::new();
+    for listening in listeners {
+        accepting.spawn(server.clone().accept(listening));
+    }
+    let mut connections = Vec::new();
+    while let Some(accepted) = accepting.join_next().await {
+        connections.push(accepted.expect("accepting does not panic"));
+    }
+    gateway.tunnels().close();
+    let all = async {
+        for connections in &mut connections {
+            while connections.join_next().await.is_some() {}
+        }
+        gateway.tunnels().wait().await;
+    };
+    let _ = time::timeout(config.drain.max.saturating_sub(config.drain.min), all).await;
+    // What is left is aborted with its set, or with the process.
+    connections.iter().map(JoinSet::len).sum::<usize>() + gateway.tunnels().len()
+}
+
+struct Server {
+    gateway: Arc<Gateway>,
+    builder: auto::Builder<TokioExecutor>,
+    limits: Limits,
+    places: Arc<Semaphore>,
+    clients: Arc<Clients>,
+    phases: watch::Receiver<Phase>,
+}
+
+impl Server {
+    /// Accepts connections until the server stops; those that go on.
+    async fn accept(self: Arc<Self>, Listening { listener, tls }: Listening) -> JoinSet<()> {
+        let mut connections = JoinSet::new();
+        let mut phases = self.phases.clone();
+        let mut stopping = pin!(reached(&mut phases, Phase::Stopping));
+        loop {
+            let accepted = async {
+                let place = self.places.clone().acquire_owned().await.expect("never closed");
+                (listener.accept().await, place)
+            };
+            let (accepted, place) = tokio::select! {
+                biased;
+                () = &mut stopping => break,
+                Some(_) = connections.join_next() => continue,
+                accepted = accepted => accepted,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
                 // Out of file descriptors, most likely: those that end give some back.
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept");
                     time::sleep(Duration::from_millis(50)).await;
+                    continue;
                 }
+            };
+            let Some(turn) = self.turn(peer.ip()) else {
+                tracing::debug!(%peer, "closed: too many connections of one client");
+                continue;
+            };
+            let slot = Slot::new(Held { _place: place, _turn: turn });
+            let arrival = Arrival { peer, secure: tls.is_some() };
+            connections.spawn(self.clone().handle(stream, tls.clone(), arrival, slot));
+        }
+        connections
+    }
+
+    /// A place among the connections of one client; `None`: it has them all.
+    fn turn(&self, client: IpAddr) -> Option<Turn> {
+        let Some(most) = self.limits.connections_per_client else { return Some(Turn::default()) };
+        if self.gateway.trust().trusts(client) {
+            return Some(Turn::default());
+        }
+        Clients::enter(&self.clients, client, most)
+    }
+
+    async fn handle(self: Arc<Self>, stream: TcpStream, tls: Option<TlsAcceptor>, arrival: Arrival, slot: Slot) {
+        let _ = stream.set_nodelay(true);
+        let mut stream = TimeoutStream::new(stream);
+        // hyper times the heads; nothing times a client that does not read.
+        stream.set_write_timeout(Some(self.limits.write_timeout));
+        let stream = Box::pin(stream);
+        let connection = Connection {
+            gateway: self.gateway.clone(),
+            arrival,
+            slot,
+            phases: self.phases.clone(),
+            seen: Mutex::default(),
+            first: Notify::new(),
+        };
+        let connection = Arc::new(connection);
+        let patience = self.limits.header_timeout;
+        match tls {
+            None => connection.run(stream, &self.builder, patience).await,
+            Some(tls) => match time::timeout(patience, tls.accept(stream)).await {
+                Ok(Ok(stream)) => connection.run(stream, &self.builder, patience).await,
+                Ok(Err(error)) => tracing::debug!(peer = %arrival.peer, %error, "no TLS"),
+                Err(_) => tracing::debug!(peer = %arrival.peer, "no TLS in time"),
             },
         }
     }
-    drop(listener);
-    let all = async { while connections.join_next().await.is_some() {} };
-    let _ = time::timeout(config.drain.max.saturating_sub(config.drain.min), all).await;
-    // What is left is aborted with its set.
-    connections.len()
 }
 
-fn builder(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
+/// What a connection holds until it, and the tunnel that it may become, is closed.
+pub(crate) type Slot = Arc<Held>;
+
+pub(crate) struct Held {
+    _place: OwnedSemaphorePermit,
+    _turn: Turn,
+}
+
+/// How many connections each client has.
+#[derive(Default)]
+struct Clients(Mutex<HashMap<IpAddr, usize>>);
+
+impl Clients {
+    fn enter(clients: &Arc<Self>, client: IpAddr, most: usize) -> Option<Turn> {
+        let mut counts = clients.0.lock().expect("never poisoned");
+        let count = counts.entry(client).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Turn(Some((clients.clone(), client))))
+    }
+}
+
+/// One of a client's connections, if they are counted.
+#[derive(Default)]
+struct Turn(Option<(Arc<Clients>, IpAddr)>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let Some((clients, client)) = self.0.take() else { return };
+        let mut counts = clients.0.lock().expect("never poisoned");
+        if let Some(count) = counts.get_mut(&client) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&client);
+            }
+        }
+    }
+}
+
+/// The most that hyper takes of a head, and then says 431 by itself.
+const HARD_HEAD: usize = 400 << 10;
+
+fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout);
+    let head = usize::try_from(limits.header_bytes.0).unwrap_or(HARD_HEAD);
+    // Twice as much as is allowed, so that what is too much can be answered with its reason.
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_buf_size((2 * head).max(HARD_HEAD));
+    // hyper's own limit is 100, and a higher one costs every request an allocation.
+    if limits.headers > 100 {
+        builder.http1().max_headers(2 * limits.headers);
+    }
     builder
         .http2()
         .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(2 * head).unwrap_or(u32::MAX))
         .keep_alive_interval(Some(Duration::from_secs(20)))
         .keep_alive_timeout(Duration::from_secs(10));
     builder
@@ -106,7 +241,8 @@ async fn reached(phases: &mut watch::Receiver<Phase>, phase: Phase) {
 
 struct Connection {
     gateway: Arc<Gateway>,
-    peer: SocketAddr,
+    arrival: Arrival,
+    slot: Slot,
     phases: watch::Receiver<Phase>,
     /// The version of the first request.
     seen: Mutex<Option<Version>>,
@@ -114,11 +250,13 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(self: Arc<Self>, stream: TcpStream, builder: &auto::Builder<TokioExecutor>, patience: Duration) {
-        let _ = stream.set_nodelay(true);
+    async fn run<S>(self: Arc<Self>, stream: S, builder: &auto::Builder<TokioExecutor>, patience: Duration)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let this = self.clone();
         let service = service_fn(move |req| this.clone().answer(req));
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
 
         // hyper's own header time-out begins with the first byte that tells HTTP/1 from HTTP/2; this one is for clients
         // that do not even send that.
@@ -156,9 +294,11 @@ impl Connection {
         if self.seen.lock().expect("never poisoned").replace(version).is_none() {
             self.first.notify_one();
         }
-        let mut res = self.gateway.serve(req, self.peer).await;
-        // After a 408 there would be the rest of a body to wait for.
-        let last = res.status() == StatusCode::REQUEST_TIMEOUT || *self.phases.borrow() > Phase::Running;
+        let mut res = self.gateway.serve(req, self.arrival, &self.slot).await;
+        // After a 408 there would be the rest of a body to wait for, after a 413 too much of one.
+        let last = matches!(res.status(), StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE)
+            || *self.phases.borrow() > Phase::Running;
+        let last = last && res.status() != StatusCode::SWITCHING_PROTOCOLS;
         if version != Version::HTTP_2 && last {
             res.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

@@ -1,12 +1,14 @@
-//! A client's request body on its way to an upstream: what it did wrong, and when its silence has lasted too long.
+//! A client's request body on its way to an upstream: what it did wrong, when its silence has
+//! lasted too long, and when it is too large.
 
 use buttress::{
     BoxError,
     http::{UploadBody, is_grpc},
 };
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Version, header};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use std::{
     pin::Pin,
@@ -17,7 +19,10 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, Sleep, sleep, timeout},
+};
 
 /// What a client did to its own request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +31,8 @@ pub(crate) enum Fault {
     BrokeOff,
     /// It sent nothing for too long.
     Stalled,
+    /// It sent more than it may.
+    TooLarge,
 }
 
 /// What the two halves of a call tell each other. (A connection whose request body fails tells its response no reason.)
@@ -55,22 +62,41 @@ impl Notes {
 /// A client's request body; the layers of a chain know when they wait for it.
 pub(crate) type RequestBody = UploadBody<Bounded>;
 
-/// A body that fails when it is silent for too long.
+/// A body that fails when it is silent for too long, or too large.
 pub(crate) struct Bounded {
-    body: Incoming,
+    /// Gone when it is drained.
+    body: Option<Incoming>,
+    /// How many more bytes there may be.
+    left: Option<u64>,
     /// For how long there may be no frame while the upstream waits for one.
     patience: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
     /// A gRPC client that has its head may have nothing to say for as long as the call lasts.
     grpc: bool,
+    /// What is not read is read all the same, so that the client, which writes, gets to see its answer.
+    drains: bool,
     notes: Arc<Notes>,
 }
 
+/// How much of a body that nobody wants is read before the connection is closed, and for how long.
+const DRAINED: usize = 64 << 10;
+const DRAINING: Duration = Duration::from_secs(2);
+
 impl Bounded {
-    pub(crate) fn wrap(req: Request<Incoming>, patience: Duration) -> Request<RequestBody> {
+    pub(crate) fn wrap(req: Request<Incoming>, patience: Duration, most: Option<u64>) -> Request<RequestBody> {
         let grpc = is_grpc(req.headers());
+        // An HTTP/2 stream is reset without harm to others; who waits for a 100 sends nothing.
+        let drains = req.version() < Version::HTTP_2 && !req.headers().contains_key(header::EXPECT);
         let notes = Arc::<Notes>::default();
-        let mut req = req.map(|body| Self { body, patience, waiting: None, grpc, notes: notes.clone() });
+        let mut req = req.map(|body| Self {
+            body: Some(body),
+            left: most,
+            patience,
+            waiting: None,
+            grpc,
+            drains,
+            notes: notes.clone(),
+        });
         req.extensions_mut().insert(notes);
         UploadBody::track(req)
     }
@@ -99,18 +125,55 @@ impl Body for Bounded {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
             return self.poll_stalled(cx).map(|error| Some(Err(error)));
         };
         self.waiting = None;
-        Poll::Ready(frame.map(|frame| frame.map_err(|error| self.failed(Fault::BrokeOff, error))))
+        let frame = match frame {
+            None => return Poll::Ready(None),
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return Poll::Ready(Some(Err(self.failed(Fault::BrokeOff, error)))),
+        };
+        if let (Some(left), Some(data)) = (&mut self.left, frame.data_ref()) {
+            match left.checked_sub(data.len() as u64) {
+                Some(less) => *left = less,
+                None => return Poll::Ready(Some(Err(self.failed(Fault::TooLarge, "the client sends too much")))),
+            }
+        }
+        Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
+}
+
+impl Drop for Bounded {
+    fn drop(&mut self) {
+        if self.drains
+            && !self.is_end_stream()
+            && matches!(self.notes.fault(), None | Some(Fault::TooLarge))
+            && let Some(body) = self.body.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(drain(body));
+        }
+    }
+}
+
+/// Reads some of a body that nobody wants: a connection that is closed before takes the answer with it.
+async fn drain(mut body: Incoming) {
+    let read = async {
+        let mut left = DRAINED;
+        while let Some(Ok(frame)) = body.frame().await {
+            let Some(less) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { return };
+            left = less;
+        }
+    };
+    let _ = timeout(DRAINING, read).await;
 }

@@ -1,16 +1,17 @@
 //! One upstream endpoint: a connection pool, and what its errors mean.
 
 use crate::{
-    config,
+    config, tls, tunnel,
     upload::{Fault, Notes, RequestBody},
 };
 use buttress::{
-    Error, Hyper, HyperError, Reason, Rejection,
+    ConfigError, Error, Hyper, HyperError, Reason, Rejection,
     http::{ReplayBody, error_outcome},
     hyper::HyperFuture,
 };
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri};
 use hyper::body::Incoming;
+use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
@@ -50,14 +51,16 @@ pub(crate) type Attempt = ReplayBody<RequestBody>;
 /// The innermost service of a chain.
 #[derive(Clone)]
 pub(crate) struct Pool {
-    client: Hyper<HttpConnector, Attempt>,
+    client: Hyper<HttpsConnector<HttpConnector>, Attempt>,
+    scheme: uri::Scheme,
     authority: uri::Authority,
     http2: bool,
 }
 
 impl Pool {
-    pub(crate) fn new(config: &config::Cluster, authority: uri::Authority) -> Self {
+    pub(crate) fn new(config: &config::Cluster, authority: uri::Authority) -> Result<Self, ConfigError> {
         let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(config.connect_timeout));
         let client = Client::builder(TokioExecutor::new())
@@ -67,13 +70,14 @@ impl Pool {
             .http2_only(config.http2)
             // Attempts are ours to make and to count.
             .retry_canceled_requests(false)
-            .build(connector);
-        Self { client: Hyper(client), authority, http2: config.http2 }
+            .build(tls::connector(config.tls.as_ref(), connector, config.http2)?);
+        let scheme = if config.tls.is_some() { uri::Scheme::HTTPS } else { uri::Scheme::HTTP };
+        Ok(Self { client: Hyper(client), scheme, authority, http2: config.http2 })
     }
 
     fn address(&self, req: &mut Request<Attempt>) {
         let mut parts = uri::Parts::default();
-        parts.scheme = Some(uri::Scheme::HTTP);
+        parts.scheme = Some(self.scheme.clone());
         parts.authority = Some(self.authority.clone());
         parts.path_and_query =
             Some(req.uri().path_and_query().cloned().unwrap_or_else(|| uri::PathAndQuery::from_static("/")));
@@ -82,10 +86,19 @@ impl Pool {
         if self.http2 {
             // `:authority` says it.
             req.headers_mut().remove(header::HOST);
-        } else if req.headers().contains_key(header::TE) {
-            // RFC 9110, 10.1.4: TE is a header of this connection.
-            req.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("te"));
+            return;
         }
+        // RFC 9110, 10.1.4: TE is a header of this connection.
+        let te = req.headers().contains_key(header::TE);
+        let options = match req.extensions().get::<tunnel::Asked>().cloned() {
+            Some(tunnel::Asked(protocol)) => {
+                req.headers_mut().insert(header::UPGRADE, protocol);
+                if te { "upgrade, te" } else { "upgrade" }
+            }
+            None if te => "te",
+            None => return,
+        };
+        req.headers_mut().insert(header::CONNECTION, HeaderValue::from_static(options));
     }
 }
 
@@ -100,8 +113,8 @@ impl Service<Request<Attempt>> for Pool {
 
     fn call(&mut self, mut req: Request<Attempt>) -> Answer {
         self.address(&mut req);
-        let notes = Notes::of(&req);
-        Answer { future: self.client.call(req), notes }
+        let (notes, asked) = (Notes::of(&req), req.extensions().get().cloned());
+        Answer { future: self.client.call(req), notes, asked }
     }
 }
 
@@ -109,6 +122,7 @@ impl Service<Request<Attempt>> for Pool {
 pub(crate) struct Answer {
     future: HyperFuture,
     notes: Arc<Notes>,
+    asked: Option<tunnel::Asked>,
 }
 
 impl Future for Answer {
@@ -119,17 +133,17 @@ impl Future for Answer {
         Poll::Ready(match result {
             Ok(res) => {
                 self.notes.answered();
-                Ok(unasked_is_failed(res))
+                Ok(unasked_is_failed(res, self.asked.as_ref()))
             }
             Err(error) => Err(PoolError { error, fault: self.notes.fault() }),
         })
     }
 }
 
-/// An upstream that switches protocols has broken HTTP: nobody asks it to. The layers see a failure; nothing of the answer
-/// goes further.
-fn unasked_is_failed(res: Response<Incoming>) -> Response<Incoming> {
-    if !res.status().is_informational() {
+/// An upstream that switches to a protocol that nobody asked for has broken HTTP. The layers see a failure; nothing of the
+/// answer goes further.
+fn unasked_is_failed(res: Response<Incoming>, asked: Option<&tunnel::Asked>) -> Response<Incoming> {
+    if !res.status().is_informational() || asked.is_some_and(|asked| tunnel::is_accepted(&res, asked)) {
         return res;
     }
     let mut failed = Response::new(res.into_body());

@@ -25,7 +25,7 @@ use ::http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, heade
 use body::Tie;
 use bytes::Bytes;
 use http_body::Body;
-use std::num::NonZeroU8;
+use std::{convert::Infallible, num::NonZeroU8};
 
 pub use body::{CutBody, ResponseBody, Tracked, Uncut};
 pub use outcome::{Classify, Head, RequestBodyError, Table, error_outcome, parse_grpc_pushback, parse_retry_after};
@@ -270,6 +270,14 @@ impl<M, C: Classify> HttpCall<M, C> {
     /// Whether the connection goes on as a tunnel.
     fn is_tunnel(&self, status: StatusCode) -> bool {
         status == StatusCode::SWITCHING_PROTOCOLS || (self.asked.is(Asked::CONNECT) && status.is_success())
+    }
+}
+
+impl<M: Refuse<Infallible>, C> HttpCall<M, C> {
+    /// The whole response that a refusal becomes: for who answers by himself, with no layer in between.
+    pub fn refusal(&self, rejection: Rejection) -> Response<Bytes> {
+        let Ok(res) = self.mode.refuse(rejection, self.asked.ask());
+        res
     }
 }
 

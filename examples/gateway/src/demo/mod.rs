@@ -8,7 +8,7 @@ mod view;
 use crate::{
     config::Config,
     proxy::Gateway,
-    server::{self, Phase},
+    server::{self, Listening, Phase},
 };
 use layers::{Acts, Side, Watch};
 use std::{io, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
@@ -56,7 +56,8 @@ async fn play(length: Duration, seed: u64) -> io::Result<ExitCode> {
     let address = listener.local_addr()?;
     let (_running, phases) = watch::channel(Phase::Running);
     let mut watches = SIDES.map(|side| Watch::new(&gateway, side));
-    let proxied = tokio::spawn(async move { server::serve(listener, gateway, &config, phases).await });
+    let listeners = vec![Listening { listener, tls: None }];
+    let proxied = tokio::spawn(async move { server::serve(listeners, gateway, &config, phases).await });
 
     let view = View::new();
     view.intro(length, seed, RATE, LIMIT, PER_TRY, RATIO);

@@ -1,6 +1,6 @@
 //! The admin pages, and layers that are switched off.
 
-use crate::process::{Gateway, binary, config_file, get, one};
+use crate::process::{Gateway, LISTEN, binary, config_file, get, one};
 use serde_json::json;
 use std::{
     io::{BufRead, BufReader},
@@ -21,11 +21,11 @@ async fn a_layer_that_is_switched_off_refuses_nothing_and_status_says_so() {
             get(gateway.address, "/").await;
         }
         let layers = &gateway.status().await["layers"];
-        let breaker = &layers["upstream.u.breaker"];
+        let breaker = &layers["cluster.u.breaker"];
         assert_eq!(breaker["mode"], json!(mode), "{breaker}");
         assert_eq!(i32::from(breaker["refused_total"] != json!(0)), last, "{breaker}");
-        assert_eq!(layers["upstream.u.bulkhead"]["mode"], json!("disabled"));
-        assert_eq!(layers["upstream.u.deadline"]["mode"], json!("disabled"));
+        assert_eq!(layers["cluster.u.bulkhead"]["mode"], json!("disabled"));
+        assert_eq!(layers["cluster.u.deadline"]["mode"], json!("disabled"));
         assert_eq!(layers["route.r.bulkhead"]["mode"], json!("auto"));
     }
 }
@@ -37,15 +37,14 @@ async fn pages_end_with_a_newline_and_status_says_no_name_twice() {
         assert!(get(gateway.admin, path).await.body().ends_with(b"\n"), "{path}");
     }
     let status = gateway.status().await;
-    assert!(status["layers"]["upstream.u.breaker"]["kind"] == "breaker");
-    assert!(status["layers"]["upstream.u.breaker"].get("name").is_none(), "{status}");
+    assert!(status["layers"]["cluster.u.breaker"]["kind"] == "breaker");
+    assert!(status["layers"]["cluster.u.breaker"].get("name").is_none(), "{status}");
 }
 
 #[tokio::test]
 async fn log_lines_say_which_upstream() {
-    let listen = "listen = \"127.0.0.1:0\"";
     let tables = one("127.0.0.1:1".parse().unwrap(), "breaker = { min_calls = 3 }", "");
-    let path = config_file(&format!("[server]\n{listen}\n[admin]\n{listen}\n{tables}"));
+    let path = config_file(&format!("{LISTEN}{tables}"));
     let mut gateway = binary();
     gateway.args(["run", "-c"]).arg(&path).env_remove("RUST_LOG").stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = gateway.spawn().unwrap();
@@ -59,5 +58,5 @@ async fn log_lines_say_which_upstream() {
     let output = child.wait_with_output().unwrap();
     std::fs::remove_file(path).unwrap();
     let log = String::from_utf8(output.stderr).unwrap();
-    assert!(log.contains("circuit opened name=\"upstream.u\""), "{log}");
+    assert!(log.contains("circuit opened name=\"cluster.u\""), "{log}");
 }

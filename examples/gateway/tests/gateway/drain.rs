@@ -23,7 +23,7 @@ const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 async fn sigterm_lets_calls_end_and_takes_no_new_ones() {
     let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let tables = one(upstream.local_addr().unwrap(), "", "");
-    let mut gateway = Gateway::start_with("drain_min = \"1s\"", &tables);
+    let mut gateway = Gateway::start_with("[drain]\nmin = \"1s\"", &tables);
     assert_eq!(get(gateway.admin, "/readyz").await.status(), 200);
 
     let mut in_flight = TcpStream::connect(gateway.address).await.unwrap();
@@ -70,7 +70,7 @@ async fn sigterm_lets_calls_end_and_takes_no_new_ones() {
 async fn what_does_not_end_is_aborted_and_said() {
     let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let tables = one(upstream.local_addr().unwrap(), "", "");
-    let mut gateway = Gateway::start_with("drain_min = \"10ms\"\ndrain_max = \"200ms\"", &tables);
+    let mut gateway = Gateway::start_with("[drain]\nmin = \"10ms\"\nmax = \"200ms\"", &tables);
     let mut in_flight = TcpStream::connect(gateway.address).await.unwrap();
     in_flight.write_all(GET).await.unwrap();
     let _serving = upstream.accept().await.unwrap();
@@ -85,7 +85,7 @@ async fn a_second_signal_stops_at_once() {
     for (second, drain_min) in [("-TERM", "10ms"), ("-INT", "10ms"), ("-TERM", "40s")] {
         let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let tables = one(upstream.local_addr().unwrap(), "", "");
-        let server = format!("drain_min = \"{drain_min}\"\ndrain_max = \"60s\"");
+        let server = format!("[drain]\nmin = \"{drain_min}\"\nmax = \"60s\"");
         let mut gateway = Gateway::start_with(&server, &tables);
         let mut in_flight = TcpStream::connect(gateway.address).await.unwrap();
         in_flight.write_all(GET).await.unwrap();
@@ -107,7 +107,7 @@ async fn a_second_signal_stops_at_once() {
 #[tokio::test]
 async fn http_2_clients_are_told_to_go_before_the_listener_closes_and_idle_http_1_clients_after() {
     let upstream = crate::raw::Upstream::fine().await;
-    let gateway = Gateway::start_with("drain_min = \"40s\"\ndrain_max = \"60s\"", &one(upstream.address, "", ""));
+    let gateway = Gateway::start_with("[drain]\nmin = \"40s\"\nmax = \"60s\"", &one(upstream.address, "", ""));
     let mut idle = TcpStream::connect(gateway.address).await.unwrap();
     idle.write_all(GET).await.unwrap();
     until(&mut idle, "ok").await;
@@ -128,7 +128,7 @@ async fn http_2_clients_are_told_to_go_before_the_listener_closes_and_idle_http_
 async fn idle_connections_do_not_hold_the_end_up() {
     let upstream = crate::raw::Upstream::fine().await;
     // Who says nothing is not waited for as long as for a head.
-    let server = "drain_min = \"10ms\"\ndrain_max = \"60s\"\nheader_timeout = \"60s\"";
+    let server = "header_timeout = \"60s\"\n[drain]\nmin = \"10ms\"\nmax = \"60s\"";
     let mut gateway = Gateway::start_with(server, &one(upstream.address, "", ""));
     let mut idle = TcpStream::connect(gateway.address).await.unwrap();
     idle.write_all(GET).await.unwrap();
@@ -145,7 +145,7 @@ async fn idle_connections_do_not_hold_the_end_up() {
 #[tokio::test]
 async fn connections_beyond_the_cap_wait_for_one_to_end() {
     let upstream = crate::raw::Upstream::fine().await;
-    let gateway = Gateway::start_with("max_connections = 1", &one(upstream.address, "", ""));
+    let gateway = Gateway::start_with("connections = 1", &one(upstream.address, "", ""));
     let mut first = TcpStream::connect(gateway.address).await.unwrap();
     first.write_all(GET).await.unwrap();
     until(&mut first, "ok").await;
@@ -168,7 +168,7 @@ async fn the_admin_pages_are_for_reading_and_for_this_machine() {
     let status = gateway.status().await;
     assert_eq!(status["state"], "running");
     for layer in
-        ["route.r.deadline", "route.r.bulkhead", "upstream.u.breaker", "upstream.u.bulkhead", "upstream.u.deadline"]
+        ["route.r.deadline", "route.r.bulkhead", "cluster.u.breaker", "cluster.u.bulkhead", "cluster.u.deadline"]
     {
         let kind = layer.rsplit('.').next().unwrap();
         assert_eq!(

@@ -71,7 +71,7 @@ async fn a_client_may_shorten_the_deadline_and_opens_no_breaker_by_it() {
         assert_eq!(late.headers()["grpc-status"], "4");
     }
     let status = gateway.status().await;
-    assert_eq!(status["layers"]["upstream.u.breaker"]["opened_total"], 0, "{status:#}");
+    assert_eq!(status["layers"]["cluster.u.breaker"]["opened_total"], 0, "{status:#}");
 }
 
 #[tokio::test]

@@ -33,6 +33,10 @@ pub(crate) fn check(text: &str) -> Output {
     output
 }
 
+/// Ports of its own.
+pub(crate) const LISTEN: &str =
+    "name = \"buttress\"\n[listener.t]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"127.0.0.1:0\"\n";
+
 /// A running gateway; killed when dropped.
 pub(crate) struct Gateway {
     child: Child,
@@ -42,10 +46,9 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Starts it on ports of its own; `server` holds further lines of that table, `rest` the other tables.
-    pub(crate) fn start_with(server: &str, rest: &str) -> Self {
-        let listen = "listen = \"127.0.0.1:0\"";
-        let path = config_file(&format!("[server]\n{listen}\n{server}\n[admin]\n{listen}\n{rest}"));
+    /// Starts it on ports of its own; `limits` holds lines of that table, `rest` the other tables.
+    pub(crate) fn start_with(limits: &str, rest: &str) -> Self {
+        let path = config_file(&format!("{LISTEN}[limits]\n{limits}\n{rest}"));
         let mut child =
             binary().args(["run", "-c"]).arg(&path).env("RUST_LOG", "off").stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -86,8 +89,8 @@ impl Gateway {
 /// The tables of one upstream behind `/`, with further lines in each.
 pub(crate) fn one(upstream: SocketAddr, upstream_lines: &str, route_lines: &str) -> String {
     format!(
-        "[upstream.u]\naddress = \"{upstream}\"\n{upstream_lines}\n\
-         [route.r]\nprefix = \"/\"\nupstream = \"u\"\n{route_lines}\n"
+        "[cluster.u]\nendpoints = \"{upstream}\"\n{upstream_lines}\n\
+         [route.r]\nprefix = \"/\"\ncluster = \"u\"\n{route_lines}\n"
     )
 }
 

@@ -16,7 +16,7 @@ use tokio::{
 async fn the_longest_prefix_wins_and_a_prefix_ends_at_a_slash() {
     let (web, api) = (Upstream::fine().await, Upstream::fine().await);
     let tables = format!(
-        "{}\n[upstream.api]\naddress = \"{}\"\n[route.z]\nprefix = \"/api/\"\nupstream = \"api\"",
+        "{}\n[cluster.api]\nendpoints = \"{}\"\n[route.z]\nprefix = \"/api/\"\ncluster = \"api\"",
         // The shorter prefix comes first in the file and by name.
         one(web.address, "", "").replace("[route.r]", "[route.a]"),
         api.address

@@ -110,7 +110,7 @@ async fn an_upstream_that_switches_protocols_unasked_is_a_502_and_has_failed() {
         assert_eq!(header(&res, "upgrade"), "");
     }
     let status = gateway.status().await;
-    let breaker = &status["layers"]["upstream.u.breaker"];
+    let breaker = &status["layers"]["cluster.u.breaker"];
     assert_eq!((&breaker["failures"], &breaker["in_flight"]), (&2.into(), &0.into()), "{breaker:#}");
 }
 
@@ -136,7 +136,7 @@ async fn a_request_that_was_waiting_for_a_connection_that_closes_is_not_tried_ag
     eventually("the first call is there", || asked.load(Relaxed) == 1).await;
     answers.extend([ask(), ask(), ask()]);
     let under_way = async {
-        while gateway.status().await["layers"]["upstream.u.bulkhead"]["in_flight"] != 4 {
+        while gateway.status().await["layers"]["cluster.u.bulkhead"]["in_flight"] != 4 {
             tokio::task::yield_now().await;
         }
     };
@@ -173,8 +173,8 @@ async fn an_open_breaker_is_a_503_with_retry_after_and_the_upstream_is_left_alon
     assert_eq!((&problem["status"], &problem["reason"]), (&503.into(), &"breaker_open".into()));
 
     let status = gateway.status().await;
-    assert_eq!(status["layers"]["upstream.u.breaker"]["state"], "open");
-    assert_eq!(status["layers"]["upstream.u.breaker"]["refused_total"], 2);
+    assert_eq!(status["layers"]["cluster.u.breaker"]["state"], "open");
+    assert_eq!(status["layers"]["cluster.u.breaker"]["refused_total"], 2);
 }
 
 #[tokio::test]
@@ -186,7 +186,7 @@ async fn a_full_bulkhead_is_a_503_with_retry_after() {
     });
     loop {
         let status = gateway.status().await;
-        if status["layers"]["upstream.u.bulkhead"]["in_flight"] == 1 {
+        if status["layers"]["cluster.u.bulkhead"]["in_flight"] == 1 {
             break;
         }
         tokio::task::yield_now().await;
@@ -199,7 +199,7 @@ async fn a_full_bulkhead_is_a_503_with_retry_after() {
 #[tokio::test]
 async fn calls_wait_for_their_turn_where_the_config_says_so() {
     let bulkhead = "bulkhead = { limit = 1, max_queue = 1, max_wait = \"30s\" }";
-    waits_for_its_turn(bulkhead, "", "upstream.u.bulkhead").await;
+    waits_for_its_turn(bulkhead, "", "cluster.u.bulkhead").await;
     waits_for_its_turn("", bulkhead, "route.r.bulkhead").await;
 }
 

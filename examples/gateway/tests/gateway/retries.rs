@@ -91,8 +91,8 @@ async fn calls_go_to_the_endpoints_that_work_and_none_is_lost() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let (a, b) = (Upstream::fine().await, Upstream::fine().await);
     let tables = format!(
-        "[upstream.u]\naddress = [\"{nobody}\", \"{}\", \"{}\"]\nbreaker = {{ consecutive = 5, open_for = \"60s\" }}\n\
-         [route.r]\nprefix = \"/\"\nupstream = \"u\"\n",
+        "[cluster.u]\nendpoints = [\"{nobody}\", \"{}\", \"{}\"]\nbreaker = {{ consecutive = 5, open_for = \"60s\" }}\n\
+         [route.r]\nprefix = \"/\"\ncluster = \"u\"\n",
         a.address, b.address
     );
     let gateway = Gateway::start_with("", &tables);
@@ -105,9 +105,9 @@ async fn calls_go_to_the_endpoints_that_work_and_none_is_lost() {
         assert!(up.received().contains(" HTTP/1.1"), "every endpoint is tried");
     }
     let layers = &gateway.status().await["layers"];
-    assert_eq!(layers["upstream.u.balance"]["endpoints"], 3, "{layers:#}");
-    assert_eq!(layers[format!("upstream.u/{nobody}.breaker")]["refused_total"], 0, "whoever is open is not asked");
-    let failed = layers["upstream.u.balance"]["failures_total"].as_u64().unwrap();
+    assert_eq!(layers["cluster.u.balance"]["endpoints"], 3, "{layers:#}");
+    assert_eq!(layers[format!("cluster.u/{nobody}.breaker")]["refused_total"], 0, "whoever is open is not asked");
+    let failed = layers["cluster.u.balance"]["failures_total"].as_u64().unwrap();
     assert!(failed <= 5 && layers["route.r.retry"]["retries_unsent_total"] == failed, "{layers:#}");
 }
 
@@ -116,8 +116,8 @@ async fn where_every_endpoint_is_down_the_refusal_says_when_to_come_back() {
     let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let other = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let tables = format!(
-        "[upstream.u]\naddress = [\"{address}\", \"{other}\"]\nbreaker = {{ consecutive = 1, open_for = \"30s\" }}\n\
-         [route.r]\nprefix = \"/\"\nupstream = \"u\"\n"
+        "[cluster.u]\nendpoints = [\"{address}\", \"{other}\"]\nbreaker = {{ consecutive = 1, open_for = \"30s\" }}\n\
+         [route.r]\nprefix = \"/\"\ncluster = \"u\"\n"
     );
     let gateway = Gateway::start_with("", &tables);
     assert_eq!(get(gateway.address, "/").await.status(), 502, "both were tried");

@@ -27,15 +27,15 @@ const STALLS: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\
 /// Nothing that the upstream is accused of, nothing that is still held.
 async fn nobody_is_accused(gateway: &Gateway) {
     let status = gateway.status().await;
-    let breaker = &status["layers"]["upstream.u.breaker"];
+    let breaker = &status["layers"]["cluster.u.breaker"];
     for count in ["calls", "failures", "consecutive", "in_flight", "opened_total"] {
         assert_eq!(breaker[count], 0, "{count} in {breaker:#}");
     }
-    assert_eq!(status["layers"]["upstream.u.bulkhead"]["in_flight"], 0, "{status:#}");
+    assert_eq!(status["layers"]["cluster.u.bulkhead"]["in_flight"], 0, "{status:#}");
 }
 
 async fn ended(gateway: &Gateway) {
-    while gateway.status().await["layers"]["upstream.u.breaker"]["in_flight"] != 0 {
+    while gateway.status().await["layers"]["cluster.u.breaker"]["in_flight"] != 0 {
         tokio::task::yield_now().await;
     }
 }
@@ -105,7 +105,7 @@ async fn uploads_that_trickle_accuse_nobody() {
     }
     ended(&gateway).await;
     nobody_is_accused(&gateway).await;
-    let deadline = &gateway.status().await["layers"]["upstream.u.deadline"];
+    let deadline = &gateway.status().await["layers"]["cluster.u.deadline"];
     assert_eq!((&deadline["client_passed_total"], &deadline["passed_total"]), (&4.into(), &0.into()), "{deadline:#}");
 }
 
@@ -238,6 +238,6 @@ async fn clients_that_break_off_their_uploads_do_not_open_the_breaker() {
     }
     assert_eq!(get(gateway.address, "/").await.status(), 200);
     let status = gateway.status().await;
-    assert_eq!(status["layers"]["upstream.u.breaker"]["opened_total"], 0, "{status:#}");
-    assert_eq!(status["layers"]["upstream.u.bulkhead"]["in_flight"], 0, "{status:#}");
+    assert_eq!(status["layers"]["cluster.u.breaker"]["opened_total"], 0, "{status:#}");
+    assert_eq!(status["layers"]["cluster.u.bulkhead"]["in_flight"], 0, "{status:#}");
 }

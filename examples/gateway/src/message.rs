@@ -1,0 +1,173 @@
+//! What an intermediary does to the heads of messages (RFC 9110, 7.6).
+
+use buttress::Reason;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
+
+/// Why a request is refused before any layer sees it.
+pub(crate) type Wrong = (Reason, &'static str);
+
+/// The one host a request is for (RFC 9112, 3.2; RFC 9113, 8.3.1). HTTP/1.0 may have none.
+pub(crate) fn host<B>(req: &Request<B>) -> Result<Option<HeaderValue>, Wrong> {
+    let wrong = |text| Err((Reason::BadRequest, text));
+    if req.method() == Method::CONNECT {
+        return Err((Reason::NotImplemented, "CONNECT is for forward proxies"));
+    }
+    let mut named = req.headers().get_all(header::HOST).iter();
+    let (first, second) = (named.next(), named.next());
+    if second.is_some() {
+        return wrong("more than one Host");
+    }
+    if let Some(value) = first
+        && (value.is_empty() || value.to_str().ok().and_then(|v| v.parse::<http::uri::Authority>().ok()).is_none())
+    {
+        return wrong("not a Host");
+    }
+    // The target of an absolute-form request, or `:authority`, wins over the header.
+    match req.uri().authority() {
+        Some(authority) if authority.as_str().contains('@') => wrong("credentials in the target"),
+        Some(authority) => Ok(HeaderValue::from_str(authority.as_str()).ok()),
+        None if first.is_some() => Ok(first.cloned()),
+        None if req.version() <= Version::HTTP_10 => Ok(None),
+        None => wrong("no Host"),
+    }
+}
+
+/// The values of a list header, one by one.
+fn items<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let lines = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim)
+}
+
+/// The protocol a client asks to switch to, if it is one of `allowed` (RFC 9110, 7.8).
+pub(crate) fn upgrade<B>(req: &Request<B>, allowed: &[String]) -> Option<HeaderValue> {
+    if req.version() != Version::HTTP_11 || !req.headers().contains_key(header::UPGRADE) {
+        return None;
+    }
+    let asked = items(req.headers(), &header::CONNECTION).any(|option| option.eq_ignore_ascii_case("upgrade"));
+    let mut protocols = items(req.headers(), &header::UPGRADE);
+    let wanted = protocols.find(|wanted| allowed.iter().any(|known| known.eq_ignore_ascii_case(wanted)))?;
+    asked.then(|| HeaderValue::from_str(wanted).ok()).flatten()
+}
+
+/// Makes the headers of a client's request those of one that goes on.
+pub(crate) fn clean_request(headers: &mut HeaderMap, host: Option<HeaderValue>) {
+    let trailers = items(headers, &header::TE).any(|coding| coding.eq_ignore_ascii_case("trailers"));
+    remove_hop_by_hop(headers);
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    // hyper has said 100 to the client by the time the body is read.
+    headers.remove(header::EXPECT);
+    match host {
+        Some(host) => headers.insert(header::HOST, host),
+        None => headers.remove(header::HOST),
+    };
+}
+
+/// Makes the headers of an upstream's response those of one that goes on.
+pub(crate) fn clean_response(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+}
+
+/// What `Connection` lists, and what is known to be for one connection only.
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let listed: Vec<HeaderName> =
+            items(headers, &header::CONNECTION).filter_map(|name| name.parse().ok()).collect();
+        for name in listed {
+            headers.remove(name);
+        }
+        headers.remove(header::CONNECTION);
+    }
+    for name in [
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        header::TE,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+        HeaderName::from_static("http2-settings"),
+    ] {
+        headers.remove(name);
+    }
+}
+
+/// This proxy's entries in `Via`.
+pub(crate) struct Via {
+    name: &'static str,
+    one_zero: HeaderValue,
+    one_one: HeaderValue,
+    two: HeaderValue,
+}
+
+impl Via {
+    /// A proxy of that name, which is a token.
+    pub(crate) fn new(name: &'static str) -> Self {
+        let entry = |version| HeaderValue::try_from(format!("{version} {name}")).expect("a name is a token");
+        Self { name, one_zero: entry("1.0"), one_one: entry("1.1"), two: entry("2") }
+    }
+
+    /// Whether a message has passed here before.
+    pub(crate) fn knows(&self, headers: &HeaderMap) -> bool {
+        let by = |entry: &str| entry.split_whitespace().nth(1).is_some_and(|by| by == self.name);
+        items(headers, &header::VIA).any(by)
+    }
+
+    /// Adds the entry for a message that was received in `version`.
+    pub(crate) fn add(&self, headers: &mut HeaderMap, version: Version) {
+        let entry = match version {
+            Version::HTTP_10 => &self.one_zero,
+            Version::HTTP_2 => &self.two,
+            _ => &self.one_one,
+        };
+        headers.append(header::VIA, entry.clone());
+    }
+}
+
+/// How often an OPTIONS request may still be passed on (RFC 9110, 7.6.2): whether it may once more, and one less of it.
+pub(crate) fn may_go_on<B>(req: &mut Request<B>) -> bool {
+    if req.method() != Method::OPTIONS {
+        return true;
+    }
+    let left = req.headers().get(header::MAX_FORWARDS).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    match left {
+        Some(0) => false,
+        Some(left) => {
+            req.headers_mut().insert(header::MAX_FORWARDS, HeaderValue::from(left - 1));
+            true
+        }
+        None => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_upgrade_that_is_asked_for_and_allowed_is_one() {
+        let allowed = ["websocket".to_owned()];
+        for (connection, upgrades, found) in [
+            ("Upgrade", "websocket", Some("websocket")),
+            ("keep-alive, upgrade", "h2c, WebSocket", Some("WebSocket")),
+            ("upgrade", "h2c", None),
+            ("close", "websocket", None),
+        ] {
+            let req = Request::get("/").header("connection", connection).header("upgrade", upgrades).body(()).unwrap();
+            let found = found.map(HeaderValue::from_static);
+            assert_eq!(upgrade(&req, &allowed), found, "{connection}: {upgrades}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_was_here_is_known_by_our_entry() {
+        let via = Via::new("edge-1");
+        let mut headers = HeaderMap::new();
+        headers.append(header::VIA, HeaderValue::from_static("1.1 edge-10, HTTP/1.1 other (edge-1)"));
+        assert!(!via.knows(&headers));
+        via.add(&mut headers, Version::HTTP_2);
+        assert!(via.knows(&headers));
+        assert_eq!(headers.get_all(header::VIA).iter().next_back().unwrap(), "2 edge-1");
+    }
+}
