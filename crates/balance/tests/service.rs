@@ -2,10 +2,13 @@
 
 use buttress_balance::{Balance, BalanceConfig, Endpoint};
 use buttress_core::{
-    BoxError, Clock, Handle, Mode, Outcome, Reason, Rejection, Signal, TokioClock, Tried, http::HttpClient,
+    BoxError, Clock, Handle, Mode, Outcome, Reason, Rejection, Signal, TokioClock, Tried,
+    http::{HttpClient, HttpGateway},
 };
 use buttress_sim::{Latch, Readiness, Script, pauses, poll_once};
-use http::{Request, Response};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
 use std::{task::Poll, time::Duration};
 use tower::ServiceExt;
 use tower_service::Service;
@@ -367,6 +370,31 @@ async fn an_endpoint_whose_own_layers_refuse_does_not_look_idle() {
         let balance = Balance::new(endpoints.map(|(name, script)| Endpoint::new(name, script.clone()))).unwrap();
         for n in 0..10_000 {
             tokio::spawn(balance.clone().oneshot(n));
+            tokio::time::sleep(ms(1)).await;
+        }
+        assert!(refusing.probe().calls() <= most, "{reason:?}: {}", refusing.probe().calls());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_is_a_response_does_not_make_an_endpoint_look_idle_either() {
+    for (reason, most) in [(Reason::BreakerOpen, 20), (Reason::AtCapacity, 40)] {
+        let refusing = Script::new(move |_: Request<()>| async move {
+            let mut refusal = Response::new(Full::<Bytes>::from("no"));
+            *refusal.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            refusal.extensions_mut().insert(Rejection::new(reason, "x"));
+            Ok::<_, BoxError>(refusal)
+        });
+        let fine = Script::new(async |_: Request<()>| {
+            tokio::time::sleep(ms(20)).await;
+            Ok::<_, BoxError>(Response::new(Full::<Bytes>::from("yes")))
+        });
+        let endpoints = [("refusing", &refusing), ("b", &fine), ("c", &fine)];
+        let endpoints = endpoints.map(|(name, script)| Endpoint::new(name, script.clone()));
+        let balance = Balance::new(endpoints).unwrap().protocol(HttpGateway::new("gw"));
+        for _ in 0..10_000 {
+            let call = balance.clone().oneshot(Request::new(()));
+            tokio::spawn(async { call.await.unwrap().into_body().collect().await.unwrap() });
             tokio::time::sleep(ms(1)).await;
         }
         assert!(refusing.probe().calls() <= most, "{reason:?}: {}", refusing.probe().calls());

@@ -21,3 +21,6 @@ pub type QueuedBulkheadLayer = crate::QueueLayer<crate::Bulkhead, HttpServer>;
 /// [`DeadlineLayer`](crate::DeadlineLayer) that speaks HTTP as a server.
 #[cfg(feature = "deadline")]
 pub type DeadlineLayer = buttress_deadline::CutLayer<HttpServer>;
+/// [`TelemetryLayer`](crate::TelemetryLayer) that speaks HTTP as a server.
+#[cfg(feature = "telemetry")]
+pub type TelemetryLayer = crate::GateLayer<crate::Telemetry, HttpServer>;

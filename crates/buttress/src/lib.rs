@@ -217,6 +217,8 @@ pub mod hyper;
 mod origin;
 mod policy;
 pub mod prelude;
+#[cfg(feature = "prometheus")]
+mod prometheus;
 mod registry;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
@@ -231,6 +233,8 @@ mod service;
     feature = "retry"
 ))]
 pub mod stack;
+#[cfg(feature = "telemetry")]
+pub mod telemetry;
 
 #[cfg(feature = "hyper-util")]
 pub use crate::hyper::{Hyper, HyperError};
@@ -259,3 +263,5 @@ pub use policy::IntoPolicy;
 pub use registry::{Entry, Registry};
 pub use scope::{Scope, ServiceBuilderExt, Speak};
 pub use service::{ServiceExt, check};
+#[cfg(feature = "telemetry")]
+pub use telemetry::{Telemetry, TelemetryConfig, TelemetryLayer};

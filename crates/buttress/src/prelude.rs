@@ -16,3 +16,5 @@ pub use crate::{Bulkhead, BulkheadConfig};
 pub use crate::{
     Error, Handle as _, Mode, Outcome, Reason, Registry, Rejection, ServiceBuilderExt as _, ServiceExt as _,
 };
+#[cfg(feature = "telemetry")]
+pub use crate::{Telemetry, TelemetryConfig};

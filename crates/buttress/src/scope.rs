@@ -239,6 +239,16 @@ impl<L, P: Clone> Scope<L, P> {
         self.with(crate::RetryLayer::new(retry.into_policy()))
     }
 
+    /// Measures calls and never refuses: `.telemetry(Telemetry::server())`, or a built
+    /// [`TelemetryConfig`](crate::TelemetryConfig). It sees what stands inside of it, so it comes first.
+    #[cfg(feature = "telemetry")]
+    pub fn telemetry(
+        self,
+        telemetry: impl crate::IntoPolicy<crate::Telemetry>,
+    ) -> Scope<Stack<GateLayer<crate::Telemetry, P>, L>, P> {
+        self.with(crate::TelemetryLayer::new(telemetry.into_policy()))
+    }
+
     /// The endpoints inside all layers, balanced: [`service`](Self::service) for a [`Balance`](crate::Balance), which gets the
     /// protocol, and its handle the registry.
     ///

@@ -340,13 +340,6 @@ where
             }
         };
         let call = this.call.take().expect(DONE);
-        if G::HEEDS_REFUSALS
-            && let Err(error) = result
-            && let Some(rejection) = call.judge(Err(error)).rejection
-            && let Some(permit) = this.permit
-        {
-            permit.refused(rejection);
-        }
         let tie = call.tie(result, this.permit);
         polled.map_ok(|res| K::bind(res, tie, NoCut))
     }

@@ -1,4 +1,4 @@
-use crate::{ConfigError, Mode};
+use crate::{ConfigError, HistogramSnapshot, Mode};
 use std::time::Duration;
 
 /// One reading of a layer, typed by what it means, so that a table, JSON and Prometheus can each show it properly.
@@ -17,6 +17,29 @@ pub enum Value {
     State(&'static str, &'static [&'static str]),
 }
 
+/// One series of a family of metrics, for exporters. A family has one `help` and one kind of [`Measure`].
+#[derive(Clone, Copy, Debug)]
+pub struct Series<'a> {
+    /// The name of the family in full, without `_total` and without a unit: `"http_server_request_duration"`.
+    pub family: &'static str,
+    /// What it is, in a line.
+    pub help: &'static str,
+    /// Labels and their values, which are few: never an id or a path of a request.
+    pub labels: &'a [(&'static str, &'a str)],
+    /// What it shows.
+    pub measure: Measure<'a>,
+}
+
+/// What a [`Series`] shows.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Measure<'a> {
+    /// A total that only grows.
+    Count(u64),
+    /// How often which time was taken.
+    Durations(&'a HistogramSnapshot),
+}
+
 /// What the handle of every layer can do, whatever its type: enough for a registry, metrics and an admin page.
 ///
 /// The handles of the layer crates offer more: a typed `snapshot()` and `update(..)`.
@@ -26,6 +49,11 @@ pub trait Handle: Send + Sync + 'static {
 
     /// Shows every reading, by name.
     fn visit(&self, show: &mut dyn FnMut(&'static str, Value));
+
+    /// Shows what one name is too little for: readings with labels, and histograms. Every series, also those that are 0.
+    fn measure(&self, show: &mut dyn FnMut(Series<'_>)) {
+        let _ = show;
+    }
 
     /// What an operator told it to do.
     fn mode(&self) -> Mode {

@@ -31,6 +31,7 @@ mod draw;
 mod error;
 mod gate;
 mod handle;
+pub mod histogram;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "tokio")]
@@ -61,7 +62,8 @@ pub use context::{Context, Deadline, Priority};
 pub use draw::Draw;
 pub use error::{BoxError, ChainError, Error, Lift, LiftFuture};
 pub use gate::{Admit, Fresh, Gate, GateFuture, GateLayer, Gatekeeper};
-pub use handle::{Handle, Value};
+pub use handle::{Handle, Measure, Series, Value};
+pub use histogram::{Histogram, HistogramSnapshot};
 #[cfg(feature = "tokio")]
 pub use keyed::{Keyed, KeyedConfig, KeyedEntry, KeyedSnapshot, Resting};
 pub use mode::{Mode, ModeCell};
@@ -70,7 +72,7 @@ pub use protocol::{ByResult, Call, ClassifyResult, Cut, NoCut, Opaque, OpaqueCal
 pub use queue::{Admission, Enqueue, Queue, QueueFuture, QueueLayer};
 pub use reason::{Details, Reason, Rejection};
 pub use replay::{Lost, Replay};
-pub use settle::Settle;
+pub use settle::{Settle, Status};
 pub use signal::Signal;
 pub use stripe::{Lease, Striped};
 pub use tried::Tried;

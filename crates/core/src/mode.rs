@@ -23,6 +23,9 @@ impl Mode {
     /// Measures and decides, and refuses nothing.
     pub const OBSERVE_ONLY: Self = Self::Enforcing(0);
 
+    /// Every [name](Self::as_str) there is.
+    pub const NAMES: [&'static str; 5] = ["auto", "forced_open", "disabled", "observe_only", "enforcing"];
+
     /// The name in metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {

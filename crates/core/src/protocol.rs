@@ -1,4 +1,7 @@
-use crate::{ChainError, Outcome, Pushback, Rejection, Settle, settle::settle_in_place};
+use crate::{
+    ChainError, Outcome, Pushback, Rejection, Settle,
+    settle::{settle_in_place, tell_refused},
+};
 
 /// What a result says, as far as it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +123,7 @@ pub trait Call<Res, Err>: Sized {
 
     /// Judges `result` where it lies and takes `guard` for the real end of it.
     ///
-    /// A guard whose call is over is settled where it is: moving a permit takes longer than settling it. Either way `guard` is
+    /// A guard that heeds refusals or statuses is told of them first. One whose call is over is settled where it is: moving a permit takes longer than settling it. Either way `guard` is
     /// empty then. Without a guard nothing is judged.
     fn tie<G: Settle>(self, result: Result<&mut Res, &Err>, guard: &mut Option<G>) -> Self::Tie<G>;
 
@@ -291,6 +294,7 @@ impl<Res, Err: ChainError, C: ClassifyResult<Res, Err>> Call<Res, Err> for Opaqu
     fn tie<G: Settle>(self, result: Result<&mut Res, &Err>, guard: &mut Option<G>) {
         if guard.is_some() {
             let verdict = self.judge(result.map(|res| &*res));
+            tell_refused(guard, verdict.rejection);
             settle_in_place(guard, verdict.outcome, verdict.pushback);
         }
     }

@@ -11,6 +11,7 @@ use crate::{Outcome, Pushback};
 /// | [`pending`](Self::pending) | somebody waits for the answer: from here on the call takes time |
 /// | [`pause`](Self::pause) | the call waits for its own client: what passes now is not the service's time |
 /// | [`head`](Self::head) | nobody does any more: its latency ends with the response head. (gRPC: whoever asks for the first message waits again) |
+/// | [`refused`](Self::refused), [`status`](Self::status) | what the answer is, for a permit that asks to be told |
 /// | [`conclude`](Self::conclude) | its outcome is known |
 /// | `Drop` | its real end: whatever is held is given back |
 pub trait Settle: Send + 'static {
@@ -29,12 +30,21 @@ pub trait Settle: Send + 'static {
     #[inline]
     fn head(&mut self) {}
 
-    /// Whether [`refused`](Self::refused) is told: a second look at every error.
+    /// Whether [`refused`](Self::refused) is told.
     const HEEDS_REFUSALS: bool = false;
 
-    /// A layer further in refused the call with this error. [`conclude`](Self::conclude) follows.
+    /// A layer further in refused the call: with an error, with a response that is marked as its [`Rejection`](crate::Rejection), or
+    /// by an error that its body ends with. [`conclude`](Self::conclude) follows.
     fn refused(&mut self, rejection: crate::Rejection) {
         let _ = rejection;
+    }
+
+    /// Whether [`status`](Self::status) is told.
+    const HEEDS_STATUS: bool = false;
+
+    /// What the answer says of itself: its HTTP status when its head is there, its gRPC code when that is known.
+    fn status(&mut self, status: Status) {
+        let _ = status;
     }
 
     /// The call's outcome. Comes at most once; what is held is kept until the drop (an upgraded connection goes on).
@@ -47,6 +57,25 @@ pub trait Settle: Send + 'static {
         Self: Sized,
     {
         self.conclude(outcome, pushback);
+    }
+}
+
+/// The status of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Of HTTP.
+    Http(u16),
+    /// The code of gRPC. An answer that ends without one counts as `INTERNAL`, as everywhere.
+    Grpc(u8),
+}
+
+/// Tells of a refusal, if that is asked for.
+#[inline]
+pub(crate) fn tell_refused<G: Settle>(guard: &mut Option<G>, rejection: Option<crate::Rejection>) {
+    if G::HEEDS_REFUSALS
+        && let (Some(guard), Some(rejection)) = (guard, rejection)
+    {
+        guard.refused(rejection);
     }
 }
 
@@ -80,7 +109,7 @@ impl Settle for () {
     fn conclude(&mut self, _: Outcome, _: Option<Pushback>) {}
 }
 
-/// Two permits as one.
+/// Two permits as one. Each is told what either asks for.
 impl<A: Settle, B: Settle> Settle for (A, B) {
     #[inline]
     fn pending(&mut self) {
@@ -97,6 +126,23 @@ impl<A: Settle, B: Settle> Settle for (A, B) {
         self.0.head();
         self.1.head();
     }
+
+    const HEEDS_REFUSALS: bool = A::HEEDS_REFUSALS || B::HEEDS_REFUSALS;
+
+    #[inline]
+    fn refused(&mut self, rejection: crate::Rejection) {
+        self.0.refused(rejection);
+        self.1.refused(rejection);
+    }
+
+    const HEEDS_STATUS: bool = A::HEEDS_STATUS || B::HEEDS_STATUS;
+
+    #[inline]
+    fn status(&mut self, status: Status) {
+        self.0.status(status);
+        self.1.status(status);
+    }
+
     #[inline]
     fn conclude(&mut self, outcome: Outcome, pushback: Option<Pushback>) {
         self.0.conclude(outcome, pushback);

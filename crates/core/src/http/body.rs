@@ -1,7 +1,7 @@
-use super::{Classify, HttpCall, refuse::grpc_status};
+use super::{Classify, HttpCall, grpc, refuse::grpc_status};
 use crate::{
-    BoxError, Cut, Outcome, Pushback, Rejection, Settle, abandon,
-    settle::{or_fail, settle_in_place},
+    BoxError, Cut, Outcome, Pushback, Rejection, Settle, Status, abandon,
+    settle::{or_fail, settle_in_place, tell_refused},
 };
 use ::http::HeaderMap;
 use bytes::Bytes;
@@ -129,7 +129,14 @@ impl<G: Settle, K> Drop for Tie<G, K> {
 impl<G: Settle, M, C: Classify> Tie<G, HttpCall<M, C>> {
     #[inline]
     fn end(&mut self, trailers: Option<&HeaderMap>) {
-        let (outcome, pushback) = self.known.unwrap_or_else(|| self.call.judge_trailers(trailers));
+        let (outcome, pushback) = self.known.unwrap_or_else(|| {
+            if G::HEEDS_STATUS
+                && let Some(guard) = &mut self.guard
+            {
+                guard.status(Status::Grpc(trailers.and_then(grpc::said).unwrap_or(grpc::INTERNAL)));
+            }
+            self.call.judge_trailers(trailers)
+        });
         self.settle(outcome, pushback);
     }
 
@@ -177,6 +184,9 @@ impl<G: Settle, M, C: Classify> Tie<G, HttpCall<M, C>> {
                 // A boxed error may be a cut of a layer further in, and say that the client chose it.
                 let boxed = (error as &dyn std::any::Any).downcast_ref::<BoxError>();
                 let outcome = boxed.map_or(Outcome::Failure, |error| super::error_outcome(&**error));
+                if G::HEEDS_REFUSALS {
+                    tell_refused(&mut self.guard, boxed.and_then(|error| Rejection::find(&**error)));
+                }
                 self.settle(self.call.excused(outcome), None);
             }
         }
@@ -259,6 +269,7 @@ where
         };
         if let Some(rejection) = cut {
             let outcome = rejection.reason.outcome();
+            tell_refused(&mut this.tie.guard, cut);
             this.tie.settle(outcome, None);
             abandon(outcome, || this.content.set(Content::Own { bytes: Bytes::new() }));
             return Poll::Ready(Some(if this.tie.call.is_grpc() {

@@ -18,8 +18,9 @@ mod unsent;
 mod upload;
 
 use crate::{
-    Call, Context, Cut, Outcome, Protocol, Pushback, Rejection, Settle, Verdict, protocol::sealed::Sealed,
-    settle::settle_in_place,
+    Call, Context, Cut, Outcome, Protocol, Pushback, Rejection, Settle, Status, Verdict,
+    protocol::sealed::Sealed,
+    settle::{settle_in_place, tell_refused},
 };
 use ::http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, header};
 use body::Tie;
@@ -326,6 +327,7 @@ where
             Ok(res) => self.hold(res, guard),
             Err(error) => {
                 let verdict = self.judge_error(error);
+                tell_refused(guard, verdict.rejection);
                 settle_in_place(guard, verdict.outcome, verdict.pushback);
                 Tie::settled(self)
             }
@@ -346,6 +348,15 @@ impl<M, C: Classify> HttpCall<M, C> {
         let grpc = self.is_grpc() && answers_grpc(res.headers());
         let ended = res.body().is_end_stream() || self.is_bodiless(res.status());
         let verdict = self.judge_head(res.status(), res.headers(), res.extensions(), ended);
+        tell_refused(guard, verdict.rejection);
+        if G::HEEDS_STATUS
+            && let Some(guard) = guard
+        {
+            guard.status(Status::Http(res.status().as_u16()));
+            if grpc && verdict.end {
+                guard.status(Status::Grpc(grpc::code(res.status(), res.headers()).unwrap_or(grpc::INTERNAL)));
+            }
+        }
         if self.is_tunnel(res.status())
             && let Some(mut guard) = guard.take()
         {
