@@ -5,8 +5,9 @@ use crate::{
     traffic::{Inner, Plain, Web},
 };
 use buttress::{
-    Balance, Balancer, Breaker, BreakerConfig, BreakerLayer, Bulkhead, BulkheadConfig, BulkheadLayer, DeadlineConfig,
-    DeadlineLayer, Endpoint, Opaque, QueuedBulkheadLayer, RetryConfig, RetryLayer,
+    Balance, Balancer, Breaker, BreakerConfig, BreakerLayer, Bulkhead, BulkheadConfig, BulkheadLayer, CanaryConfig,
+    CanaryLayer, ChaosConfig, ChaosLayer, DeadlineConfig, DeadlineLayer, Endpoint, Fault, Opaque, QueuedBulkheadLayer,
+    RetryConfig, RetryLayer,
     breaker::{State, Window},
     http::{HttpServer, ReplayBody},
     stack,
@@ -58,6 +59,22 @@ macro_rules! rows {
                     (balance, rest)
                 });
             }
+
+            // Both services are the same one.
+            let canary = CanaryConfig::new(50.0).build().expect(VALID);
+            field.admitted(title("canary", "light"), |inner| {
+                let layer = CanaryLayer::new(canary, inner.clone()).protocol($protocol);
+                let handle = layer.handle();
+                let rest = move || assert_eq!(handle.snapshot().in_flight, 0, "every call was counted to its end");
+                (layer.layer(inner), rest)
+            });
+
+            let off = ChaosLayer::default().protocol($protocol);
+            field.admitted(title("chaos", "off"), |inner| (off.layer(inner), || ()));
+            // Draws for every call, and hits none.
+            let armed = ChaosConfig::default().fault(Fault::hang().percent(0.0)).layer().expect(VALID);
+            let armed = armed.protocol($protocol);
+            field.admitted(title("chaos", "armed"), |inner| (armed.layer(inner), || ()));
 
             for (config, retry) in [("light", RetryConfig::default().max_body(0)), ("stack", RetryConfig::default())] {
                 let layer = RetryLayer::new(retry.build().expect(VALID)).protocol($protocol);

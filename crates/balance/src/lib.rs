@@ -90,6 +90,39 @@
 //! On a client: deadline > retry > **balance** > per endpoint: breaker > bulkhead > per-try deadline > transport. The retry
 //! outside of it goes somewhere else at each attempt.
 //!
+//! # A canary
+//!
+//! [`CanaryLayer`] puts a second service beside one (a new version beside the old, each perhaps a balance of its own), and gives it a
+//! weighted share of the calls:
+//!
+//! ```
+//! # fn main() -> Result<(), buttress_core::ConfigError> {
+//! use buttress_balance::{CanaryConfig, CanaryLayer};
+//! use std::time::Duration;
+//! # let (stable, canary) = ((), ());
+//! use tower_layer::Layer;
+//!
+//! let policy = CanaryConfig::new(5.0).margin(0.02).window(Duration::from_secs(120)).min_calls(200).build()?;
+//! let layer = CanaryLayer::new(policy, canary);
+//! let handle = layer.handle();
+//! handle.on_trip(|trip| eprintln!("{:.1} % against {:.1} %", 100.0 * trip.canary_rate, 100.0 * trip.stable_rate));
+//! let service = layer.layer(stable);
+//! # let _ = service;
+//! # Ok(()) }
+//! ```
+//!
+//! * **It falls back by itself**: when the canary's share of failed calls exceeds the stable one's by more than the
+//!   [`margin`](CanaryConfig::margin), it gets no calls any more, until an operator says [`reset`](Canary::reset) or
+//!   [`set_weight`](Canary::set_weight). It is judged whenever a call of its own fails, by what has been seen since the last of these, and only
+//!   when both sides have had [`min_calls`](CanaryConfig::min_calls): with a weight of 100 there is nothing to compare with.
+//! * **What counts**: successes and failures of first attempts, at their real end (gRPC: the trailers). Overloads, clients' faults and
+//!   calls that were given up count for nobody.
+//! * **A further attempt goes to the stable service**, and counts for nobody: its request has failed once, which would make the
+//!   stable one look worse than it is.
+//! * It refuses nothing, and is always ready: the service that a call goes to is asked in the call's future. Both are `Clone`. A pick and
+//!   its end take no lock and allocate nothing.
+//! * Outside of it stands the retry, inside the balances: deadline > retry > **canary** > balance > per endpoint.
+//!
 //! # Clones, changes, cancel
 //!
 //! Clones share everything. [`Balance::endpoints`] adds, replaces and removes endpoints while calls run; the feature `discover`
@@ -119,6 +152,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod balancer;
+mod canary;
 mod choice;
 mod config;
 #[cfg(feature = "discover")]
@@ -139,6 +173,10 @@ mod snapshot;
 mod tests;
 
 pub use balancer::Balancer;
+pub use canary::{
+    Canary, CanaryConfig, CanaryFuture, CanaryLayer, CanaryPermit, CanaryService, CanarySnapshot, Side, SideSnapshot,
+    Trip,
+};
 pub use config::BalanceConfig;
 pub use endpoints::{Endpoint, Endpoints};
 pub use future::BalanceFuture;

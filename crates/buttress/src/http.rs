@@ -18,6 +18,9 @@ pub type BulkheadLayer = crate::GateLayer<crate::Bulkhead, HttpServer>;
 /// [`QueuedBulkheadLayer`](crate::QueuedBulkheadLayer) that speaks HTTP as a server.
 #[cfg(feature = "bulkhead")]
 pub type QueuedBulkheadLayer = crate::QueueLayer<crate::Bulkhead, HttpServer>;
+/// [`ChaosLayer`](crate::ChaosLayer) that speaks HTTP as a server.
+#[cfg(feature = "chaos")]
+pub type ChaosLayer = buttress_chaos::InjectLayer<HttpServer>;
 /// [`DeadlineLayer`](crate::DeadlineLayer) that speaks HTTP as a server.
 #[cfg(feature = "deadline")]
 pub type DeadlineLayer = buttress_deadline::CutLayer<HttpServer>;

@@ -7,6 +7,8 @@
 //! | [`DeadlineLayer`] | waiting longer than anyone waits for you | 503, 504 in a gateway / `DEADLINE_EXCEEDED` |
 //! | [`RetryLayer`] | failing for what would work the next time; and, by its [`Budget`], from retries that make an outage worse | nothing: the last answer is returned |
 //! | [`Balance`] | sending calls to the endpoint that is slow, fails or is shut | 503 / `UNAVAILABLE` where all are shut |
+//! | [`CanaryLayer`] | a new version that fails more often than the old one getting more calls | nothing |
+//! | `ChaosLayer` (feature `chaos`) | finding out on the worst day whether the others work: it injects faults | what it is told to imitate |
 //!
 //! # On a server
 //!
@@ -200,11 +202,12 @@
 //! # Where the rest is
 //!
 //! This page re-exports what chains are built from. Everything else of a layer's crate is in [`balance`], [`breaker`],
-//! [`bulkhead`], [`deadline`] and [`retry`]; what layers are written with is in [`core`].
+//! [`bulkhead`], [`deadline`] and [`retry`], and with its feature in `chaos`; what layers are written with is in [`core`].
 //!
 //! # Features
 //!
-//! On by default: `http`, and one per layer (`balance`, `breaker`, `bulkhead`, `deadline`, `retry`). Off: `h2` (recognise HTTP/2 stream errors),
+//! On by default: `http`, and one per layer (`balance`, `breaker`, `bulkhead`, `deadline`, `retry`). Off: `chaos` (fault injection),
+//! `h2` (recognise HTTP/2 stream errors),
 //! `discover` (endpoints that come and go by themselves), `hyper-util` and `reqwest` (`Hyper` and `Reqwest`, the adapters for their
 //! clients), `serde` (configs from files, snapshots to JSON).
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -241,13 +244,17 @@ pub use crate::hyper::{Hyper, HyperError};
 #[cfg(feature = "reqwest")]
 pub use crate::reqwest::Reqwest;
 #[cfg(feature = "balance")]
-pub use buttress_balance::{self as balance, Balance, BalanceConfig, Balancer, Endpoint, Endpoints};
+pub use buttress_balance::{
+    self as balance, Balance, BalanceConfig, Balancer, Canary, CanaryConfig, CanaryLayer, Endpoint, Endpoints,
+};
 #[cfg(feature = "breaker")]
 pub use buttress_breaker::{self as breaker, Breaker, BreakerConfig, BreakerLayer, KeyedBreakerLayer, State, Window};
 #[cfg(feature = "bulkhead")]
 pub use buttress_bulkhead::{
     self as bulkhead, Bulkhead, BulkheadConfig, BulkheadLayer, KeyedBulkheadLayer, QueuedBulkheadLayer,
 };
+#[cfg(feature = "chaos")]
+pub use buttress_chaos::{self as chaos, Chaos, ChaosConfig, ChaosLayer, Fault};
 pub use buttress_core as core;
 #[cfg(feature = "http")]
 pub use buttress_core::http::{HttpClient, HttpGateway, HttpServer};

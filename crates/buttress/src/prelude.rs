@@ -8,11 +8,13 @@ pub use crate::DeadlineConfig;
 #[cfg(feature = "retry")]
 pub use crate::{Backoff, BudgetConfig, Retry, RetryConfig};
 #[cfg(feature = "balance")]
-pub use crate::{Balance, BalanceConfig, Endpoint};
+pub use crate::{Balance, BalanceConfig, Canary, CanaryConfig, Endpoint};
 #[cfg(feature = "breaker")]
 pub use crate::{Breaker, BreakerConfig};
 #[cfg(feature = "bulkhead")]
 pub use crate::{Bulkhead, BulkheadConfig};
+#[cfg(feature = "chaos")]
+pub use crate::{Chaos, ChaosConfig, Fault};
 pub use crate::{
     Error, Handle as _, Mode, Outcome, Reason, Registry, Rejection, ServiceBuilderExt as _, ServiceExt as _,
 };

@@ -71,6 +71,30 @@ impl<P, R> Speak<P> for buttress_retry::ResendLayer<Opaque, R> {
     }
 }
 
+#[cfg(feature = "balance")]
+impl<C, P> Speak<P> for buttress_balance::CanaryLayer<C> {
+    type Layer = buttress_balance::CanaryLayer<C, P>;
+
+    fn speak(self, protocol: P) -> Self::Layer {
+        self.protocol(protocol)
+    }
+    fn watch(&self) -> Option<Arc<dyn Handle>> {
+        Some(self.handle())
+    }
+}
+
+#[cfg(feature = "chaos")]
+impl<P> Speak<P> for crate::ChaosLayer {
+    type Layer = buttress_chaos::InjectLayer<P>;
+
+    fn speak(self, protocol: P) -> Self::Layer {
+        self.protocol(protocol)
+    }
+    fn watch(&self) -> Option<Arc<dyn Handle>> {
+        Some(self.handle())
+    }
+}
+
 /// Gives [`tower::ServiceBuilder`] a protocol that all layers of ours after it speak, and a method for each of them.
 pub trait ServiceBuilderExt<L>: Sized {
     /// All layers of ours that follow speak `protocol`.
@@ -212,6 +236,61 @@ impl<L, P: Clone> Scope<L, P> {
         bulkhead: impl crate::IntoPolicy<crate::Bulkhead>,
     ) -> Scope<Stack<QueueLayer<crate::Bulkhead, P>, L>, P> {
         self.with(crate::QueuedBulkheadLayer::new(bulkhead.into_policy()))
+    }
+
+    /// Fault injection: `.chaos(Chaos::default())` injects nothing until its handle is told to. Innermost it imitates what is
+    /// called, outermost what is built; the service inside is `Clone`.
+    ///
+    /// ```
+    /// # #[cfg(feature = "chaos")] #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), buttress::ConfigError> {
+    /// use buttress::{ChaosLayer, prelude::*};
+    /// use tower::{ServiceBuilder, ServiceExt as _, service_fn};
+    ///
+    /// let faults = ChaosLayer::default();
+    /// let chaos = faults.handle();
+    /// let service = ServiceBuilder::new()
+    ///     .opaque()
+    ///     .bulkhead(8)
+    ///     .with(faults) // or `.chaos(..)`, and the handle from a registry
+    ///     .service(service_fn(|n: u64| async move { Ok::<_, Error<std::io::Error>>(n) }));
+    ///
+    /// chaos.inject(["reason=peer_closed percent=100".parse()?])?;
+    /// assert_eq!(service.oneshot(7).await.unwrap_err().rejection().unwrap().reason, Reason::PeerClosed);
+    /// # Ok(()) }
+    /// # #[cfg(not(feature = "chaos"))] fn main() {}
+    /// ```
+    #[cfg(feature = "chaos")]
+    pub fn chaos(
+        self,
+        chaos: impl crate::IntoPolicy<crate::Chaos>,
+    ) -> Scope<Stack<buttress_chaos::InjectLayer<P>, L>, P> {
+        self.with(crate::ChaosLayer::new(chaos.into_policy()))
+    }
+
+    /// A canary beside the service inside: it gets the share of the calls that `policy` says, and none when it fails more often.
+    ///
+    /// ```
+    /// # #[cfg(feature = "balance")]
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use buttress::prelude::*;
+    /// use tower::{ServiceBuilder, ServiceExt as _, service_fn};
+    ///
+    /// let version = |name: &'static str| service_fn(move |_: u64| async move { Ok::<_, Error<std::io::Error>>(name) });
+    /// let service = ServiceBuilder::new()
+    ///     .opaque()
+    ///     .canary(CanaryConfig::new(5.0).margin(0.02).build()?, version("1.1"))
+    ///     .service(version("1.0"));
+    /// assert!(["1.0", "1.1"].contains(&service.oneshot(7).await?));
+    /// # Ok(()) }
+    /// # #[cfg(not(feature = "balance"))] fn main() {}
+    /// ```
+    #[cfg(feature = "balance")]
+    pub fn canary<C>(
+        self,
+        policy: impl crate::IntoPolicy<crate::Canary>,
+        canary: C,
+    ) -> Scope<Stack<buttress_balance::CanaryLayer<C, P>, L>, P> {
+        self.with(crate::CanaryLayer::new(policy.into_policy(), canary))
     }
 
     /// A deadline; a [`Duration`](std::time::Duration) is the total time of a call.

@@ -1,0 +1,69 @@
+use super::{
+    Side,
+    policy::{Pick, Shared},
+};
+use buttress_core::{Clock, Lease, Outcome, Pushback, Settle, TokioClock, abandoned};
+use std::{fmt, sync::Arc};
+
+/// A call to one of the two services, to its real end.
+///
+/// A success and a failure count; an overload, a client's fault and a call that was given up do not. One that is dropped without
+/// a conclusion is what [`abandoned`] says.
+pub struct CanaryPermit {
+    lease: Arc<Lease<Shared>>,
+    pick: Pick,
+    waited: bool,
+    concluded: bool,
+}
+
+impl CanaryPermit {
+    #[inline]
+    pub(super) fn new(lease: Arc<Lease<Shared>>, pick: Pick) -> Self {
+        Self { lease, pick, waited: false, concluded: !pick.measured }
+    }
+
+    /// Where it goes.
+    pub fn side(&self) -> Side {
+        self.pick.side
+    }
+
+    #[inline]
+    pub(super) fn conclude_at(&mut self, outcome: Outcome, clock: &impl Clock) {
+        if std::mem::replace(&mut self.concluded, true) {
+            return;
+        }
+        let failed = match outcome {
+            Outcome::Success => false,
+            Outcome::Failure => true,
+            _ => return,
+        };
+        self.lease.ended(self.lease.stripe(), self.pick, failed, self.waited, clock);
+    }
+}
+
+impl Settle for CanaryPermit {
+    #[inline]
+    fn pending(&mut self) {
+        self.waited = true;
+    }
+
+    #[inline]
+    fn conclude(&mut self, outcome: Outcome, _: Option<Pushback>) {
+        self.conclude_at(outcome, &TokioClock);
+    }
+}
+
+impl Drop for CanaryPermit {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.concluded {
+            self.conclude_at(abandoned(), &TokioClock);
+        }
+    }
+}
+
+impl fmt::Debug for CanaryPermit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CanaryPermit").field("side", &self.pick.side).finish_non_exhaustive()
+    }
+}
