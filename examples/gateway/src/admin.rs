@@ -65,7 +65,7 @@ fn is_local<B>(req: &Request<B>) -> bool {
 
 fn status(gateway: &Gateway, phase: Phase) -> Response<ResponseBody> {
     let mut layers = Map::new();
-    for entry in gateway.registry().snapshot() {
+    for entry in gateway.controls().registry.snapshot() {
         let mut readings = serde_json::to_value(&entry).unwrap_or_default();
         // The key says it.
         readings.as_object_mut().and_then(|readings| readings.remove("name"));

@@ -4,6 +4,7 @@
 //! `buttress-gateway run -c gateway.toml` puts it in front of real ones.
 
 mod admin;
+mod answer;
 mod chain;
 mod config;
 mod demo;

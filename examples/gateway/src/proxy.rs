@@ -2,7 +2,8 @@
 //! nobody else can.
 
 use crate::{
-    chain::{self, Chain, ResponseBody},
+    answer::AnswerBody,
+    chain::{self, Chain, Controls, Front, ResponseBody},
     config::{self, Config, Limits},
     message::{self, Via},
     router::{Found, Router, has_dot_segments},
@@ -13,16 +14,18 @@ use crate::{
     upstream::{self, Failed},
 };
 use buttress::{
-    ConfigError, Context, Priority, Reason, Registry, Rejection,
+    BoxError, ConfigError, Context, Priority, Reason, Rejection,
     core::Protocol,
     http::{HttpGateway, Tunnel},
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, upgrade};
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
@@ -30,7 +33,7 @@ use std::{
     time::Duration,
 };
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt;
+use tower::{Layer, ServiceExt, service_fn};
 
 /// Routes requests and answers for them.
 pub(crate) struct Gateway {
@@ -40,11 +43,14 @@ pub(crate) struct Gateway {
     routes: Vec<Route>,
     trust: Trust,
     limits: Limits,
-    registry: Registry,
+    controls: Controls,
+    /// For requests that no route is for.
+    unrouted: Front,
     tunnels: TaskTracker,
 }
 
 struct Route {
+    front: Front,
     chain: Chain,
     priority: Priority,
     body_bytes: Option<u64>,
@@ -55,18 +61,23 @@ struct Route {
 impl Gateway {
     /// Builds every chain; the config has been judged.
     pub(crate) fn build(config: &Config) -> Result<Self, ConfigError> {
-        let registry = Registry::new();
+        // Told apart from others of the same kind, so that only a real circle is one.
+        let name = config.name.clone().unwrap_or_else(|| format!("buttress-{:06x}", fastrand::u32(..1 << 24)));
+        let name: &'static str = name.leak();
+        let gateway = HttpGateway::new(name);
+        let mut controls = Controls::default();
         let mut clusters = BTreeMap::new();
         for (name, cluster) in &config.clusters {
-            clusters.insert(name.as_str(), chain::cluster(name, cluster, &registry)?);
+            clusters.insert(name.as_str(), chain::cluster(name, cluster, &mut controls)?);
         }
+        let access = config.log.access;
+        let unrouted = Front::new(gateway, "unrouted", "", access, &controls.registry)?;
         let mut routes = Vec::new();
         for (name, route) in &config.routes {
-            let Some(cluster) = clusters.get(route.cluster.as_str()) else {
-                return Err(ConfigError::new(format!("route.{name}.cluster"), &route.cluster, "the name of a cluster"));
-            };
+            let scope = format!("route.{name}");
             routes.push(Route {
-                chain: chain::route(name, route, config.retry(route), &registry, cluster.clone())?,
+                front: Front::new(gateway, &scope, route.pattern(), access, &controls.registry)?,
+                chain: chain::route(name, route, config.retry(route), &clusters, &mut controls)?,
                 priority: route.priority,
                 body_bytes: route.body_bytes.or(config.limits.body_bytes).map(|config::Bytes(most)| most),
                 body_timeout: config.body_timeout(route),
@@ -76,9 +87,6 @@ impl Gateway {
         let names: Vec<_> = config.routes.keys().collect();
         let router = Router::build(config.routes.values())
             .map_err(|(place, why)| ConfigError::new(format!("route.{}", names[place]), "in conflict", why))?;
-        // Told apart from others of the same kind, so that only a real circle is one.
-        let name = config.name.clone().unwrap_or_else(|| format!("buttress-{:06x}", fastrand::u32(..1 << 24)));
-        let name: &'static str = name.leak();
         Ok(Self {
             name,
             via: Via::new(name),
@@ -86,14 +94,15 @@ impl Gateway {
             routes,
             trust: Trust::new(&config.trust),
             limits: config.limits.clone(),
-            registry,
+            controls,
+            unrouted,
             tunnels: TaskTracker::new(),
         })
     }
 
-    /// The handles of all layers: `cluster.a.breaker`.
-    pub(crate) fn registry(&self) -> &Registry {
-        &self.registry
+    /// The layers, for operators.
+    pub(crate) fn controls(&self) -> &Controls {
+        &self.controls
     }
 
     pub(crate) fn trust(&self) -> &Trust {
@@ -106,24 +115,39 @@ impl Gateway {
     }
 
     /// Answers a request, whatever happens.
-    pub(crate) async fn serve(&self, req: Request<Incoming>, arrival: Arrival, slot: &Slot) -> Response<ResponseBody> {
-        let call = HttpGateway::new(self.name).start_refusable(&req);
-        let refusal = match unpanicked(self.forward(req, arrival, slot)).await {
-            Ok(Ok(res)) => return res,
-            Ok(Err(refusal)) => refusal,
-            Err(Panicked) => Rejection::new(Reason::Panicked, "gateway").into(),
-        };
-        refusal.complete(call.refusal(refusal.rejection))
-    }
-
-    async fn forward(
+    pub(crate) async fn serve(
         &self,
-        mut req: Request<Incoming>,
+        req: Request<Incoming>,
         arrival: Arrival,
         slot: &Slot,
-    ) -> Result<Response<ResponseBody>, Refusal> {
-        self.check_size(&req)?;
-        let host = message::host(&req)?;
+    ) -> Response<impl Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static + use<>> {
+        let found = self.find(&req);
+        let front = found.as_ref().map_or(&self.unrouted, |(route, _)| &route.front);
+        let call = HttpGateway::new(self.name).start_refusable(&req);
+        let mut once = Some((found, call));
+        let answer = service_fn(|req| {
+            let (found, call) = once.take().expect("it is called once");
+            async move {
+                let forwarded = async {
+                    let (route, host) = found?;
+                    self.forward(route, host, req, arrival, slot).await
+                };
+                let refusal = match unpanicked(forwarded).await {
+                    Ok(Ok(res)) => return Ok::<_, Infallible>(res.map(AnswerBody)),
+                    Ok(Err(refusal)) => refusal,
+                    Err(Panicked) => Rejection::new(Reason::Panicked, "gateway").into(),
+                };
+                Ok(refusal.complete(call.refusal(refusal.rejection)).map(AnswerBody))
+            }
+        });
+        let Ok(res) = front.telemetry.layer(front.spans.layer(answer)).oneshot(req).await;
+        res
+    }
+
+    /// The route of a request that may be passed on, and the host it is for.
+    fn find<B>(&self, req: &Request<B>) -> Result<(&Route, Option<HeaderValue>), Refusal> {
+        self.check_size(req)?;
+        let host = message::host(req)?;
         if has_dot_segments(req.uri()) {
             return Err((Reason::BadRequest, "the path has dot segments").into());
         }
@@ -133,11 +157,21 @@ impl Gateway {
         if self.via.knows(req.headers()) {
             return Err(Rejection::new(Reason::Loop, "gateway").into());
         }
-        let route = match self.router.find(host.as_ref().and_then(|host| host.to_str().ok()), &req) {
-            Found::Route(place) => &self.routes[place],
-            Found::Methods(methods) => return Err(Refusal::methods("there are routes for other methods", &methods)),
-            Found::Nothing => return Err(Rejection::new(Reason::NoRoute, "gateway").into()),
-        };
+        match self.router.find(host.as_ref().and_then(|host| host.to_str().ok()), req) {
+            Found::Route(place) => Ok((&self.routes[place], host)),
+            Found::Methods(methods) => Err(Refusal::methods("there are routes for other methods", &methods)),
+            Found::Nothing => Err(Rejection::new(Reason::NoRoute, "gateway").into()),
+        }
+    }
+
+    async fn forward(
+        &self,
+        route: &Route,
+        host: Option<HeaderValue>,
+        mut req: Request<Incoming>,
+        arrival: Arrival,
+        slot: &Slot,
+    ) -> Result<Response<ResponseBody>, Refusal> {
         if !message::may_go_on(&mut req) {
             return Ok(plain(StatusCode::OK, "this is as far as it goes"));
         }

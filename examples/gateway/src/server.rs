@@ -1,12 +1,14 @@
 //! The public listeners: connections, their limits, and an end in good order.
 
 use crate::{
-    chain::ResponseBody,
     config::{Config, Limits},
     proxy::Gateway,
     trust::Arrival,
 };
+use buttress::BoxError;
+use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http_body::Body;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -289,7 +291,10 @@ impl Connection {
         let _ = connection.await;
     }
 
-    async fn answer(self: Arc<Self>, req: Request<Incoming>) -> Result<Response<ResponseBody>, Infallible> {
+    async fn answer(
+        self: Arc<Self>,
+        req: Request<Incoming>,
+    ) -> Result<Response<impl Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static + use<>>, Infallible> {
         let version = req.version();
         if self.seen.lock().expect("never poisoned").replace(version).is_none() {
             self.first.notify_one();

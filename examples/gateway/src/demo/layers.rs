@@ -104,12 +104,12 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) fn new(gateway: &Gateway, side: Side) -> Self {
-        let of_upstream = |layer| gateway.registry().get(&format!("cluster.{}.{layer}", side.name()));
+        let of_upstream = |layer| gateway.controls().registry.get(&format!("cluster.{}.{layer}", side.name()));
         Self {
             breaker: of_upstream("breaker"),
             bulkhead: of_upstream("bulkhead"),
             deadline: of_upstream("deadline"),
-            retry: gateway.registry().get(&format!("route.{}.retry", side.name())),
+            retry: gateway.controls().registry.get(&format!("route.{}.retry", side.name())),
             states: Vec::new(),
             last: [0; 5],
         }
