@@ -178,6 +178,25 @@ impl Default for Admin {
     }
 }
 
+impl Admin {
+    /// The token that requests must bear, if they must.
+    pub(crate) fn token(&self) -> Result<Option<String>, ConfigError> {
+        let Some(path) = &self.token_file else { return Ok(None) };
+        let wrong = |why: &dyn fmt::Display| {
+            ConfigError::new(
+                "token_file",
+                path.display(),
+                format!("a file with a token of at least 16 characters: {why}"),
+            )
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
+        match text.trim() {
+            token if token.len() >= 16 => Ok(Some(token.to_owned())),
+            token => Err(wrong(&format_args!("it has {}", token.len()))),
+        }
+    }
+}
+
 /// What is written to standard error.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -435,13 +454,23 @@ impl Problems {
     }
 }
 
+impl Problems {
+    /// What has nothing to do with a file.
+    pub(crate) fn plain(text: String) -> Self {
+        Self { path: PathBuf::new(), texts: vec![text] }
+    }
+}
+
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, text) in self.texts.iter().enumerate() {
             if i > 0 {
                 writeln!(f)?;
             }
-            write!(f, "{}: {}", self.path.display(), text.trim_end())?;
+            if !self.path.as_os_str().is_empty() {
+                write!(f, "{}: ", self.path.display())?;
+            }
+            f.write_str(text.trim_end())?;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ mod chain;
 mod config;
 mod demo;
 mod message;
+mod orders;
 mod proxy;
 mod router;
 mod server;
@@ -18,8 +19,10 @@ mod tunnel;
 mod upload;
 mod upstream;
 
+use admin::Admin;
 use clap::{Parser, Subcommand};
 use config::{Config, Problems};
+use orders::Order;
 use proxy::Gateway;
 use server::Listening;
 use std::{
@@ -32,7 +35,7 @@ use std::{
 use tokio::{
     net::TcpListener,
     signal::unix::{self, SignalKind},
-    sync::watch,
+    sync::{Notify, watch},
 };
 
 /// A reverse proxy that stays useful while its upstreams fail.
@@ -66,6 +69,8 @@ enum Command {
         #[arg(short, long, default_value = "gateway.toml")]
         config: PathBuf,
     },
+    #[command(flatten)]
+    Order(Order),
 }
 
 fn main() -> ExitCode {
@@ -73,6 +78,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Some(Command::Run { config }) => run(&config),
         Some(Command::Check { config }) => check(&config),
+        Some(Command::Order(order)) => orders::give(order).map_err(Problems::plain),
         None if cli.demo => demo::run(cli.duration, cli.seed).map_err(|error| Problems::one("--demo".as_ref(), error)),
         None => Ok(ExitCode::SUCCESS),
     };
@@ -145,15 +151,20 @@ async fn serve(config: Config, gateway: Gateway) -> std::io::Result<ExitCode> {
         listeners.push(listening);
     }
     let admin = bind("admin.address", config.admin.address).await?;
+    let token = config.admin.token().map_err(std::io::Error::other)?;
     let mut signals = Signals::new()?;
     println!("admin on http://{}", admin.local_addr()?);
 
     let gateway = Arc::new(gateway);
     let (phase, phases) = watch::channel(server::Phase::Running);
-    tokio::spawn(admin::serve(admin, gateway.clone(), phases.clone()));
+    let ordered = Arc::new(Notify::new());
+    tokio::spawn(Admin::new(gateway.clone(), phases.clone(), ordered.clone()).serve(admin, token));
     let drain = config.drain.min;
     let ordered_to_stop = async {
-        signals.next().await;
+        tokio::select! {
+            () = signals.next() => {}
+            () = ordered.notified() => {}
+        }
         tracing::info!("draining; a second signal stops at once");
         phase.send_replace(server::Phase::Draining);
         let drained = async {

@@ -100,6 +100,11 @@ impl Gateway {
         })
     }
 
+    /// The name in `Via` and `Proxy-Status`.
+    pub(crate) fn name(&self) -> &str {
+        self.name
+    }
+
     /// The layers, for operators.
     pub(crate) fn controls(&self) -> &Controls {
         &self.controls

@@ -5,7 +5,7 @@ use crate::{
     proxy::Gateway,
     trust::Arrival,
 };
-use buttress::BoxError;
+use buttress::{BoxError, Handle, Value};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body;
@@ -19,7 +19,10 @@ use std::{
     convert::Infallible,
     net::IpAddr,
     pin::pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 use tokio::{
@@ -31,6 +34,7 @@ use tokio::{
 };
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
 
 /// How far the end has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,7 +61,10 @@ pub(crate) async fn serve(
     config: &Config,
     phases: watch::Receiver<Phase>,
 ) -> usize {
+    let stats = Arc::new(Stats::new(gateway.tunnels().clone()));
+    gateway.controls().registry.add("server", stats.clone());
     let server = Arc::new(Server {
+        stats,
         builder: builder(&config.limits),
         places: Arc::new(Semaphore::new(config.limits.connections)),
         clients: Arc::default(),
@@ -87,6 +94,7 @@ pub(crate) async fn serve(
 
 struct Server {
     gateway: Arc<Gateway>,
+    stats: Arc<Stats>,
     builder: auto::Builder<TokioExecutor>,
     limits: Limits,
     places: Arc<Semaphore>,
@@ -121,10 +129,13 @@ impl Server {
                 }
             };
             let Some(turn) = self.turn(peer.ip()) else {
+                self.stats.refused.fetch_add(1, Relaxed);
                 tracing::debug!(%peer, "closed: too many connections of one client");
                 continue;
             };
-            let slot = Slot::new(Held { _place: place, _turn: turn });
+            self.stats.accepted.fetch_add(1, Relaxed);
+            self.stats.open.fetch_add(1, Relaxed);
+            let slot = Slot::new(Held { stats: self.stats.clone(), _place: place, _turn: turn });
             let arrival = Arrival { peer, secure: tls.is_some() };
             connections.spawn(self.clone().handle(stream, tls.clone(), arrival, slot));
         }
@@ -160,8 +171,14 @@ impl Server {
             None => connection.run(stream, &self.builder, patience).await,
             Some(tls) => match time::timeout(patience, tls.accept(stream)).await {
                 Ok(Ok(stream)) => connection.run(stream, &self.builder, patience).await,
-                Ok(Err(error)) => tracing::debug!(peer = %arrival.peer, %error, "no TLS"),
-                Err(_) => tracing::debug!(peer = %arrival.peer, "no TLS in time"),
+                Ok(Err(error)) => {
+                    self.stats.no_tls.fetch_add(1, Relaxed);
+                    tracing::debug!(peer = %arrival.peer, %error, "no TLS");
+                }
+                Err(_) => {
+                    self.stats.no_tls.fetch_add(1, Relaxed);
+                    tracing::debug!(peer = %arrival.peer, "no TLS in time");
+                }
             },
         }
     }
@@ -171,8 +188,46 @@ impl Server {
 pub(crate) type Slot = Arc<Held>;
 
 pub(crate) struct Held {
+    stats: Arc<Stats>,
     _place: OwnedSemaphorePermit,
     _turn: Turn,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.stats.open.fetch_sub(1, Relaxed);
+    }
+}
+
+/// What the listeners count.
+struct Stats {
+    open: AtomicU64,
+    accepted: AtomicU64,
+    /// For one client had too many.
+    refused: AtomicU64,
+    no_tls: AtomicU64,
+    tunnels: TaskTracker,
+}
+
+impl Stats {
+    fn new(tunnels: TaskTracker) -> Self {
+        let zero = AtomicU64::default;
+        Self { open: zero(), accepted: zero(), refused: zero(), no_tls: zero(), tunnels }
+    }
+}
+
+impl Handle for Stats {
+    fn kind(&self) -> &'static str {
+        "server"
+    }
+
+    fn visit(&self, show: &mut dyn FnMut(&'static str, Value)) {
+        show("connections", Value::Gauge(self.open.load(Relaxed)));
+        show("tunnels", Value::Gauge(self.tunnels.len() as u64));
+        show("accepted_total", Value::Count(self.accepted.load(Relaxed)));
+        show("refused_total", Value::Count(self.refused.load(Relaxed)));
+        show("tls_failed_total", Value::Count(self.no_tls.load(Relaxed)));
+    }
 }
 
 /// How many connections each client has.

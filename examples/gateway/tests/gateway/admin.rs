@@ -1,6 +1,12 @@
 //! The admin pages, and layers that are switched off.
 
-use crate::process::{Gateway, LISTEN, binary, config_file, get, one};
+use crate::{
+    process::{Gateway, LISTEN, binary, call, config_file, get, header, one},
+    raw::Upstream,
+};
+use buttress_sim::eventually;
+use http::Request;
+use http_body_util::Full;
 use serde_json::json;
 use std::{
     io::{BufRead, BufReader},
@@ -59,4 +65,122 @@ async fn log_lines_say_which_upstream() {
     std::fs::remove_file(path).unwrap();
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(log.contains("circuit opened name=\"cluster.u\""), "{log}");
+}
+
+/// Runs the binary against the gateway's admin listener: whether it went well, and what it said.
+async fn order(gateway: &Gateway, args: &[&str]) -> (bool, String) {
+    let admin = gateway.admin.to_string();
+    let mut command = tokio::process::Command::from(binary());
+    let output = command.args(args).args(["--admin", &admin]).output().await.unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
+}
+
+async fn status_of(gateway: &Gateway) -> u16 {
+    get(gateway.address, "/").await.status().as_u16()
+}
+
+#[tokio::test]
+async fn an_operator_opens_and_closes_breakers() {
+    let upstream = Upstream::fine().await;
+    let gateway = Gateway::before(upstream.address, "");
+    assert_eq!(status_of(&gateway).await, 200);
+    let (fine, said) = order(&gateway, &["breaker", "open", "u"]).await;
+    assert!(fine && said == format!("the breaker of u/{}: forced_open\n", upstream.address), "{said}");
+    let res = get(gateway.address, "/").await;
+    assert_eq!((res.status().as_u16(), header(&res, "proxy-status")), (503, "buttress; error=destination_unavailable"));
+    assert!(order(&gateway, &["breaker", "auto", "u"]).await.0);
+    assert_eq!(status_of(&gateway).await, 200);
+
+    let (fine, said) = order(&gateway, &["breaker", "open", "v"]).await;
+    assert!(!fine && said == "there is no cluster \"v\", there are: u\n", "{said}");
+    let (fine, said) = order(&gateway, &["breaker", "open", "u", "--endpoint", "h:1"]).await;
+    assert!(!fine && said.starts_with("there is no endpoint \"h:1\", there are: 127.0.0.1:"), "{said}");
+}
+
+#[tokio::test]
+async fn an_operator_injects_faults_and_ends_them() {
+    let upstream = Upstream::fine().await;
+    let gateway = Gateway::start_with("", &one(upstream.address, "", "retry = false"));
+    let (fine, said) = order(&gateway, &["inject", "u", "status=418", "--for", "10m"]).await;
+    assert!(fine && said.contains("status=418") && said.contains("for=10m"), "{said}");
+    assert_eq!(status_of(&gateway).await, 418);
+    assert_eq!(upstream.received(), "", "it never got there");
+    let injected = &gateway.status().await["injected"];
+    assert!(injected.to_string().contains("status=418"), "{injected}");
+
+    assert!(order(&gateway, &["inject", "u", "--clear"]).await.0);
+    assert_eq!(status_of(&gateway).await, 200);
+    let (fine, said) = order(&gateway, &["inject", "u", "status=99"]).await;
+    assert!(!fine && said.contains("99") && said.contains("allowed"), "{said}");
+    let (fine, said) = order(&gateway, &["inject", "u"]).await;
+    assert!(!fine && said.contains("FAULTS"), "{said}");
+}
+
+#[tokio::test]
+async fn an_operator_drains() {
+    let upstream = Upstream::fine().await;
+    let mut gateway = Gateway::start_with("[drain]\nmin = \"10ms\"", &one(upstream.address, "", ""));
+    assert_eq!(order(&gateway, &["drain"]).await, (true, "draining\n".to_owned()));
+    eventually("the gateway has ended", || gateway.ended().is_some()).await;
+    assert!(gateway.ended().unwrap().success());
+}
+
+#[tokio::test]
+async fn changes_are_posts_and_no_page_of_another_site_makes_them() {
+    let gateway = Gateway::before("127.0.0.1:9".parse().unwrap(), "");
+    let uri = |path: &str| format!("http://{}{path}", gateway.admin);
+    for path in
+        ["/drain", "/breaker/u?mode=open", "/inject/u?clear", "/canary/r?reset", "/mode/route.r.retry?mode=auto"]
+    {
+        let res = get(gateway.admin, path).await;
+        assert_eq!((res.status().as_u16(), header(&res, "allow")), (405, "POST"), "{path}");
+    }
+    let ask = async |path: &str, name: &'static str, value: &str| {
+        let req = Request::post(uri(path)).header(name, value).body(Full::default()).unwrap();
+        call(req, false).await.status().as_u16()
+    };
+    assert_eq!(ask("/drain", "origin", "http://evil.example").await, 403);
+    assert_eq!(ask("/drain", "host", "evil.example").await, 403);
+    assert_eq!(gateway.status().await["state"], "running");
+    assert_eq!(ask("/mode/route.r.retry?mode=disabled", "x-any", "1").await, 200);
+    assert_eq!(gateway.status().await["layers"]["route.r.retry"]["mode"], "disabled");
+    assert_eq!(ask("/mode/route.r.retry?mode=off", "x-any", "1").await, 400);
+    assert_eq!(ask("/mode/route.r.nothing?mode=auto", "x-any", "1").await, 404);
+    assert_eq!(ask("/canary/r?weight=5", "x-any", "1").await, 404);
+}
+
+#[tokio::test]
+async fn who_has_no_token_is_not_heard_where_there_is_one() {
+    let token = config_file("  0123456789abcdef \n");
+    let tables = one("127.0.0.1:9".parse().unwrap(), "", "");
+    let gateway = Gateway::start_with_admin(&format!("token_file = {token:?}"), &tables);
+    assert_eq!(get(gateway.admin, "/status").await.status(), 401);
+    assert_eq!(get(gateway.admin, "/metrics").await.status(), 401);
+    assert_eq!(get(gateway.admin, "/readyz").await.status(), 200);
+    let (fine, said) = order(&gateway, &["breaker", "open", "u"]).await;
+    assert!(!fine && said.contains("token"), "{said}");
+    let path = token.to_str().unwrap();
+    assert!(order(&gateway, &["breaker", "open", "u", "--token-file", path]).await.0);
+    std::fs::remove_file(token).unwrap();
+}
+
+#[tokio::test]
+async fn metrics_count_what_clients_got_and_why() {
+    let upstream = Upstream::fine().await;
+    let tables = one(upstream.address, "", "").replace("prefix = \"/\"", "prefix = \"/only\"");
+    let gateway = Gateway::start_with("", &tables);
+    get(gateway.address, "/only").await;
+    get(gateway.address, "/else").await;
+    let page = get(gateway.admin, "/metrics").await;
+    assert!(header(&page, "content-type").starts_with("application/openmetrics-text"), "{page:?}");
+    let text = String::from_utf8(page.body().to_vec()).unwrap();
+    for line in [
+        "http_server_request_duration_seconds_count{name=\"route.r.telemetry\",http_route=\"/only\",outcome=\"success\"} 1",
+        "error_type=\"no_route\"} 1",
+        "buttress_breaker_state{name=\"cluster.u.breaker\",state=\"closed\"} 1",
+        "buttress_server_accepted_total{name=\"server\"} 2",
+    ] {
+        assert!(text.lines().any(|l| l.contains(line)), "{line} is not in\n{text}");
+    }
 }

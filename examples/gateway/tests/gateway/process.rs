@@ -48,7 +48,16 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// Starts it on ports of its own; `limits` holds lines of that table, `rest` the other tables.
     pub(crate) fn start_with(limits: &str, rest: &str) -> Self {
-        let path = config_file(&format!("{LISTEN}[limits]\n{limits}\n{rest}"));
+        Self::start(&format!("{LISTEN}[limits]\n{limits}\n{rest}"))
+    }
+
+    /// The same with further lines of the table `admin`.
+    pub(crate) fn start_with_admin(admin: &str, rest: &str) -> Self {
+        Self::start(&format!("{LISTEN}{admin}\n{rest}"))
+    }
+
+    fn start(text: &str) -> Self {
+        let path = config_file(text);
         let mut child =
             binary().args(["run", "-c"]).arg(&path).env("RUST_LOG", "off").stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();

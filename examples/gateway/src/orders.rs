@@ -1,0 +1,163 @@
+//! The commands that tell a running gateway what to do, over its admin listener.
+
+use bytes::Bytes;
+use clap::{Args, Subcommand, ValueEnum};
+use http::{Method, Request, header};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use std::{fmt, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+
+/// Where the running gateway is.
+#[derive(Args)]
+pub(crate) struct Target {
+    /// The address of its admin listener.
+    #[arg(long, default_value = "127.0.0.1:9901", global = true)]
+    admin: SocketAddr,
+    /// The file that holds the token, where it asks for one.
+    #[arg(long, global = true)]
+    token_file: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Order {
+    /// Shows what the layers of a running gateway do, as JSON.
+    Status {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Tells a running gateway to end in good order, as SIGTERM does.
+    Drain {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Opens or closes the breakers of a cluster, whatever they have seen, or leaves it to them again.
+    Breaker {
+        mode: BreakerMode,
+        /// The name of a cluster.
+        cluster: String,
+        /// Only this endpoint's: `host:port`.
+        #[arg(long)]
+        endpoint: Option<String>,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Injects faults into the calls to a cluster: `inject web 'status=503 percent=20' 'latency=200ms..500ms' --for 30s`.
+    Inject {
+        /// The name of a cluster.
+        cluster: String,
+        /// What to inject, each with its own `percent` and `for`: `latency=200ms`, `status=503`, `hang`, `cut=1024`, `refuse`,
+        /// `reason=connect_refused`.
+        #[arg(required_unless_present = "clear", conflicts_with = "clear")]
+        faults: Vec<String>,
+        /// Only into the calls to this endpoint: `host:port`.
+        #[arg(long)]
+        endpoint: Option<String>,
+        /// For how long, where a fault does not say it itself.
+        #[arg(long = "for", conflicts_with = "clear")]
+        lasts: Option<String>,
+        /// Ends what is injected.
+        #[arg(long)]
+        clear: bool,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Sets the share of the calls that a route's canary gets, or lets it have its share again after it was taken from it.
+    Canary {
+        /// The name of a route.
+        route: String,
+        /// In percent of the calls.
+        #[arg(long, required_unless_present = "reset", conflicts_with = "reset")]
+        weight: Option<f64>,
+        #[arg(long)]
+        reset: bool,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum BreakerMode {
+    /// Refuses every call.
+    Open,
+    /// Lets every call through.
+    Close,
+    /// Decides by itself again.
+    Auto,
+}
+
+impl fmt::Display for BreakerMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Close => "close",
+            Self::Auto => "auto",
+        })
+    }
+}
+
+/// Gives an order and shows what came of it.
+pub(crate) fn give(order: Order) -> Result<ExitCode, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    let (method, path, target) = match order {
+        Order::Status { target } => (Method::GET, "/status".to_owned(), target),
+        Order::Drain { target } => (Method::POST, "/drain".to_owned(), target),
+        Order::Breaker { mode, cluster, endpoint, target } => {
+            query.append_pair("mode", &mode.to_string());
+            query.extend_pairs(endpoint.map(|endpoint| ("endpoint", endpoint)));
+            (Method::POST, format!("/breaker/{}", segment(&cluster)), target)
+        }
+        Order::Inject { cluster, faults, endpoint, lasts, clear, target } => {
+            for mut fault in faults {
+                if let Some(lasts) = &lasts
+                    && !fault.split_whitespace().any(|part| part.starts_with("for="))
+                {
+                    fault += &format!(" for={lasts}");
+                }
+                query.append_pair("fault", &fault);
+            }
+            query.extend_pairs(endpoint.map(|endpoint| ("endpoint", endpoint)));
+            query.extend_pairs(clear.then_some(("clear", "")));
+            (Method::POST, format!("/inject/{}", segment(&cluster)), target)
+        }
+        Order::Canary { route, weight, reset, target } => {
+            query.extend_pairs(weight.map(|weight| ("weight", weight.to_string())));
+            query.extend_pairs(reset.then_some(("reset", "")));
+            (Method::POST, format!("/canary/{}", segment(&route)), target)
+        }
+    };
+    let uri = format!("http://{}{path}?{}", target.admin, query.finish());
+    let mut req = Request::builder().method(method).uri(uri);
+    if let Some(path) = &target.token_file {
+        let token = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        req = req.header(header::AUTHORIZATION, format!("Bearer {}", token.trim()));
+    }
+    let req = req.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
+    let answer = runtime.block_on(async {
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let call = async {
+            let res = client.request(req).await.map_err(|error| unreachable(target.admin, &error))?;
+            let status = res.status();
+            let body = res.into_body().collect().await.map_err(|error| unreachable(target.admin, &error))?;
+            Ok((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
+        };
+        let timed = tokio::time::timeout(Duration::from_secs(10), call).await;
+        timed.unwrap_or_else(|_| Err(format!("no answer from the admin listener at {}", target.admin)))
+    });
+    let (status, text) = answer?;
+    if status.is_success() {
+        print!("{text}");
+        Ok(ExitCode::SUCCESS)
+    } else {
+        Err(text.trim_end().to_owned())
+    }
+}
+
+fn unreachable(admin: SocketAddr, error: &dyn std::error::Error) -> String {
+    let cause = std::iter::successors(Some(error), |&error| error.source()).last().unwrap_or(error);
+    format!("no gateway answers at {admin} (`--admin`): {cause}")
+}
+
+fn segment(name: &str) -> String {
+    form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>().replace('+', "%20")
+}
