@@ -7,10 +7,11 @@ use crate::{
 use buttress::{
     Balance, Balancer, Breaker, BreakerConfig, BreakerLayer, Bulkhead, BulkheadConfig, BulkheadLayer, CanaryConfig,
     CanaryLayer, ChaosConfig, ChaosLayer, DeadlineConfig, DeadlineLayer, Endpoint, Fault, Opaque, QueuedBulkheadLayer,
-    RetryConfig, RetryLayer,
+    RetryConfig, RetryLayer, Telemetry, TelemetryLayer,
     breaker::{State, Window},
     http::{HttpServer, ReplayBody},
     stack,
+    telemetry::{AttemptSpanLayer, RequestSpanLayer},
 };
 use bytes::Bytes;
 use http::Request;
@@ -83,6 +84,11 @@ macro_rules! rows {
                 field.admitted(title("retry", config), |inner| (layer.layer($attempt(inner)), rest));
             }
 
+            let layer = TelemetryLayer::new(Telemetry::new()).protocol($protocol);
+            let handle = layer.handle();
+            let rest = move || assert_eq!(handle.snapshot().in_flight, 0, "every call was counted to its end");
+            field.admitted(title("telemetry", "light"), |inner| (layer.layer(inner), rest));
+
             let server = stack::server().build().expect(VALID).protocol($protocol);
             field.admitted(title("server-stack", "stack"), |inner| (server.layer(inner), at_rest(server.bulkhead())));
             let client = stack::client().build().expect(VALID).protocol($protocol);
@@ -95,8 +101,17 @@ macro_rules! rows {
 
 rows!(opaque, Plain, Opaque::new(), |inner| inner);
 // Inside of a retry a request has a body that may be sent again.
-rows!(http, Web, HttpServer::new(), |inner: Inner<Web>| inner
+rows!(layers_of_http, Web, HttpServer::new(), |inner: Inner<Web>| inner
     .map_request(|attempt: Request<_>| attempt.map(|_: ReplayBody<Empty<Bytes>>| Empty::new())));
+
+pub fn http(field: &mut Field<'_, Web>) {
+    layers_of_http(field);
+    // Nobody subscribes: what is left is the trace context that is passed on.
+    let layer = RequestSpanLayer::new();
+    field.admitted(title("request-span", "light"), |inner| (layer.layer(inner), || {}));
+    let layer = AttemptSpanLayer::new().protocol(HttpServer::new());
+    field.admitted(title("attempt-span", "light"), |inner| (layer.layer(inner), || {}));
+}
 
 const VALID: &str = "a valid config";
 const HOUR: Duration = Duration::from_secs(3600);

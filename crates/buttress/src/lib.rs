@@ -9,6 +9,7 @@
 //! | [`Balance`] | sending calls to the endpoint that is slow, fails or is shut | 503 / `UNAVAILABLE` where all are shut |
 //! | [`CanaryLayer`] | a new version that fails more often than the old one getting more calls | nothing |
 //! | `ChaosLayer` (feature `chaos`) | finding out on the worst day whether the others work: it injects faults | what it is told to imitate |
+//! | [`TelemetryLayer`] | not knowing: it measures times, outcomes and refusals, for Prometheus | nothing |
 //!
 //! # On a server
 //!
@@ -199,6 +200,12 @@
 //! - **Everything can be seen and changed while it runs**: each layer has a `.handle()`, and a [`Registry`] holds them all.
 //! - **Time is tokio's**, so `#[tokio::test(start_paused = true)]` tests them without sleeping.
 //!
+//! # What it does, seen from outside
+//!
+//! [`telemetry`] has a layer that measures, spans and a W3C trace context for `tracing`, and access records. With the feature
+//! `prometheus` a [`Registry`] is what `/metrics` answers; its page shows the three lines that an axum server needs.
+//! Around a standard stack: `ServiceBuilder::new().http_server().telemetry(Telemetry::server()).layer(stack)`.
+//!
 //! # Where the rest is
 //!
 //! This page re-exports what chains are built from. Everything else of a layer's crate is in [`balance`], [`breaker`],
@@ -206,8 +213,8 @@
 //!
 //! # Features
 //!
-//! On by default: `http`, and one per layer (`balance`, `breaker`, `bulkhead`, `deadline`, `retry`). Off: `chaos` (fault injection),
-//! `h2` (recognise HTTP/2 stream errors),
+//! On by default: `http`, and one per layer (`balance`, `breaker`, `bulkhead`, `deadline`, `retry`, `telemetry`). Off: `chaos` (fault
+//! injection), `prometheus` (a registry for `/metrics`), `h2` (recognise HTTP/2 stream errors),
 //! `discover` (endpoints that come and go by themselves), `hyper-util` and `reqwest` (`Hyper` and `Reqwest`, the adapters for their
 //! clients), `serde` (configs from files, snapshots to JSON).
 #![cfg_attr(docsrs, feature(doc_cfg))]

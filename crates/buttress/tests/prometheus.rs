@@ -26,13 +26,13 @@ fn parse(text: &str) -> BTreeMap<String, Family> {
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
     let mut closed = BTreeSet::new();
     let mut current = String::new();
-    let mut lines = text.strip_suffix("# EOF\n").expect("it ends with EOF").lines();
+    let lines = text.strip_suffix("# EOF\n").expect("it ends with EOF").lines();
     let name_fits = |name: &str| {
         !name.is_empty()
             && !name.starts_with(|c: char| c.is_ascii_digit())
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
     };
-    while let Some(line) = lines.next() {
+    for line in lines {
         if let Some(meta) = line.strip_prefix("# ") {
             let mut words = meta.splitn(3, ' ');
             let (what, name, rest) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
