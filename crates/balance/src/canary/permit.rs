@@ -1,6 +1,6 @@
 use super::{
     Side,
-    policy::{Pick, Shared},
+    state::{Pick, Shared},
 };
 use buttress_core::{Clock, Lease, Outcome, Pushback, Settle, TokioClock, abandoned};
 use std::{fmt, sync::Arc};
