@@ -116,7 +116,8 @@
 //!   [`set_weight`](Canary::set_weight). It is judged whenever a call of its own fails, by what has been seen since the last of these, and only
 //!   when both sides have had [`min_calls`](CanaryConfig::min_calls): with a weight of 100 there is nothing to compare with.
 //! * **What counts**: successes and failures of first attempts, at their real end (gRPC: the trailers). Overloads, clients' faults and
-//!   calls that were given up count for nobody.
+//!   calls that were given up count for nobody. An error that says that all circuits of a side are open, or that it has no endpoint, is a
+//!   failure of it.
 //! * **A further attempt goes to the stable service**, and counts for nobody: its request has failed once, which would make the
 //!   stable one look worse than it is.
 //! * It refuses nothing, and is always ready: the service that a call goes to is asked in the call's future. Both are `Clone`. A pick and

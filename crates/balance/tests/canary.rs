@@ -2,7 +2,7 @@
 
 use buttress_balance::{Canary, CanaryConfig, CanaryLayer, Side};
 use buttress_core::{
-    Context, Handle, Mode, Opaque, Tried, abandon,
+    Context, Handle, Mode, Opaque, Reason, Rejection, Tried, abandon,
     http::{HttpClient, HttpServer},
 };
 use buttress_sim::{
@@ -127,6 +127,25 @@ async fn a_canary_that_cannot_become_ready_has_failed() {
     }
     assert!(canary.snapshot().tripped);
     assert_eq!(service.oneshot(1).await.unwrap(), "stable");
+}
+
+#[tokio::test]
+async fn a_canary_whose_circuits_are_all_open_has_failed_and_one_that_is_full_has_not() {
+    for (reason, tripped) in [
+        (Reason::BreakerOpen, true),
+        (Reason::NoEndpoint, true),
+        (Reason::AtCapacity, false),
+        (Reason::ClientDeadlinePassed, false),
+    ] {
+        let canary = policy(50.0);
+        let refuses: Script<u64, &str> =
+            Script::new(move |_| async move { Err(std::io::Error::other(Rejection::new(reason, "inside")).into()) });
+        let service = CanaryLayer::new(canary.clone(), refuses).layer(named("stable"));
+        for n in 0..50 {
+            let _ = service.clone().oneshot(n).await;
+        }
+        assert_eq!(canary.snapshot().tripped, tripped, "{reason}");
+    }
 }
 
 #[test]

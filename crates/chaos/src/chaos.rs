@@ -37,7 +37,7 @@ use std::{collections::hash_map::RandomState, fmt, hash::BuildHasher, sync::Arc,
 pub struct Chaos {
     /// The one word that calls read while nothing is injected.
     on: AtomicBool,
-    plan: ArcSwapOption<Plan>,
+    pub(crate) plan: ArcSwapOption<Plan>,
     mode: ModeCell,
     /// Which protocols its services speak: [`OPAQUE`], [`HTTP`].
     served: AtomicU8,
@@ -181,7 +181,7 @@ impl Chaos {
     }
 
     /// Ends `only` this plan, or whatever there is.
-    fn end(&self, only: Option<&Arc<Plan>>) {
+    pub(crate) fn end(&self, only: Option<&Arc<Plan>>) {
         let name = {
             let mut config = lock(&self.config);
             let present = self.plan.load();

@@ -89,6 +89,7 @@ where
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => {
                     let verdict = start.call.judge(Err(&error));
+                    verdict.rejection.into_iter().for_each(|rejection| start.permit.refused(rejection));
                     start.permit.settle(verdict.outcome, verdict.pushback);
                     return Poll::Ready(Err(error));
                 }

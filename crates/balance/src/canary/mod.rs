@@ -8,6 +8,7 @@ mod loom_tests;
 mod permit;
 mod policy;
 mod snapshot;
+mod state;
 #[cfg(all(test, not(buttress_loom)))]
 mod tests;
 mod word;

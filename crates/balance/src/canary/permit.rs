@@ -1,25 +1,28 @@
 use super::{
     Side,
-    policy::{Pick, Shared},
+    state::{Pick, Shared},
 };
-use buttress_core::{Clock, Lease, Outcome, Pushback, Settle, TokioClock, abandoned};
+use buttress_core::{Clock, Lease, Outcome, Pushback, Reason, Rejection, Settle, TokioClock, abandoned};
 use std::{fmt, sync::Arc};
 
 /// A call to one of the two services, to its real end.
 ///
-/// A success and a failure count; an overload, a client's fault and a call that was given up do not. One that is dropped without
-/// a conclusion is what [`abandoned`] says.
+/// A success and a failure count; an overload, a client's fault and a call that was given up do not. An error that says that the
+/// side takes no calls at all (every circuit is open, there is no endpoint) counts as a failure: a breaker further in would
+/// otherwise hide a canary that is down. One that is dropped without a conclusion is what [`abandoned`] says.
 pub struct CanaryPermit {
     lease: Arc<Lease<Shared>>,
     pick: Pick,
     waited: bool,
+    /// A layer further in lets nothing through to it.
+    shut: bool,
     concluded: bool,
 }
 
 impl CanaryPermit {
     #[inline]
     pub(super) fn new(lease: Arc<Lease<Shared>>, pick: Pick) -> Self {
-        Self { lease, pick, waited: false, concluded: !pick.measured }
+        Self { lease, pick, waited: false, shut: false, concluded: !pick.measured }
     }
 
     /// Where it goes.
@@ -35,6 +38,7 @@ impl CanaryPermit {
         let failed = match outcome {
             Outcome::Success => false,
             Outcome::Failure => true,
+            Outcome::Ignored if self.shut => true,
             _ => return,
         };
         self.lease.ended(self.lease.stripe(), self.pick, failed, self.waited, clock);
@@ -45,6 +49,12 @@ impl Settle for CanaryPermit {
     #[inline]
     fn pending(&mut self) {
         self.waited = true;
+    }
+
+    const HEEDS_REFUSALS: bool = true;
+
+    fn refused(&mut self, rejection: Rejection) {
+        self.shut = matches!(rejection.reason, Reason::BreakerOpen | Reason::NoEndpoint);
     }
 
     #[inline]

@@ -1,4 +1,4 @@
-use super::policy::rate;
+use super::state::rate;
 use buttress_core::{Mode, Value, window::Counts};
 
 /// What a [`Canary`](crate::Canary) shows.
