@@ -21,7 +21,7 @@ mod upstream;
 
 use admin::Admin;
 use clap::{Parser, Subcommand};
-use config::{Config, Problems};
+use config::{Config, LogFormat, Problems};
 use orders::Order;
 use proxy::Gateway;
 use server::Listening;
@@ -113,15 +113,7 @@ fn check(path: &Path) -> Result<ExitCode, Problems> {
 fn run(path: &Path) -> Result<ExitCode, Problems> {
     // The config is judged before anything starts.
     let config = Config::read(path)?;
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::builder()
-                .with_default_directive(tracing_subscriber::filter::LevelFilter::INFO.into())
-                .from_env_lossy(),
-        )
-        .init();
+    log(config.log.format);
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
@@ -133,6 +125,22 @@ fn run(path: &Path) -> Result<ExitCode, Problems> {
     // A name that is still being looked up is not waited for.
     runtime.shutdown_background();
     ended
+}
+
+/// Events go to standard error; `RUST_LOG` says which.
+fn log(format: LogFormat) {
+    let events = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::builder()
+                .with_default_directive(tracing_subscriber::filter::LevelFilter::INFO.into())
+                .from_env_lossy(),
+        );
+    match format {
+        LogFormat::Text => events.init(),
+        LogFormat::Json => events.json().flatten_event(true).init(),
+    }
 }
 
 /// Runs until a signal, then drains until it is done or a second signal comes. A failure when calls had to be aborted.

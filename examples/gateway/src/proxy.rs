@@ -17,6 +17,7 @@ use buttress::{
     BoxError, ConfigError, Context, Priority, Reason, Rejection,
     core::Protocol,
     http::{HttpGateway, Tunnel},
+    telemetry::AccessRecord,
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
@@ -130,7 +131,10 @@ impl Gateway {
         let front = found.as_ref().map_or(&self.unrouted, |(route, _)| &route.front);
         let call = HttpGateway::new(self.name).start_refusable(&req);
         let mut once = Some((found, call));
-        let answer = service_fn(|req| {
+        let answer = service_fn(|req: Request<Incoming>| {
+            if let Some(record) = AccessRecord::of(req.extensions()) {
+                record.client(self.trust.client(req.headers(), arrival.peer.ip()));
+            }
             let (found, call) = once.take().expect("it is called once");
             async move {
                 let forwarded = async {

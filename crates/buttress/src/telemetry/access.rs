@@ -3,8 +3,9 @@ use buttress_core::{Clock, Rejection, TokioClock};
 use http::{Extensions, Method, Uri};
 use std::{
     fmt,
+    net::IpAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -63,6 +64,7 @@ struct Line {
     trace: u128,
     began: Instant,
     attempts: AtomicU32,
+    client: OnceLock<IpAddr>,
 }
 
 /// How it went.
@@ -87,6 +89,7 @@ impl AccessRecord {
             trace: trace.trace_id(),
             began: TokioClock.now(),
             attempts: AtomicU32::new(0),
+            client: OnceLock::new(),
         })))
     }
 
@@ -98,6 +101,11 @@ impl AccessRecord {
     /// Counts an attempt to send the request on.
     pub fn attempt(&self) {
         self.0.attempts.fetch_add(1, Relaxed);
+    }
+
+    /// Says whom the request is from: only who knows which proxies to believe knows that. The first word counts.
+    pub fn client(&self, address: IpAddr) {
+        let _ = self.0.client.set(address);
     }
 
     pub(super) fn age(&self) -> Duration {
@@ -113,6 +121,7 @@ impl AccessRecord {
         let route = line.spans.route();
         tracing::info!(
             target: TARGET,
+            client = line.client.get().map(tracing::field::display),
             method = line.method.as_str(),
             path = line.uri.path(),
             route = (!route.is_empty()).then_some(route),
