@@ -5,6 +5,7 @@
 
 mod admin;
 mod chain;
+mod commands;
 mod config;
 mod demo;
 mod proxy;
@@ -13,7 +14,8 @@ mod upload;
 mod upstream;
 
 use clap::{Parser, Subcommand};
-use config::{Config, Problems};
+use commands::Format;
+use config::{Config, Loaded, Problems};
 use proxy::Gateway;
 use std::{
     io::IsTerminal,
@@ -53,11 +55,26 @@ enum Command {
         #[arg(short, long, default_value = "gateway.toml")]
         config: PathBuf,
     },
-    /// Says what is wrong with a config, and starts nothing.
+    /// Says what is wrong with a config, and starts nothing. Exit code 2: it cannot be used.
     Check {
         /// The config file.
         #[arg(short, long, default_value = "gateway.toml")]
         config: PathBuf,
+        /// How it is said.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+        /// Takes warnings for errors.
+        #[arg(long)]
+        strict: bool,
+    },
+    /// Prints a config as it holds: with what is inherited and all defaults written out.
+    PrintConfig {
+        /// The config file.
+        #[arg(short, long, default_value = "gateway.toml")]
+        config: PathBuf,
+        /// Says of each value where it came from: a line, a policy, a default.
+        #[arg(long)]
+        origin: bool,
     },
 }
 
@@ -65,14 +82,12 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Some(Command::Run { config }) => run(&config),
-        Some(Command::Check { config }) => check(&config),
+        Some(Command::Check { config, format, strict }) => Ok(commands::check(&config, format, strict)),
+        Some(Command::PrintConfig { config, origin }) => commands::print_config(&config, origin),
         None if cli.demo => demo::run(cli.duration, cli.seed).map_err(|error| Problems::one("--demo".as_ref(), error)),
         None => Ok(ExitCode::SUCCESS),
     };
-    result.unwrap_or_else(|error| {
-        eprintln!("{error}");
-        ExitCode::FAILURE
-    })
+    result.unwrap_or_else(|problems| problems.report())
 }
 
 fn demo_length(text: &str) -> Result<Duration, String> {
@@ -85,21 +100,9 @@ fn demo_length(text: &str) -> Result<Duration, String> {
     if allowed.contains(&length) { Ok(length) } else { Err("allowed: 5s to 1h".to_owned()) }
 }
 
-fn check(path: &Path) -> Result<ExitCode, Problems> {
-    let config = Config::read(path)?;
-    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-    let (routes, clusters) = (count(config.routes.len(), "route"), count(config.clusters.len(), "cluster"));
-    println!("{} is fine: {routes}, {clusters}", path.display());
-    print!("\n{}", config.chains());
-    for warning in config.warnings() {
-        eprintln!("{}: warning: {warning}", path.display());
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
 fn run(path: &Path) -> Result<ExitCode, Problems> {
     // The config is judged before anything starts.
-    let config = Config::read(path)?;
+    let Loaded { config, warnings, .. } = Config::read(path)?;
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
@@ -109,7 +112,7 @@ fn run(path: &Path) -> Result<ExitCode, Problems> {
                 .from_env_lossy(),
         )
         .init();
-    for warning in config.warnings() {
+    for warning in warnings.iter() {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Runtime::new().map_err(|error| Problems::one(path, error))?;
