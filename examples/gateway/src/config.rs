@@ -11,6 +11,8 @@ mod print;
 mod problems;
 mod read;
 mod switch;
+#[cfg(test)]
+mod tests;
 mod texts;
 mod tree;
 mod value;

@@ -166,9 +166,10 @@ fn limits(document: &mut Document<'_>, config: &Config) {
     time(document, &["limits", "tunnel_idle"], limits.tunnel_idle, WEEK);
     let drain = &config.drain;
     time(document, &["drain", "max"], drain.max, WEEK);
-    if drain.min > drain.max && !document.is_taken(&["drain", "max"]) {
-        let allowed = format!("at most `drain.max`, {}", format_duration(drain.max));
-        document.wrong(&["drain", "min"], format_duration(drain.min), allowed);
+    if drain.min > drain.max && !drain.max.is_zero() && !document.is_taken(&["drain", "max"]) {
+        let by_default = if document.is_written(&["drain", "min"]) { "" } else { " by default" };
+        let min = format!("{}{by_default}", format_duration(drain.min));
+        document.wrong(&["drain", "min"], min, format!("at most `drain.max`, {}", format_duration(drain.max)));
     }
     let header = &config.trust.priority_header;
     if OF_OTHERS.contains(&header.as_str()) {
@@ -290,7 +291,7 @@ fn route(document: &mut Document<'_>, config: &Config, name: &str, route: &Route
     for (header, value) in &route.headers {
         let path = ["route", name, "headers", header];
         if HeaderName::from_bytes(header.as_bytes()).is_err() {
-            document.wrong(&path, format_args!("for {}", quoted(header)), "the name of a header");
+            document.wrong(&at("headers"), quoted(header), "names of headers, as in { x-tenant = \"blue\" }");
         }
         if HeaderValue::from_str(value).is_err() {
             document.wrong(&path, quoted(value), "a header's value: visible ASCII and spaces, or \"*\" for any");
@@ -348,6 +349,7 @@ fn per_try(document: &mut Document<'_>, name: &str, route: &Route, cluster_name:
     let Some(cluster) = cluster.filter(|cluster| cluster.deadline.on && route.deadline.on) else { return };
     if let (Some(per_try), Some(total)) = (cluster.deadline.config.per_try, route.deadline.config.total)
         && per_try >= total
+        && !total.is_zero()
         && !document.is_taken(&["route", name, "deadline", "total"])
     {
         let allowed = format!("less than `route.{name}.deadline.total`, {}", format_duration(total));

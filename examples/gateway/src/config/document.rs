@@ -1,6 +1,7 @@
 //! A config's text as tables, what was found wrong in it, and where each value stands.
 
 use super::{
+    policy::Kind,
     problems::Diagnostic,
     value::{self, Step, Table, Value, What},
 };
@@ -51,11 +52,14 @@ impl<'t> Document<'t> {
         for error in &errors {
             let span = error.span().map(|span| document.shown_place(span));
             let (what, allowed) = match error.message().split_once(", expected ") {
-                Some((what, allowed)) => (what, Some(format!("allowed: {allowed}"))),
-                None => (error.message(), None),
+                Some((what, "nothing")) => (what, "a text stands in quotes".to_owned()),
+                Some((what, allowed)) => (what, format!("allowed: {allowed}")),
+                None if error.message() == "duplicate key" => {
+                    ("a key that is there already", "take one of them out".to_owned())
+                }
+                None => (error.message(), "not understood".to_owned()),
             };
-            let mut diagnostic = Diagnostic::error(format!("not TOML: {what}")).at(span.clone());
-            diagnostic.fix = allowed;
+            let diagnostic = Diagnostic::error(format!("not TOML: {what}")).fix(allowed).at(span.clone());
             document.found.push(diagnostic);
             if let Some(span) = span {
                 document.take_torn(&region(text, span.start));
@@ -118,6 +122,12 @@ impl<'t> Document<'t> {
         })
     }
 
+    /// Whether a part of the value at `path` was taken out.
+    fn has_lost(&self, path: &[&str]) -> bool {
+        let is_part = |taken: &Vec<String>| taken.len() > path.len() && taken.iter().zip(path).all(|(a, b)| a == b);
+        self.taken.iter().any(is_part)
+    }
+
     /// Says that the value at `path` is not among the `allowed`.
     pub(super) fn wrong(&mut self, path: &[&str], value: impl fmt::Display, allowed: impl fmt::Display) {
         if self.is_taken(path) {
@@ -135,7 +145,10 @@ impl<'t> Document<'t> {
     /// The same for what a crate says of its config at `table`.
     pub(super) fn refused(&mut self, table: &[&str], error: &ConfigError) {
         let path: Vec<_> = table.iter().copied().chain(error.field.split('.')).collect();
-        self.wrong(&path, &error.value, &error.allowed);
+        match self.is_written(&path) {
+            true => self.wrong(&path, &error.value, &error.allowed),
+            false => self.wrong(&path, format_args!("{} by default", error.value), &error.allowed),
+        }
     }
 
     /// Says that something is hardly meant.
@@ -154,6 +167,11 @@ impl<'t> Document<'t> {
             value = value.get_ref().as_table()?.get(*name)?;
         }
         Some(value)
+    }
+
+    /// Whether the file says something of `path`, itself or in a policy.
+    pub(super) fn is_written(&self, path: &[&str]) -> bool {
+        self.value_at(path).is_some_and(|value| value.span() != NOWHERE)
     }
 
     /// Where the value at `path` is written, or else the innermost table around it that is.
@@ -178,6 +196,7 @@ impl<'t> Document<'t> {
     pub(super) fn read<T: DeserializeOwned>(
         &mut self,
         at: &[&str],
+        span: &Range<usize>,
         table: &mut DeTable<'t>,
         required: &[(&str, &str)],
         hints: &dyn Fn(&[&str], &str) -> Option<String>,
@@ -192,7 +211,7 @@ impl<'t> Document<'t> {
             if let What::Missing(field) = error.what {
                 let field_path: Vec<_> = path.iter().copied().chain([field]).collect();
                 if !self.is_taken(&field_path) {
-                    let span = error.span.clone().or_else(|| self.place_of(at));
+                    let span = error.span.clone().unwrap_or_else(|| span.clone());
                     self.push(missing(&field_path, field).at(span));
                 }
                 self.taken.insert(field_path.iter().map(|&name| name.to_owned()).collect());
@@ -206,8 +225,11 @@ impl<'t> Document<'t> {
                     continue;
                 }
             } else {
-                let diagnostic = self.unreadable(&path, &error, hints);
-                self.push(diagnostic);
+                // What is left of a value is no value.
+                if !self.has_lost(&path) {
+                    let diagnostic = self.unreadable(&path, &error, hints);
+                    self.push(diagnostic);
+                }
                 self.taken.insert(path.iter().map(|&name| name.to_owned()).collect());
             }
             if !take_out(table, &error.way) {
@@ -227,12 +249,13 @@ impl<'t> Document<'t> {
         let (table, name) = path.split_last().map_or((path, ""), |(name, table)| (table, *name));
         let diagnostic = match &error.what {
             What::Unknown(known) => {
-                let known: Vec<_> = known.iter().copied().filter(|name| !name.is_empty()).collect();
-                let similar = did_you_mean(name, known.iter().copied());
-                let mut diagnostic = Diagnostic::error(format!("`{field}` is unknown"));
-                diagnostic.fix = hints(table, name).or(similar);
-                let known: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
-                diagnostic.note(format!("known here: {}", known.join(", ")))
+                let identity = match table {
+                    ["policy", _, kind] => Kind::named(kind).map_or(&[][..], Kind::identity),
+                    _ => &[],
+                };
+                let known: Vec<_> = known.iter().copied().filter(|name| !identity.contains(name)).collect();
+                let fix = hints(table, name).or_else(|| did_you_mean(name, known.iter().copied()));
+                unknown(&field, fix, known.iter().map(|name| format!("`{name}`")))
             }
             What::Wrong(allowed) => {
                 let allowed = if name == "window" { WINDOW } else { allowed };
@@ -321,11 +344,23 @@ fn missing(path: &[&str], field: &str) -> Diagnostic {
     Diagnostic::error(format!("`{path}` is missing")).field(path).fix(format!("add: {example}"))
 }
 
+/// What is known is said where nothing like it is.
+pub(super) fn unknown(field: &str, fix: Option<String>, known: impl Iterator<Item = String>) -> Diagnostic {
+    let diagnostic = Diagnostic::error(format!("`{field}` is unknown")).field(field);
+    match fix {
+        Some(fix) => diagnostic.fix(fix),
+        None => diagnostic
+            .fix("nothing here has this name")
+            .note(format!("known: {}", known.collect::<Vec<_>>().join(", "))),
+    }
+}
+
 /// "did you mean ..?" of the name that is most like `name`, if one is.
 pub(super) fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     let far = |known: &str| strsim::damerau_levenshtein(name, known);
     let nearest = known.map(|known| (far(known), known)).min()?;
-    (nearest.0 <= name.chars().count().div_ceil(3)).then(|| format!("did you mean `{}`?", nearest.1))
+    (nearest.0 <= name.chars().count().div_ceil(3) && nearest.0 < name.chars().count())
+        .then(|| format!("did you mean `{}`?", nearest.1))
 }
 
 /// The keys of a way; what stands in a list has the list's.

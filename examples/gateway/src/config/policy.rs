@@ -2,13 +2,14 @@
 
 use super::{
     Cluster, Route,
-    document::{Document, NOWHERE, did_you_mean},
+    document::{Document, NOWHERE, did_you_mean, unknown},
     problems::Diagnostic,
     value::fields_of,
 };
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
 };
 use toml::{
     Spanned,
@@ -35,6 +36,10 @@ impl Kind {
         }
     }
 
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     pub(super) fn other(self) -> Self {
         match self {
             Self::Route => Self::Cluster,
@@ -43,7 +48,7 @@ impl Kind {
     }
 
     /// What tells one entry from another: no policy can say it.
-    fn identity(self) -> &'static [&'static str] {
+    pub(super) fn identity(self) -> &'static [&'static str] {
         match self {
             Self::Route => &["hosts", "prefix", "path", "methods", "headers", "cluster", "canary", "policy"],
             Self::Cluster => &["endpoints", "tls", "policy"],
@@ -206,7 +211,7 @@ impl<'t> Policies<'t> {
             [] => "allowed: the name of a policy; there is none, as in `[policy.patient.route]`".to_owned(),
             names => format!("allowed: the name of a policy: {}", names.join(", ")),
         };
-        similar.map_or(allowed.clone(), |similar| format!("{similar} {allowed}"))
+        similar.map_or(allowed.clone(), |similar| format!("{allowed}; {similar}"))
     }
 
     /// From `name` back to itself.
@@ -301,7 +306,8 @@ impl<'t> Policy<'t> {
             let Some(value) = table.remove(kind.name()) else { continue };
             let path = ["policy", name, kind.name()];
             let Some(table) = document.as_table(&path, value, "a table") else { continue };
-            let table = policy_table(document, kind, &path, table.into_inner());
+            let span = table.span();
+            let table = policy_table(document, kind, &path, &span, table.into_inner());
             policy.own.insert(kind, table);
         }
         for (key, _) in table {
@@ -316,16 +322,21 @@ impl<'t> Policy<'t> {
                     Some(format!("write {}", tables.join(" or ")))
                 }
             };
-            let mut diagnostic = Diagnostic::error(format!("`{field}` is unknown")).field(field).at(key.span());
-            diagnostic.fix = fix;
-            document.push(diagnostic.note("known here: `inherits`, `route`, `cluster`"));
+            let known = ["inherits", "route", "cluster"].into_iter().map(|name| format!("`{name}`"));
+            document.push(unknown(&field, fix, known).at(key.span()));
         }
         policy
     }
 }
 
 /// What is readable of a policy's table.
-fn policy_table<'t>(document: &mut Document<'t>, kind: Kind, path: &[&str], mut table: DeTable<'t>) -> DeTable<'t> {
+fn policy_table<'t>(
+    document: &mut Document<'t>,
+    kind: Kind,
+    path: &[&str],
+    span: &Range<usize>,
+    mut table: DeTable<'t>,
+) -> DeTable<'t> {
     for name in kind.identity() {
         let key = table.get_key_value(*name).map(|(key, _)| key.span());
         if let Some(span) = key {
@@ -341,8 +352,8 @@ fn policy_table<'t>(document: &mut Document<'t>, kind: Kind, path: &[&str], mut 
         table.insert(Spanned::new(NOWHERE, Cow::Borrowed(*name)), Spanned::new(NOWHERE, value));
     }
     match kind {
-        Kind::Route => _ = document.read::<Route>(path, &mut table, &[], &super::read::hints(Some(kind))),
-        Kind::Cluster => _ = document.read::<Cluster>(path, &mut table, &[], &super::read::hints(Some(kind))),
+        Kind::Route => _ = document.read::<Route>(path, span, &mut table, &[], &super::read::hints(Some(kind))),
+        Kind::Cluster => _ = document.read::<Cluster>(path, span, &mut table, &[], &super::read::hints(Some(kind))),
     }
     for (name, _) in kind.required() {
         table.remove(*name);

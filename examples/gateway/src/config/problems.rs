@@ -219,7 +219,12 @@ impl Problems {
         if let Some(note) = &diagnostic.note {
             report.set_note(wrapped(note));
         }
-        report.finish().write((file, Source::from(&self.text)), out)
+        let mut lines = Vec::new();
+        report.finish().write((file, Source::from(&self.text)), &mut lines)?;
+        for line in String::from_utf8_lossy(&lines).lines() {
+            writeln!(out, "{}", line.trim_end())?;
+        }
+        Ok(())
     }
 
     fn without_lines(&self, diagnostic: &Diagnostic, out: &mut impl Write) -> io::Result<()> {

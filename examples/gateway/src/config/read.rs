@@ -2,16 +2,17 @@
 
 use super::{
     Admin, Cluster, Config, Drain, Limits, Listener, Log, Route, Trust, check,
-    document::{Document, NAMED, did_you_mean},
+    document::{Document, NAMED, did_you_mean, unknown},
     origin::Origins,
     policy::{Kind, Policies},
-    problems::{Diagnostic, Problems, Severity},
+    problems::{Problems, Severity},
     value::fields_of,
     warn,
 };
 use serde::de::DeserializeOwned;
 use std::{
     collections::BTreeMap,
+    ops::Range,
     path::{Path, PathBuf},
 };
 use toml::{Spanned, de::DeTable};
@@ -61,22 +62,18 @@ pub(super) fn read(path: &Path, text: &str, folder: &Path) -> Result<Loaded, Pro
 
 impl<'t> Document<'t> {
     fn unknown_sections(&mut self) {
-        let unknown: Vec<_> =
+        let strangers: Vec<_> =
             self.root.keys().filter(|key| !SECTIONS.contains(&key.get_ref().as_ref())).cloned().collect();
-        for key in unknown {
+        for key in strangers {
             let name = key.get_ref().as_ref();
-            let mut diagnostic = Diagnostic::error(format!("`{name}` is unknown")).field(name).at(key.span());
             let misplaced =
                 fields_of::<Limits>().contains(&name).then(|| format!("write it in `[limits]`: `{name} = ..`"));
-            diagnostic.fix = misplaced.or_else(|| did_you_mean(name, SECTIONS.into_iter()));
-            let known: Vec<_> = SECTIONS
-                .iter()
-                .map(|name| match NAMED.contains(name) {
-                    true => format!("`[{name}.NAME]`"),
-                    false => format!("`{name}`"),
-                })
-                .collect();
-            self.push(diagnostic.note(format!("known here: {}", known.join(", "))));
+            let fix = misplaced.or_else(|| did_you_mean(name, SECTIONS.into_iter()));
+            let known = SECTIONS.iter().map(|name| match NAMED.contains(name) {
+                true => format!("`[{name}.NAME]`"),
+                false => format!("`{name}`"),
+            });
+            self.push(unknown(name, fix, known).at(key.span()));
             self.root.remove(name);
         }
     }
@@ -85,7 +82,7 @@ impl<'t> Document<'t> {
         let Some(table) = self.take_table(name, "a table") else { return T::default() };
         let span = table.span();
         let mut table = table.into_inner();
-        let read = self.read(&[name], &mut table, &[], &hints(None));
+        let read = self.read(&[name], &span, &mut table, &[], &hints(None));
         self.put(name, Spanned::new(span, table));
         read.unwrap_or_default()
     }
@@ -94,7 +91,7 @@ impl<'t> Document<'t> {
     fn entries<T>(
         &mut self,
         section: &'static str,
-        mut read: impl FnMut(&mut Self, &str, &mut DeTable<'t>) -> Option<T>,
+        mut read: impl FnMut(&mut Self, &str, &Range<usize>, &mut DeTable<'t>) -> Option<T>,
     ) -> BTreeMap<String, T> {
         let mut all = BTreeMap::new();
         let Some(table) = self.take_table(section, &format!("tables with names, as in `[{section}.NAME]`")) else {
@@ -108,7 +105,7 @@ impl<'t> Document<'t> {
             let allowed = format!("a table, as in `[{section}.{name}]`");
             let Some(table) = self.as_table(&[section, &name], value, &allowed) else { continue };
             let mut table = table.into_inner();
-            if let Some(entry) = read(self, &name, &mut table) {
+            if let Some(entry) = read(self, &name, &value_span, &mut table) {
                 all.insert(name, entry);
             }
             kept.insert(key, Spanned::new(value_span, toml::de::DeValue::Table(table)));
@@ -123,13 +120,15 @@ impl<'t> Document<'t> {
         required: &[(&str, &str)],
         hints: &dyn Fn(&[&str], &str) -> Option<String>,
     ) -> BTreeMap<String, T> {
-        self.entries(section, |document, name, table| document.read(&[section, name], table, required, hints))
+        self.entries(section, |document, name, span, table| {
+            document.read(&[section, name], span, table, required, hints)
+        })
     }
 
     fn inheriting<T: DeserializeOwned>(&mut self, kind: Kind, policies: &mut Policies<'t>) -> BTreeMap<String, T> {
-        self.entries(kind.name(), |document, name, table| {
+        self.entries(kind.name(), |document, name, span, table| {
             *table = policies.inherit(document, kind, name, table);
-            document.read(&[kind.name(), name], table, kind.required(), &hints(Some(kind)))
+            document.read(&[kind.name(), name], span, table, kind.required(), &hints(Some(kind)))
         })
     }
 }

@@ -98,14 +98,17 @@ impl de::Error for Error {
 
 /// Rust's names of types mean nothing to those who write configs.
 fn plain(allowed: &str) -> String {
+    // Of "an address, allowed: an IP and a port" the second half.
+    let allowed = allowed.split_once("allowed: ").map_or(allowed, |(_, allowed)| allowed);
     match allowed {
         "u8" => "a whole number, 0 to 255",
         "u16" => "a whole number, 0 to 65535",
         "u32" => "a whole number, 0 to 4294967295",
         "u64" | "usize" => "a whole number, 0 or more",
         "f64" => "a number",
+        "a string" => "a text, in quotes",
         "a boolean" => "true or false",
-        "a sequence" => "a list, as in [1, 2]",
+        "a sequence" => "a list, as in [..]",
         "a map" => "a table",
         other if other.starts_with("struct ") => "a table",
         other => other.strip_prefix("enum ").map_or(other, |_| "one of its names, or a table with one of them"),

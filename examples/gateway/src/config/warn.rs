@@ -37,8 +37,10 @@ fn cluster(document: &mut Document<'_>, config: &Config, name: &str, cluster: &C
     if cluster.bulkhead.on && cluster.bulkhead.config.limit == 0 {
         no_places(document, &path);
     }
-    let Some(per_try) = deadline.config.per_try.filter(|_| deadline.on) else { return };
-    if cluster.connect_timeout >= per_try {
+    let per_try = deadline.config.per_try.filter(|per_try| deadline.on && !per_try.is_zero());
+    let Some(per_try) = per_try else { return };
+    let is_written = document.is_written(&[path[0], name, "connect_timeout"]);
+    if cluster.connect_timeout >= per_try && is_written {
         let (connect, per_try) = (format_duration(cluster.connect_timeout), format_duration(per_try));
         let message =
             format!("`cluster.{name}.connect_timeout` is {connect}, and an attempt ends after {per_try} (`per_try`)");
@@ -78,7 +80,8 @@ fn route(document: &mut Document<'_>, config: &Config, name: &str, route: &Route
         document.warn(&at("deadline", "per_try"), message, "write it under the cluster");
     }
     let total = route.deadline.config.total.filter(|_| route.deadline.on);
-    if let Some(total) = total.filter(|total| *total > config.drain.max) {
+    let is_written = document.is_written(&at("deadline", "total")) && !config.drain.max.is_zero();
+    if let Some(total) = total.filter(|total| *total > config.drain.max && is_written) {
         let (total, max) = (format_duration(total), format_duration(config.drain.max));
         let message =
             format!("`route.{name}.deadline.total` is {total}, and a drain aborts calls after {max} (`drain.max`)");
@@ -112,7 +115,7 @@ fn route(document: &mut Document<'_>, config: &Config, name: &str, route: &Route
 fn attempts(document: &mut Document<'_>, name: &str, route: &Route, total: Duration, per_try: Duration) {
     let wanted = route.retry.config.max_attempts;
     let fit = total.as_nanos().div_ceil(per_try.as_nanos().max(1));
-    if route.retry.on && fit < u128::from(wanted) {
+    if route.retry.on && per_try < total && fit < u128::from(wanted) {
         let message = format!(
             "`route.{name}.retry.max_attempts` is {wanted}, and where attempts time out, after {} each, there is time for {fit} \
              (`deadline.total` is {})",
