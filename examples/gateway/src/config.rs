@@ -4,6 +4,7 @@ mod check;
 mod describe;
 mod document;
 mod files;
+mod layers;
 mod matches;
 mod origin;
 mod policy;
@@ -11,6 +12,7 @@ mod print;
 mod problems;
 mod read;
 mod switch;
+mod table;
 #[cfg(test)]
 mod tests;
 mod texts;

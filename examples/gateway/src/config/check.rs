@@ -1,15 +1,10 @@
 //! What the values mean, and whether they can.
 
 use super::{
-    Canary, Cluster, Config, Layer, ListenerTls, Route,
-    document::{Document, did_you_mean},
-    files, matches,
-    policy::{Kind, Policies},
-    value::Table,
+    Canary, Cluster, Config, ListenerTls, Route, document::Document, files, layers, matches, table::did_you_mean,
 };
-use buttress::{ConfigError, core::config::format_duration};
+use buttress::core::config::format_duration;
 use http::{HeaderName, HeaderValue, uri::Authority};
-use serde::de::DeserializeOwned;
 use std::{fmt::Display, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -41,37 +36,6 @@ pub(super) fn config(document: &mut Document<'_>, config: &Config) {
         self::route(document, config, name, route);
     }
     matches::check(document, config);
-}
-
-/// Says what is wrong with the layers of policies, whether anybody uses them or not.
-pub(super) fn policies(document: &mut Document<'_>, policies: &Policies<'_>) {
-    for name in policies.names() {
-        for kind in Kind::ALL {
-            let path = ["policy", name, kind.name()];
-            let Some(table) = document.value_at(&path).and_then(|value| value.get_ref().as_table()) else { continue };
-            let mut table = table.clone();
-            for (field, stand_in) in kind.required() {
-                let value = match *stand_in {
-                    "[]" => toml::de::DeValue::Array(Default::default()),
-                    text => toml::de::DeValue::String(text.into()),
-                };
-                let here = super::document::NOWHERE;
-                table.insert(toml::Spanned::new(here.clone(), (*field).into()), toml::Spanned::new(here, value));
-            }
-            match kind {
-                Kind::Route => {
-                    if let Ok(route) = <Route as serde::Deserialize>::deserialize(Table(&table)) {
-                        route_layers(document, &path, &route);
-                    }
-                }
-                Kind::Cluster => {
-                    if let Ok(cluster) = <Cluster as serde::Deserialize>::deserialize(Table(&table)) {
-                        cluster_layers(document, &path, &cluster);
-                    }
-                }
-            }
-        }
-    }
 }
 
 /// Names stand in metrics, in logs and in the paths of the admin pages.
@@ -230,58 +194,7 @@ fn cluster(document: &mut Document<'_>, name: &str, cluster: &Cluster) {
             document.wrong(&[path[0], path[1], "tls", "server_name"], quoted(server), allowed);
         }
     }
-    cluster_layers(document, &path, cluster);
-}
-
-fn cluster_layers(document: &mut Document<'_>, path: &[&str], cluster: &Cluster) {
-    let balance = Layer::on(cluster.balance.clone());
-    layer(document, path, "balance", &balance, |config| config.build().map(drop));
-    layer(document, path, "breaker", &cluster.breaker, |config| config.build().map(drop));
-    layer(document, path, "bulkhead", &cluster.bulkhead, |config| config.build().map(drop));
-    layer(document, path, "deadline", &cluster.deadline, |config| config.build().map(drop));
-}
-
-fn route_layers(document: &mut Document<'_>, path: &[&str], route: &Route) {
-    layer(document, path, "deadline", &route.deadline, |config| config.build().map(drop));
-    layer(document, path, "bulkhead", &route.bulkhead, |config| config.build().map(drop));
-    layer(document, path, "retry", &route.retry, |config| config.build().map(drop));
-    for protocol in &route.upgrades {
-        let at: Vec<_> = path.iter().copied().chain(["upgrades"]).collect();
-        if protocol.eq_ignore_ascii_case("h2c") {
-            let allowed =
-                "protocols other than h2c: upgraded to HTTP/2, a connection would carry requests that no layer sees";
-            document.wrong(&at, quoted(protocol), allowed);
-        } else if !protocol.split('/').all(is_token) || protocol.split('/').count() > 2 {
-            document.wrong(&at, quoted(protocol), "protocols (RFC 9110, 7.8), as in [\"websocket\"]");
-        }
-    }
-}
-
-/// Says all that a layer's crate has against its config: what is wrong is taken out, and the rest asked for again.
-fn layer<C: Clone + DeserializeOwned>(
-    document: &mut Document<'_>,
-    path: &[&str],
-    name: &str,
-    layer: &Layer<C>,
-    build: impl Fn(C) -> Result<(), ConfigError>,
-) {
-    if !layer.on {
-        return;
-    }
-    let path: Vec<_> = path.iter().copied().chain([name]).collect();
-    let mut table = document.value_at(&path).and_then(|value| value.get_ref().as_table()).cloned().unwrap_or_default();
-    let mut config = layer.config.clone();
-    while let Err(error) = build(config.clone()) {
-        document.refused(&path, &error);
-        let field = error.field.split('.').next().unwrap_or_default();
-        if table.remove(field).is_none() {
-            break;
-        }
-        match C::deserialize(Table(&table)) {
-            Ok(rest) => config = rest,
-            Err(_) => break,
-        }
-    }
+    layers::cluster(document, &path, cluster);
 }
 
 fn route(document: &mut Document<'_>, config: &Config, name: &str, route: &Route) {
@@ -302,7 +215,7 @@ fn route(document: &mut Document<'_>, config: &Config, name: &str, route: &Route
     if let Some(canary) = &route.canary {
         self::canary(document, config, name, route, canary);
     }
-    route_layers(document, &path, route);
+    layers::route(document, &path, route);
 }
 
 fn pattern(document: &mut Document<'_>, name: &str, route: &Route) {
@@ -399,7 +312,7 @@ fn wrong_file(document: &mut Document<'_>, path: &[&str], file: &std::path::Path
 }
 
 /// RFC 9110, 5.6.2.
-fn is_token(text: &str) -> bool {
+pub(super) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
@@ -412,6 +325,6 @@ fn same_endpoint(one: &Authority, other: &Authority) -> bool {
     one.host().eq_ignore_ascii_case(other.host()) && one.port_u16() == other.port_u16()
 }
 
-fn quoted(text: impl Display) -> String {
+pub(super) fn quoted(text: impl Display) -> String {
     format!("{:?}", text.to_string())
 }

@@ -1,12 +1,7 @@
 //! A config's text as tables, what was found wrong in it, and where each value stands.
 
-use super::{
-    policy::Kind,
-    problems::Diagnostic,
-    value::{self, Step, Table, Value, What},
-};
+use super::{problems::Diagnostic, table::take_out, value::Step};
 use buttress::ConfigError;
-use serde::de::DeserializeOwned;
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +10,7 @@ use std::{
 };
 use toml::{
     Spanned,
-    de::{DeArray, DeTable, DeValue},
+    de::{DeTable, DeValue},
 };
 
 /// The place of what stands in no file.
@@ -32,7 +27,7 @@ pub(super) struct Document<'t> {
     pub(super) policies: BTreeMap<usize, String>,
     found: Vec<Diagnostic>,
     /// What could not be read and was taken out; nothing more is said about it.
-    taken: BTreeSet<Vec<String>>,
+    pub(super) taken: BTreeSet<Vec<String>>,
     /// There are syntax errors: what seems to be missing may be there.
     pub(super) torn: bool,
 }
@@ -123,7 +118,7 @@ impl<'t> Document<'t> {
     }
 
     /// Whether a part of the value at `path` was taken out.
-    fn has_lost(&self, path: &[&str]) -> bool {
+    pub(super) fn has_lost(&self, path: &[&str]) -> bool {
         let is_part = |taken: &Vec<String>| taken.len() > path.len() && taken.iter().zip(path).all(|(a, b)| a == b);
         self.taken.iter().any(is_part)
     }
@@ -183,109 +178,11 @@ impl<'t> Document<'t> {
     }
 
     /// A value as it is written.
-    fn written(&self, span: &Range<usize>) -> String {
+    pub(super) fn written(&self, span: &Range<usize>) -> String {
         match self.text.get(span.clone()) {
             Some(text) if !text.is_empty() && text.len() <= SHOWN && !text.contains('\n') => text.to_owned(),
             Some(text) if text.starts_with('[') => "a list".to_owned(),
             _ => "a value".to_owned(),
-        }
-    }
-
-    /// Reads the table at `at`, saying all that is wrong with it. What cannot be read is taken out of it; what is missing gets
-    /// the stand-in of `required`, and else there is nothing to read.
-    pub(super) fn read<T: DeserializeOwned>(
-        &mut self,
-        at: &[&str],
-        span: &Range<usize>,
-        table: &mut DeTable<'t>,
-        required: &[(&str, &str)],
-        hints: &dyn Fn(&[&str], &str) -> Option<String>,
-    ) -> Option<T> {
-        loop {
-            let error = match T::deserialize(Table(table)) {
-                Ok(read) => return Some(read),
-                Err(error) => error,
-            };
-            let way: Vec<_> = names(&error.way).collect();
-            let path: Vec<_> = at.iter().copied().chain(way.iter().copied()).collect();
-            if let What::Missing(field) = error.what {
-                let field_path: Vec<_> = path.iter().copied().chain([field]).collect();
-                if !self.is_taken(&field_path) {
-                    let span = error.span.clone().unwrap_or_else(|| span.clone());
-                    self.push(missing(&field_path, field).at(span));
-                }
-                self.taken.insert(field_path.iter().map(|&name| name.to_owned()).collect());
-                if error.way.is_empty() {
-                    let (name, stand_in) = required.iter().find(|(name, _)| *name == field)?;
-                    let value = match *stand_in {
-                        "[]" => DeValue::Array(DeArray::new()),
-                        text => DeValue::String(Cow::Owned(text.to_owned())),
-                    };
-                    table.insert(Spanned::new(NOWHERE, Cow::Owned((*name).to_owned())), Spanned::new(NOWHERE, value));
-                    continue;
-                }
-            } else {
-                // What is left of a value is no value.
-                if !self.has_lost(&path) {
-                    let diagnostic = self.unreadable(&path, &error, hints);
-                    self.push(diagnostic);
-                }
-                self.taken.insert(path.iter().map(|&name| name.to_owned()).collect());
-            }
-            if !take_out(table, &error.way) {
-                return None;
-            }
-        }
-    }
-
-    fn unreadable(
-        &self,
-        path: &[&str],
-        error: &value::Error,
-        hints: &dyn Fn(&[&str], &str) -> Option<String>,
-    ) -> Diagnostic {
-        let field = path.join(".");
-        let value = error.span.as_ref().map_or_else(|| "a value".to_owned(), |span| self.written(span));
-        let (table, name) = path.split_last().map_or((path, ""), |(name, table)| (table, *name));
-        let diagnostic = match &error.what {
-            What::Unknown(known) => {
-                let identity = match table {
-                    ["policy", _, kind] => Kind::named(kind).map_or(&[][..], Kind::identity),
-                    _ => &[],
-                };
-                let known: Vec<_> = known.iter().copied().filter(|name| !identity.contains(name)).collect();
-                let fix = hints(table, name).or_else(|| did_you_mean(name, known.iter().copied()));
-                unknown(&field, fix, known.iter().map(|name| format!("`{name}`")))
-            }
-            What::Wrong(allowed) => {
-                let allowed = if name == "window" { WINDOW } else { allowed };
-                Diagnostic::error(format!("`{field}` is {value}")).fix(format!("allowed: {allowed}")).value(value)
-            }
-            What::Said(text) => {
-                let (what, allowed) = match text.split_once(", allowed: ") {
-                    Some((what, allowed)) => (what, Some(format!("allowed: {allowed}"))),
-                    None => (text.as_str(), None),
-                };
-                let mut diagnostic = Diagnostic::error(format!("`{field}`: {what}")).value(value);
-                diagnostic.fix = allowed;
-                diagnostic
-            }
-            What::Missing(field) => Diagnostic::error(format!("`{field}` is missing")),
-        };
-        diagnostic.field(field).at(error.span.clone())
-    }
-
-    /// Reads one value of the document's top.
-    pub(super) fn scalar<T: DeserializeOwned>(&mut self, name: &str) -> Option<T> {
-        let value = self.root.get(name)?;
-        match T::deserialize(Value(value)) {
-            Ok(read) => Some(read),
-            Err(error) => {
-                let diagnostic = self.unreadable(&[name], &error, &|_, _| None);
-                self.push(diagnostic);
-                self.taken.insert(vec![name.to_owned()]);
-                None
-            }
         }
     }
 
@@ -325,81 +222,8 @@ impl<'t> Document<'t> {
     }
 }
 
-const WINDOW: &str = "{ time = \"10s\" } or { count = 100 }";
-
 /// The sections whose tables have names.
 pub(super) const NAMED: [&str; 4] = ["listener", "cluster", "route", "policy"];
-
-fn missing(path: &[&str], field: &str) -> Diagnostic {
-    let example = match field {
-        "address" => "address = \"127.0.0.1:8080\"",
-        "endpoints" => "endpoints = [\"127.0.0.1:9001\"]",
-        "cluster" => "cluster = \"NAME\", with a `[cluster.NAME]`",
-        "certificate" => "certificate = \"cert.pem\"",
-        "key" => "key = \"key.pem\"",
-        "weight" => "weight = 5, in percent of the calls",
-        _ => field,
-    };
-    let path = path.join(".");
-    Diagnostic::error(format!("`{path}` is missing")).field(path).fix(format!("add: {example}"))
-}
-
-/// What is known is said where nothing like it is.
-pub(super) fn unknown(field: &str, fix: Option<String>, known: impl Iterator<Item = String>) -> Diagnostic {
-    let diagnostic = Diagnostic::error(format!("`{field}` is unknown")).field(field);
-    match fix {
-        Some(fix) => diagnostic.fix(fix),
-        None => diagnostic
-            .fix("nothing here has this name")
-            .note(format!("known: {}", known.collect::<Vec<_>>().join(", "))),
-    }
-}
-
-/// "did you mean ..?" of the name that is most like `name`, if one is.
-pub(super) fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
-    let far = |known: &str| strsim::damerau_levenshtein(name, known);
-    let nearest = known.map(|known| (far(known), known)).min()?;
-    (nearest.0 <= name.chars().count().div_ceil(3) && nearest.0 < name.chars().count())
-        .then(|| format!("did you mean `{}`?", nearest.1))
-}
-
-/// The keys of a way; what stands in a list has the list's.
-fn names(way: &[Step]) -> impl Iterator<Item = &str> {
-    way.iter().filter_map(|step| match step {
-        Step::Key(name) => Some(name.as_str()),
-        Step::Index(_) => None,
-    })
-}
-
-/// Takes the entry or the element at the end of `way` out; whether it was there.
-fn take_out(table: &mut DeTable<'_>, way: &[Step]) -> bool {
-    let Some((Step::Key(name), rest)) = way.split_first() else { return false };
-    if rest.is_empty() {
-        return table.remove(name.as_str()).is_some();
-    }
-    table.get_mut(name.as_str()).is_some_and(|value| take_out_of(value.get_mut(), rest))
-}
-
-fn take_out_of(value: &mut DeValue<'_>, way: &[Step]) -> bool {
-    match (value, way) {
-        (DeValue::Table(table), _) => take_out(table, way),
-        (DeValue::Array(list), [Step::Index(index)]) => {
-            let mut rest = DeArray::new();
-            for (at, value) in list.iter().enumerate() {
-                if at != *index {
-                    rest.push(value.clone());
-                }
-            }
-            let was_there = rest.len() < list.len();
-            *list = rest;
-            was_there
-        }
-        (DeValue::Array(list), [Step::Index(index), rest @ ..]) => {
-            list.get_mut(*index).is_some_and(|value| take_out_of(value.get_mut(), rest))
-        }
-        _ => false,
-    }
-}
 
 /// From the header before `at` to the one after it.
 fn region(text: &str, at: usize) -> Range<usize> {

@@ -2,8 +2,9 @@
 
 use super::{
     Cluster, Route,
-    document::{Document, NOWHERE, did_you_mean, unknown},
+    document::{Document, NOWHERE},
     problems::Diagnostic,
+    table::{did_you_mean, stand_in, unknown},
     value::fields_of,
 };
 use std::{
@@ -347,10 +348,7 @@ fn policy_table<'t>(
             document.push(diagnostic.fix(fix).at(span));
         }
     }
-    for (name, stand_in) in kind.required() {
-        let value = if *stand_in == "[]" { DeValue::Array(Default::default()) } else { DeValue::String("".into()) };
-        table.insert(Spanned::new(NOWHERE, Cow::Borrowed(*name)), Spanned::new(NOWHERE, value));
-    }
+    stand_in(&mut table, kind.required());
     match kind {
         Kind::Route => _ = document.read::<Route>(path, span, &mut table, &[], &super::read::hints(Some(kind))),
         Kind::Cluster => _ = document.read::<Cluster>(path, span, &mut table, &[], &super::read::hints(Some(kind))),

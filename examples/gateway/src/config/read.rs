@@ -2,10 +2,12 @@
 
 use super::{
     Admin, Cluster, Config, Drain, Limits, Listener, Log, Route, Trust, check,
-    document::{Document, NAMED, did_you_mean, unknown},
+    document::{Document, NAMED},
+    layers,
     origin::Origins,
     policy::{Kind, Policies},
     problems::{Problems, Severity},
+    table::{did_you_mean, unknown},
     value::fields_of,
     warn,
 };
@@ -46,7 +48,7 @@ pub(super) fn read(path: &Path, text: &str, folder: &Path) -> Result<Loaded, Pro
         routes: document.inheriting::<Route>(Kind::Route, &mut policies),
     };
     resolve(&mut config, folder);
-    check::policies(&mut document, &policies);
+    layers::policies(&mut document, &policies);
     check::config(&mut document, &config);
     warn::config(&mut document, &config);
     for name in policies.unused() {
@@ -117,7 +119,7 @@ impl<'t> Document<'t> {
     fn named<T: DeserializeOwned>(
         &mut self,
         section: &'static str,
-        required: &[(&str, &str)],
+        required: &[(&'static str, &'static str)],
         hints: &dyn Fn(&[&str], &str) -> Option<String>,
     ) -> BTreeMap<String, T> {
         self.entries(section, |document, name, span, table| {

@@ -200,6 +200,13 @@ proptest! {
     }
 
     #[test]
+    fn of_what_was_read_a_gateway_can_be_built(text in config()) {
+        if let Err(error) = crate::proxy::Gateway::build(&load(&text).config) {
+            panic!("{error}\n{text}");
+        }
+    }
+
+    #[test]
     fn what_is_printed_reads_back_as_the_same(text in config()) {
         let loaded = load(&text);
         for origin in [false, true] {
@@ -218,6 +225,7 @@ proptest! {
         }
         match read::read(Path::new("gateway.toml"), &text, Path::new("")) {
             Ok(loaded) => {
+                assert!(crate::proxy::Gateway::build(&loaded.config).is_ok(), "{text}");
                 load(&loaded.effective(true).to_string());
             }
             Err(problems) => {
