@@ -1,7 +1,8 @@
 //! What the values mean, and whether they can.
 
 use super::{
-    Canary, Cluster, Config, ListenerTls, Route, document::Document, files, layers, matches, table::did_you_mean,
+    Canary, Cluster, ClusterTls, Config, ListenerTls, Route, document::Document, files, layers, matches,
+    table::did_you_mean,
 };
 use buttress::core::config::format_duration;
 use http::{HeaderName, HeaderValue, uri::Authority};
@@ -51,12 +52,17 @@ fn names(document: &mut Document<'_>, config: &Config) {
             document.wrong(&[section], "empty", allowed);
         }
         for name in names {
-            let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-            if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
-                let allowed = "a name of 1 to 64 letters, digits, `-`, `_` and `.`";
-                document.wrong(&[section, name], format_args!("named {}", quoted(name)), allowed);
-            }
+            self::name(document, section, name);
         }
+    }
+}
+
+/// Whether an entry can have its name.
+pub(super) fn name(document: &mut Document<'_>, section: &str, name: &str) {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
+        let allowed = "a name of 1 to 64 letters, digits, `-`, `_` and `.`";
+        document.wrong(&[section, name], format_args!("named {}", quoted(name)), allowed);
     }
 }
 
@@ -158,12 +164,29 @@ const OF_OTHERS: [&str; 12] = [
     "via",
 ];
 
+/// Whether the files are there. What a TLS library says of them beyond that goes to `document.refused(&path, &error)`.
 fn listener_tls(document: &mut Document<'_>, name: &str, tls: &ListenerTls) {
     let path = ["listener", name, "tls"];
     for (field, file, what) in [("certificate", &tls.certificate, files::CERTIFICATE), ("key", &tls.key, files::KEY)] {
         if let Err(fault) = files::pem(file, what) {
             wrong_file(document, &[&path[..], &[field]].concat(), file, &fault);
         }
+    }
+}
+
+/// As [`listener_tls`].
+fn cluster_tls(document: &mut Document<'_>, name: &str, tls: &ClusterTls) {
+    let path = ["cluster", name, "tls"];
+    if let Some(ca) = &tls.ca
+        && let Err(fault) = files::pem(ca, files::CERTIFICATE)
+    {
+        wrong_file(document, &[&path[..], &["ca"]].concat(), ca, &fault);
+    }
+    if let Some(server) = &tls.server_name
+        && !is_host(server)
+    {
+        let allowed = "a host, as in \"api.example.com\", without a port";
+        document.wrong(&[&path[..], &["server_name"]].concat(), quoted(server), allowed);
     }
 }
 
@@ -182,17 +205,7 @@ fn cluster(document: &mut Document<'_>, name: &str, cluster: &Cluster) {
     time(document, &at("connect_timeout"), cluster.connect_timeout, HOUR);
     time(document, &at("pool_idle"), cluster.pool_idle, WEEK);
     if let Some(tls) = &cluster.tls {
-        if let Some(ca) = &tls.ca
-            && let Err(fault) = files::pem(ca, files::CERTIFICATE)
-        {
-            wrong_file(document, &[path[0], path[1], "tls", "ca"], ca, &fault);
-        }
-        if let Some(server) = &tls.server_name
-            && !is_host(server)
-        {
-            let allowed = "a host, as in \"api.example.com\", without a port";
-            document.wrong(&[path[0], path[1], "tls", "server_name"], quoted(server), allowed);
-        }
+        cluster_tls(document, name, tls);
     }
     layers::cluster(document, &path, cluster);
 }

@@ -2,11 +2,11 @@
 
 use super::{
     Cluster, Layer, Route,
-    check::{is_token, quoted},
+    check::{self, is_token, quoted},
     document::Document,
     policy::{Kind, Policies},
     table::stand_in,
-    value::Table,
+    value::{NONE, Table},
 };
 use buttress::ConfigError;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -64,9 +64,17 @@ fn layer<C: Clone + DeserializeOwned>(
     }
 }
 
-/// Says what is wrong with the layers of policies, whether anybody uses them or not.
+/// Says what is wrong with the names and the layers of policies, whether anybody uses them or not.
 pub(super) fn policies(document: &mut Document<'_>, policies: &Policies<'_>) {
     for name in policies.names() {
+        check::name(document, "policy", name);
+        if name == NONE {
+            document.wrong(
+                &["policy", name],
+                "named \"none\"",
+                "another name: `policy = \"none\"` means that there is none",
+            );
+        }
         for kind in Kind::ALL {
             let path = ["policy", name, kind.name()];
             let Some(table) = document.value_at(&path).and_then(|value| value.get_ref().as_table()) else { continue };

@@ -28,7 +28,9 @@ pub(crate) struct Origin<'a> {
 
 impl Origins {
     pub(super) fn of(document: &Document<'_>, path: &Path) -> Self {
-        let file = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into());
+        let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        // It stands in comments, which end with their line.
+        let file = file.escape_debug().to_string();
         let mut origins = Self { file, places: BTreeMap::new() };
         origins.note(document, &document.root, &mut Vec::new());
         origins
