@@ -1,24 +1,40 @@
 //! The config file: what it may say, and what is wrong with it.
 
+mod check;
 mod describe;
-mod parse;
+mod document;
+mod files;
+mod layers;
+mod matches;
+mod origin;
+mod policy;
+mod print;
+mod problems;
+mod read;
 mod switch;
+mod table;
+#[cfg(test)]
+mod tests;
 mod texts;
+mod tree;
+mod value;
+mod warn;
 
+pub(crate) use problems::Problems;
+pub(crate) use read::Loaded;
 pub(crate) use switch::Layer;
 pub(crate) use texts::{Bytes, Host};
 
 use buttress::{
-    BalanceConfig, BreakerConfig, BulkheadConfig, ConfigError, DeadlineConfig, Priority, RetryConfig,
+    BalanceConfig, BreakerConfig, BulkheadConfig, DeadlineConfig, Priority, RetryConfig,
     core::config::{duration, duration_opt},
-    deadline::Headers,
 };
 use http::{HeaderName, Method, uri::Authority};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt, io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -26,8 +42,7 @@ use std::{
 use texts::{many, one};
 
 /// `gateway.toml`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Config {
     /// The name in `Via` and `Proxy-Status`; a request that has passed a proxy of this name is a loop. Not set: "buttress" and a
     /// few random letters.
@@ -35,15 +50,10 @@ pub(crate) struct Config {
     /// By name.
     #[serde(rename = "listener")]
     pub(crate) listeners: BTreeMap<String, Listener>,
-    #[serde(default)]
     pub(crate) limits: Limits,
-    #[serde(default)]
     pub(crate) drain: Drain,
-    #[serde(default)]
     pub(crate) trust: Trust,
-    #[serde(default)]
     pub(crate) admin: Admin,
-    #[serde(default)]
     pub(crate) log: Log,
     /// By name. The only places requests are ever sent to.
     #[serde(rename = "cluster")]
@@ -93,8 +103,8 @@ pub(crate) struct Limits {
     /// How long a client may take to send a request head, and how long an idle connection is kept.
     #[serde(with = "duration")]
     pub(crate) header_timeout: Duration,
-    /// How long a client may send nothing of a request body that an upstream waits for. Not set: 10s, or less where the
-    /// upstream would be accused before: by its breaker's `hang_after`, by `per_try`, by `total`.
+    /// How long a client may send nothing of a request body that an upstream waits for. Not set: 10s, or less where a
+    /// deadline would accuse the upstream before: four fifths of `per_try` and of `total`.
     #[serde(with = "duration_opt")]
     pub(crate) body_timeout: Option<Duration>,
     /// How long a client may take nothing of an answer.
@@ -180,20 +190,11 @@ impl Default for Admin {
 
 impl Admin {
     /// The token that requests must bear, if they must.
-    pub(crate) fn token(&self) -> Result<Option<String>, ConfigError> {
+    pub(crate) fn token(&self) -> io::Result<Option<String>> {
         let Some(path) = &self.token_file else { return Ok(None) };
-        let wrong = |why: &dyn fmt::Display| {
-            ConfigError::new(
-                "token_file",
-                path.display(),
-                format!("a file with a token of at least 16 characters: {why}"),
-            )
-        };
-        let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
-        match text.trim() {
-            token if token.len() >= 16 => Ok(Some(token.to_owned())),
-            token => Err(wrong(&format_args!("it has {}", token.len()))),
-        }
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| io::Error::new(error.kind(), format!("`admin.token_file` {}: {error}", path.display())))?;
+        Ok(Some(text.trim().to_owned()))
     }
 }
 
@@ -252,7 +253,7 @@ pub(crate) struct Cluster {
     #[serde(default)]
     pub(crate) bulkhead: Layer<BulkheadConfig>,
     /// `per_try`, above all.
-    #[serde(default = "per_try")]
+    #[serde(default)]
     pub(crate) deadline: Layer<DeadlineConfig>,
 }
 
@@ -266,15 +267,11 @@ pub(crate) struct ClusterTls {
     pub(crate) server_name: Option<String>,
 }
 
-/// What remains of a deadline is told to gRPC servers.
-fn per_try() -> Layer<DeadlineConfig> {
-    Layer::on(DeadlineConfig::default().emit(Headers::new()))
-}
+/// What an attempt's deadline is where nobody says anything else: what remains of it is told to gRPC servers.
+const CLUSTER_DEADLINE: &str = "emit = { grpc_timeout = true }";
 
-/// `grpc-timeout` may make it shorter.
-fn total() -> Layer<DeadlineConfig> {
-    Layer::on(DeadlineConfig::new(Duration::from_secs(30)).read(Headers::new()))
-}
+/// What a call's deadline is where nobody says anything else: `grpc-timeout` may make it shorter.
+const ROUTE_DEADLINE: &str = "total = \"30s\"\nread = { grpc_timeout = true }";
 
 fn second() -> Duration {
     Duration::from_secs(1)
@@ -289,17 +286,17 @@ fn pool_idle() -> Duration {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Route {
     /// None: any.
-    #[serde(with = "many", default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(with = "many", default)]
     pub(crate) hosts: Vec<Host>,
     /// `/api` takes `/api` and everything below it.
     pub(crate) prefix: Option<String>,
     /// A whole path, as a template: `/users/{id}`, `/files/{*rest}`.
     pub(crate) path: Option<String>,
     /// None: any.
-    #[serde(with = "many", default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(with = "many", default)]
     pub(crate) methods: Vec<Method>,
     /// Headers a request must have, with the value each must have; `"*"`: any.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default)]
     pub(crate) headers: BTreeMap<String, String>,
     /// The name of a cluster.
     pub(crate) cluster: String,
@@ -315,7 +312,7 @@ pub(crate) struct Route {
     #[serde(default = "websocket")]
     pub(crate) upgrades: Vec<String>,
     /// `total`, above all.
-    #[serde(default = "total")]
+    #[serde(default)]
     pub(crate) deadline: Layer<DeadlineConfig>,
     #[serde(default)]
     pub(crate) bulkhead: Layer<BulkheadConfig>,
@@ -366,28 +363,24 @@ fn canary_calls() -> u32 {
 }
 
 impl Config {
-    /// Reads a file.
-    pub(crate) fn read(path: &Path) -> Result<Self, Problems> {
-        let text = std::fs::read_to_string(path).map_err(|error| Problems::one(path, error))?;
-        let config = Self::parse(&text).map_err(|errors| Problems::new(path, errors))?;
-        let errors = config.errors();
-        if errors.is_empty() { Ok(config) } else { Err(Problems::new(path, errors)) }
+    /// Reads a file and judges it: of what it returns a gateway can be built.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong with it.
+    pub(crate) fn read(path: &Path) -> Result<Loaded, Problems> {
+        let text = std::fs::read_to_string(path).map_err(|error| Problems::unreadable(path, &error))?;
+        read::read(path, &text, path.parent().unwrap_or(Path::new("")))
     }
 
-    /// Reads a text; whether its values make sense is not asked.
-    pub(crate) fn parse(text: &str) -> Result<Self, Vec<String>> {
-        parse::parse(text)
+    /// The same for a text; files are relative to the current folder.
+    pub(crate) fn parse(text: &str) -> Result<Self, Problems> {
+        read::read(Path::new("config"), text, Path::new("")).map(|loaded| loaded.config)
     }
 
     /// What it comes to, defaults included.
     pub(crate) fn chains(&self) -> impl fmt::Display {
         describe::Chains(self)
-    }
-
-    /// What is allowed, and yet hardly meant.
-    pub(crate) fn warnings(&self) -> Vec<String> {
-        let unused = |name: &&String| !self.routes.values().any(|route| route.cluster == **name);
-        self.clusters.keys().filter(unused).map(|name| format!("no route leads to `cluster.{name}`")).collect()
     }
 
     /// The retries of `route`. One that waits for its turn holds a place in the route's bulkhead: unless the file says otherwise,
@@ -403,75 +396,20 @@ impl Config {
     /// How long the clients of `route` may send nothing of a request body.
     pub(crate) fn body_timeout(&self, route: &Route) -> Duration {
         self.limits.body_timeout.unwrap_or_else(|| {
-            let cluster = self.clusters.get(&route.cluster);
-            let ends = [
-                cluster.filter(|c| c.deadline.on).and_then(|c| c.deadline.config.per_try),
-                route.deadline.config.total.filter(|_| route.deadline.on),
-            ];
+            let clusters = [Some(&route.cluster), route.canary.as_ref().map(|canary| &canary.cluster)];
+            let deadlines = clusters.into_iter().flatten().filter_map(|name| Some(&self.clusters.get(name)?.deadline));
+            let per_try = deadlines.filter(|deadline| deadline.on).map(|deadline| deadline.config.per_try);
+            let ends = per_try.chain([route.deadline.config.total.filter(|_| route.deadline.on)]);
             // Before the deadline, so that a client hears what it did. A fifth is left for what came before it fell silent.
-            let ends = ends.into_iter().flatten().map(|after| after / 5 * 4);
+            let ends = ends.flatten().map(|after| after / 5 * 4);
             ends.fold(Duration::from_secs(10), Duration::min)
         })
     }
-
-    /// Everything that is wrong.
-    fn errors(&self) -> Vec<ConfigError> {
-        let mut errors = Vec::new();
-        for (name, route) in &self.routes {
-            if !self.clusters.contains_key(&route.cluster) {
-                let names: Vec<_> = self.clusters.keys().map(|name| quoted(name)).collect();
-                let allowed = format!("the name of a cluster: {}", names.join(", "));
-                errors.push(ConfigError::new(format!("route.{name}.cluster"), quoted(&route.cluster), allowed));
-            }
-        }
-        errors
-    }
 }
 
-/// The prefix without the slash at its end: `/api/` and `/api` are the same.
-pub(crate) fn prefix(text: &str) -> &str {
-    text.trim_end_matches('/')
-}
-
-fn quoted(text: &str) -> String {
-    format!("{text:?}")
-}
-
-/// What is wrong with a file, one line each.
-#[derive(Debug)]
-pub(crate) struct Problems {
-    path: PathBuf,
-    texts: Vec<String>,
-}
-
-impl Problems {
-    pub(crate) fn new(path: &Path, errors: Vec<impl ToString>) -> Self {
-        Self { path: path.into(), texts: errors.iter().map(ToString::to_string).collect() }
-    }
-
-    pub(crate) fn one(path: &Path, error: impl fmt::Display) -> Self {
-        Self { path: path.into(), texts: vec![error.to_string()] }
-    }
-}
-
-impl Problems {
-    /// What has nothing to do with a file.
-    pub(crate) fn plain(text: String) -> Self {
-        Self { path: PathBuf::new(), texts: vec![text] }
-    }
-}
-
-impl fmt::Display for Problems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, text) in self.texts.iter().enumerate() {
-            if i > 0 {
-                writeln!(f)?;
-            }
-            if !self.path.as_os_str().is_empty() {
-                write!(f, "{}: ", self.path.display())?;
-            }
-            f.write_str(text.trim_end())?;
-        }
-        Ok(())
+impl Loaded {
+    /// What holds, as TOML.
+    pub(crate) fn effective(&self, origin: bool) -> impl fmt::Display {
+        print::Effective { config: &self.config, origins: origin.then_some(&self.origins) }
     }
 }

@@ -6,12 +6,14 @@
 mod admin;
 mod answer;
 mod chain;
+mod commands;
 mod config;
 mod demo;
 mod message;
 mod orders;
 mod proxy;
 mod router;
+mod run;
 mod server;
 mod tls;
 mod trust;
@@ -19,24 +21,11 @@ mod tunnel;
 mod upload;
 mod upstream;
 
-use admin::Admin;
 use clap::{Parser, Subcommand};
-use config::{Config, LogFormat, Problems};
+use commands::Format;
+use config::Problems;
 use orders::Order;
-use proxy::Gateway;
-use server::Listening;
-use std::{
-    io::IsTerminal,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
-};
-use tokio::{
-    net::TcpListener,
-    signal::unix::{self, SignalKind},
-    sync::{Notify, watch},
-};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 /// A reverse proxy that stays useful while its upstreams fail.
 #[derive(Parser)]
@@ -63,11 +52,26 @@ enum Command {
         #[arg(short, long, default_value = "gateway.toml")]
         config: PathBuf,
     },
-    /// Says what is wrong with a config, and starts nothing.
+    /// Says what is wrong with a config, and starts nothing. Exit code 2: it cannot be used.
     Check {
         /// The config file.
         #[arg(short, long, default_value = "gateway.toml")]
         config: PathBuf,
+        /// How it is said.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+        /// Takes warnings for errors.
+        #[arg(long)]
+        strict: bool,
+    },
+    /// Prints a config as it holds: with what is inherited and all defaults written out.
+    PrintConfig {
+        /// The config file.
+        #[arg(short, long, default_value = "gateway.toml")]
+        config: PathBuf,
+        /// Says of each value where it came from: a line, a policy, a default.
+        #[arg(long)]
+        origin: bool,
     },
     #[command(flatten)]
     Order(Order),
@@ -76,16 +80,14 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
-        Some(Command::Run { config }) => run(&config),
-        Some(Command::Check { config }) => check(&config),
-        Some(Command::Order(order)) => orders::give(order).map_err(Problems::plain),
+        Some(Command::Run { config }) => run::run(&config),
+        Some(Command::Check { config, format, strict }) => Ok(commands::check(&config, format, strict)),
+        Some(Command::PrintConfig { config, origin }) => commands::print_config(&config, origin),
+        Some(Command::Order(order)) => Ok(orders::give(order)),
         None if cli.demo => demo::run(cli.duration, cli.seed).map_err(|error| Problems::one("--demo".as_ref(), error)),
         None => Ok(ExitCode::SUCCESS),
     };
-    result.unwrap_or_else(|error| {
-        eprintln!("{error}");
-        ExitCode::FAILURE
-    })
+    result.unwrap_or_else(|problems| problems.report())
 }
 
 fn demo_length(text: &str) -> Result<Duration, String> {
@@ -96,125 +98,4 @@ fn demo_length(text: &str) -> Result<Duration, String> {
     };
     let allowed = Duration::from_secs(5)..=Duration::from_secs(3600);
     if allowed.contains(&length) { Ok(length) } else { Err("allowed: 5s to 1h".to_owned()) }
-}
-
-fn check(path: &Path) -> Result<ExitCode, Problems> {
-    let config = Config::read(path)?;
-    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-    let (routes, clusters) = (count(config.routes.len(), "route"), count(config.clusters.len(), "cluster"));
-    println!("{} is fine: {routes}, {clusters}", path.display());
-    print!("\n{}", config.chains());
-    for warning in config.warnings() {
-        eprintln!("{}: warning: {warning}", path.display());
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn run(path: &Path) -> Result<ExitCode, Problems> {
-    // The config is judged before anything starts.
-    let config = Config::read(path)?;
-    log(config.log.format);
-    for warning in config.warnings() {
-        tracing::warn!("{warning}");
-    }
-    let runtime = tokio::runtime::Runtime::new().map_err(|error| Problems::one(path, error))?;
-    let ended = runtime.block_on(async {
-        let gateway = Gateway::build(&config).map_err(|error| Problems::one(path, error))?;
-        serve(config, gateway).await.map_err(|error| Problems::one(path, error))
-    });
-    // A name that is still being looked up is not waited for.
-    runtime.shutdown_background();
-    ended
-}
-
-/// Events go to standard error; `RUST_LOG` says which.
-fn log(format: LogFormat) {
-    let events = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::builder()
-                .with_default_directive(tracing_subscriber::filter::LevelFilter::INFO.into())
-                .from_env_lossy(),
-        );
-    match format {
-        LogFormat::Text => events.init(),
-        LogFormat::Json => events.json().flatten_event(true).init(),
-    }
-}
-
-/// Runs until a signal, then drains until it is done or a second signal comes. A failure when calls had to be aborted.
-async fn serve(config: Config, gateway: Gateway) -> std::io::Result<ExitCode> {
-    let bind = async |field: &str, address| {
-        TcpListener::bind(address)
-            .await
-            .map_err(|e| std::io::Error::new(e.kind(), format!("cannot listen on {address} (`{field}`): {e}")))
-    };
-    let mut listeners = Vec::new();
-    for (name, listener) in &config.listeners {
-        let tls = listener.tls.as_ref().map(tls::acceptor).transpose().map_err(std::io::Error::other)?;
-        let listening = Listening { listener: bind(&format!("listener.{name}.address"), listener.address).await?, tls };
-        let scheme = if listening.tls.is_some() { "https" } else { "http" };
-        println!("listening on {scheme}://{}", listening.listener.local_addr()?);
-        listeners.push(listening);
-    }
-    let admin = bind("admin.address", config.admin.address).await?;
-    let token = config.admin.token().map_err(std::io::Error::other)?;
-    let mut signals = Signals::new()?;
-    println!("admin on http://{}", admin.local_addr()?);
-
-    let gateway = Arc::new(gateway);
-    let (phase, phases) = watch::channel(server::Phase::Running);
-    let ordered = Arc::new(Notify::new());
-    tokio::spawn(Admin::new(gateway.clone(), phases.clone(), ordered.clone()).serve(admin, token));
-    let drain = config.drain.min;
-    let ordered_to_stop = async {
-        tokio::select! {
-            () = signals.next() => {}
-            () = ordered.notified() => {}
-        }
-        tracing::info!("draining; a second signal stops at once");
-        phase.send_replace(server::Phase::Draining);
-        let drained = async {
-            tokio::time::sleep(drain).await;
-            phase.send_replace(server::Phase::Stopping);
-            std::future::pending().await
-        };
-        tokio::select! {
-            () = signals.next() => {}
-            () = drained => {}
-        }
-    };
-    let aborted = tokio::select! {
-        aborted = server::serve(listeners, gateway, &config, phases) => aborted,
-        () = ordered_to_stop => {
-            tracing::warn!("stopped by a second signal; what was in flight is aborted");
-            return Ok(ExitCode::FAILURE);
-        }
-    };
-    if aborted > 0 {
-        tracing::warn!(connections = aborted, "aborted what did not end in time");
-        return Ok(ExitCode::FAILURE);
-    }
-    tracing::info!("drained");
-    Ok(ExitCode::SUCCESS)
-}
-
-/// SIGTERM and SIGINT, listened for from the beginning.
-struct Signals {
-    term: unix::Signal,
-    int: unix::Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { term: unix::signal(SignalKind::terminate())?, int: unix::signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
-        }
-    }
 }

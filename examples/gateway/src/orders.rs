@@ -96,7 +96,20 @@ impl fmt::Display for BreakerMode {
 }
 
 /// Gives an order and shows what came of it.
-pub(crate) fn give(order: Order) -> Result<ExitCode, String> {
+pub(crate) fn give(order: Order) -> ExitCode {
+    match answer(order) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("{}", why.trim_end());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn answer(order: Order) -> Result<String, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     let mut query = form_urlencoded::Serializer::new(String::new());
     let (method, path, target) = match order {
@@ -145,12 +158,7 @@ pub(crate) fn give(order: Order) -> Result<ExitCode, String> {
         timed.unwrap_or_else(|_| Err(format!("no answer from the admin listener at {}", target.admin)))
     });
     let (status, text) = answer?;
-    if status.is_success() {
-        print!("{text}");
-        Ok(ExitCode::SUCCESS)
-    } else {
-        Err(text.trim_end().to_owned())
-    }
+    if status.is_success() { Ok(text) } else { Err(text) }
 }
 
 fn unreachable(admin: SocketAddr, error: &dyn std::error::Error) -> String {

@@ -73,9 +73,12 @@ impl Gateway {
         }
         let access = config.log.access;
         let unrouted = Front::new(gateway, "unrouted", "", access, &controls.registry)?;
-        let mut routes = Vec::new();
-        for (name, route) in &config.routes {
+        let (mut router, mut routes) = (Router::default(), Vec::new());
+        for (place, (name, route)) in config.routes.iter().enumerate() {
             let scope = format!("route.{name}");
+            router.add(place, route).map_err(|clash| {
+                ConfigError::new(format!("{scope}.path"), route.pattern(), format!("what fits beside others: {clash}"))
+            })?;
             routes.push(Route {
                 front: Front::new(gateway, &scope, route.pattern(), access, &controls.registry)?,
                 chain: chain::route(name, route, config.retry(route), &clusters, &mut controls)?,
@@ -85,9 +88,6 @@ impl Gateway {
                 upgrades: route.upgrades.clone(),
             });
         }
-        let names: Vec<_> = config.routes.keys().collect();
-        let router = Router::build(config.routes.values())
-            .map_err(|(place, why)| ConfigError::new(format!("route.{}", names[place]), "in conflict", why))?;
         Ok(Self {
             name,
             via: Via::new(name),

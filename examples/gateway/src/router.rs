@@ -2,21 +2,26 @@
 
 use crate::config::{Host, Route};
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
-use std::cmp::Reverse;
+use std::{cmp::Reverse, fmt};
 
 /// Finds the most specific route: first by host, then by path, then by the number of its other conditions.
+#[derive(Default)]
 pub(crate) struct Router {
-    /// The routes that ask for the same host, methods and headers.
     groups: Vec<Group>,
     rules: Vec<Rule>,
 }
 
+/// The routes that ask for the same host, methods and headers, and for whole paths or for all below one: a tree of paths cannot
+/// hold both where they begin alike.
 struct Group {
     host: Option<Host>,
     methods: Vec<Method>,
     /// `None`: any value.
     headers: Vec<(HeaderName, Option<HeaderValue>)>,
+    below: bool,
     paths: matchit::Router<usize>,
+    /// What is in it, each with its rule.
+    templates: Vec<(String, usize)>,
 }
 
 /// One host of one route.
@@ -46,55 +51,78 @@ pub(crate) enum Found {
     Nothing,
 }
 
+/// Why a route cannot be there.
+#[derive(Debug)]
+pub(crate) enum Clash {
+    /// A header that is none.
+    Header(String),
+    /// Its path: it is no template, or no request could be told apart from those of the route at that place.
+    Path(matchit::InsertError, Option<usize>),
+}
+
+impl fmt::Display for Clash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header(text) => write!(f, "{text:?} is no header"),
+            Self::Path(error, _) => error.fmt(f),
+        }
+    }
+}
+
 impl Router {
-    /// A router for `routes`, which keep their places.
+    /// Adds the route at `place`.
     ///
     /// # Errors
     ///
-    /// The place of a route that cannot be there beside those before it, and why.
-    pub(crate) fn build<'a>(routes: impl IntoIterator<Item = &'a Route>) -> Result<Self, (usize, String)> {
-        let mut router = Self { groups: Vec::new(), rules: Vec::new() };
-        for (place, route) in routes.into_iter().enumerate() {
-            router.add(place, route).map_err(|why| (place, why))?;
+    /// Why it cannot be there.
+    pub(crate) fn add(&mut self, place: usize, route: &Route) -> Result<(), Clash> {
+        let mut hosts: Vec<_> = route.hosts.iter().cloned().map(Some).collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        if hosts.is_empty() {
+            hosts.push(None);
         }
-        Ok(router)
-    }
-
-    fn add(&mut self, place: usize, route: &Route) -> Result<(), String> {
-        let any_host = [None];
-        let hosts: &mut dyn Iterator<Item = Option<Host>> = match route.hosts.as_slice() {
-            [] => &mut any_host.into_iter(),
-            hosts => &mut hosts.iter().cloned().map(Some),
-        };
         let mut methods = route.methods.clone();
         methods.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        methods.dedup();
         let mut headers = Vec::new();
         for (name, value) in &route.headers {
-            let wrong = |what| format!("{what} is no header");
-            let name = name.parse::<HeaderName>().map_err(|_| wrong(name))?;
+            let name = name.parse::<HeaderName>().map_err(|_| Clash::Header(name.clone()))?;
             let value = match value.as_str() {
                 "*" => None,
-                text => Some(HeaderValue::from_str(text).map_err(|_| wrong(value))?),
+                text => Some(HeaderValue::from_str(text).map_err(|_| Clash::Header(value.clone()))?),
             };
             headers.push((name, value));
         }
+        headers.sort_by(|a, b| a.0.as_str().cmp(b.0.as_str()));
         let templates = templates(route);
+        let segments = segments(&templates[0], route);
+        let below = segments.last() == Some(&Segment::Rest);
         for host in hosts {
             let conditions = usize::from(!methods.is_empty()) + headers.len();
-            let rank = (Reverse(specificity(host.as_ref())), segments(&templates[0], route), Reverse(conditions));
+            let rank = (Reverse(specificity(host.as_ref())), segments.clone(), Reverse(conditions));
             let rule = self.rules.len();
             self.rules.push(Rule { route: place, rank });
-            let same = |group: &&mut Group| group.host == host && group.methods == methods && group.headers == headers;
+            let same = |group: &&mut Group| {
+                group.host == host && group.methods == methods && group.headers == headers && group.below == below
+            };
             let group = match self.groups.iter_mut().find(same) {
                 Some(group) => group,
                 None => {
-                    let (methods, headers) = (methods.clone(), headers.clone());
-                    self.groups.push(Group { host, methods, headers, paths: matchit::Router::new() });
+                    let (methods, headers, paths) = (methods.clone(), headers.clone(), matchit::Router::new());
+                    self.groups.push(Group { host, methods, headers, below, paths, templates: Vec::new() });
                     self.groups.last_mut().expect("it was pushed")
                 }
             };
             for template in &templates {
-                group.paths.insert(template.clone(), rule).map_err(|error| error.to_string())?;
+                if let Err(error) = group.paths.insert(template.clone(), rule) {
+                    let other = match &error {
+                        matchit::InsertError::Conflict { with } => group.rule_of(with),
+                        _ => None,
+                    };
+                    return Err(Clash::Path(error, other.map(|rule| self.rules[rule].route)));
+                }
+                group.templates.push((template.clone(), rule));
             }
         }
         Ok(())
@@ -128,6 +156,11 @@ impl Router {
 }
 
 impl Group {
+    /// The rule with that template.
+    fn rule_of(&self, template: &str) -> Option<usize> {
+        self.templates.iter().find(|(known, _)| known == template).map(|(_, rule)| *rule)
+    }
+
     /// Whether host and headers fit.
     fn is_for<B>(&self, host: Option<&str>, req: &Request<B>) -> bool {
         let host_fits = match (&self.host, host) {
@@ -235,7 +268,11 @@ mod tests {
                 text += &format!("[route.{name}]\ncluster = 'c'\n{lines}\n");
             }
             let config = Config::parse(&text).unwrap();
-            Self(config.routes.keys().cloned().collect(), Router::build(config.routes.values()).unwrap())
+            let mut router = Router::default();
+            for (place, route) in config.routes.values().enumerate() {
+                router.add(place, route).unwrap();
+            }
+            Self(config.routes.keys().cloned().collect(), router)
         }
 
         fn find(&self, method: &str, host: &str, path: &str, headers: &[(&str, &str)]) -> String {
@@ -326,10 +363,22 @@ mod tests {
     }
 
     #[test]
-    fn two_routes_for_the_same_requests_cannot_be_told_apart() {
-        let text = "[listener.l]\naddress = '127.0.0.1:0'\n[cluster.c]\nendpoints = 'h:1'\n\
-                    [route.a]\nprefix = '/a'\ncluster = 'c'\n[route.b]\nprefix = '/a/'\ncluster = 'c'\n";
-        let routes = Config::parse(text).unwrap().routes;
-        assert_eq!(Router::build(routes.values()).err().map(|(place, _)| place), Some(1));
+    fn a_whole_path_may_stand_beside_a_prefix_that_begins_alike() {
+        let rig = Rig::new([
+            ("below", "prefix = '/a'"),
+            ("exact", "path = '/a'"),
+            ("one", "path = '/a/{x}'"),
+            ("deep", "prefix = '/a/b'"),
+        ]);
+        for (path, route) in [
+            ("/a", "exact"),
+            ("/a/", "below"),
+            ("/a/c", "one"),
+            ("/a/b", "deep"),
+            ("/a/b/c", "deep"),
+            ("/a/c/d", "below"),
+        ] {
+            assert_eq!(rig.find("GET", "h", path, &[]), route, "{path}");
+        }
     }
 }

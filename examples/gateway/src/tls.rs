@@ -65,7 +65,8 @@ pub(crate) fn connector(
     })
 }
 
-fn roots(config: &ClusterTls) -> Result<RootCertStore, ConfigError> {
+/// The authorities that are believed.
+pub(crate) fn roots(config: &ClusterTls) -> Result<RootCertStore, ConfigError> {
     let mut roots = RootCertStore::empty();
     let Some(path) = &config.ca else {
         let found = rustls_native_certs::load_native_certs();

@@ -40,7 +40,9 @@ impl<'de, C: Default + Deserialize<'de>> Visitor<'de> for TableOrFalse<C> {
 
     fn visit_bool<E: Error>(self, on: bool) -> Result<Layer<C>, E> {
         if on {
-            Err(E::custom("`true` is not needed: a layer that is not written has its defaults"))
+            Err(E::custom(
+                "`true` is not needed: a layer that is not written has its defaults, allowed: a table, or `false`",
+            ))
         } else {
             Ok(Layer { on, config: C::default() })
         }

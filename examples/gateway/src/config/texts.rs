@@ -21,14 +21,14 @@ pub(crate) trait Text: Sized {
 /// `#[serde(with = "one")]`
 pub(crate) mod one {
     use super::{Deserializer, Serializer, Text, Texted};
-    use serde::{Deserialize, Serialize};
+    use serde::Serialize;
 
     pub(crate) fn serialize<T: Text + Clone, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
         Texted(value.clone()).serialize(serializer)
     }
 
     pub(crate) fn deserialize<'de, T: Text, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
-        Texted::deserialize(deserializer).map(|Texted(value)| value)
+        deserializer.deserialize_str(super::OneText(std::marker::PhantomData))
     }
 }
 
@@ -73,9 +73,22 @@ pub(crate) mod many {
 
     impl<'de, T: Text> Deserialize<'de> for Texted<T> {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            let text = String::deserialize(deserializer)?;
-            super::read(&text).map(Texted)
+            super::one::deserialize(deserializer).map(Texted)
         }
+    }
+}
+
+struct OneText<T>(std::marker::PhantomData<T>);
+
+impl<T: Text> serde::de::Visitor<'_> for OneText<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(T::WHAT)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        read(text)
     }
 }
 
@@ -145,7 +158,7 @@ impl Text for Method {
 }
 
 impl Text for HeaderName {
-    const WHAT: &'static str = "the name of a header";
+    const WHAT: &'static str = "the name of a header, allowed: one like \"x-priority\"";
 
     fn read(text: &str) -> Option<Self> {
         text.parse().ok()

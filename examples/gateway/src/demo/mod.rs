@@ -49,8 +49,8 @@ async fn play(length: Duration, seed: u64) -> io::Result<ExitCode> {
         fleet.push(Upstream::bind(script, seed ^ salt).await?);
     }
     let fleet_addresses: Vec<_> = fleet.iter().map(|(upstream, _)| upstream.address()).collect();
-    let config = Config::parse(&config([a.address(), b.address()], &fleet_addresses, length))
-        .map_err(|errors| io::Error::other(errors.join("\n")))?;
+    let config =
+        Config::parse(&config([a.address(), b.address()], &fleet_addresses, length)).map_err(io::Error::other)?;
     let gateway = Arc::new(Gateway::build(&config).map_err(io::Error::other)?);
     let listener = TcpListener::bind(config.listeners["demo"].address).await?;
     let address = listener.local_addr()?;

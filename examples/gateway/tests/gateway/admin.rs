@@ -65,7 +65,12 @@ async fn log_lines_say_which_upstream() {
     std::fs::remove_file(path).unwrap();
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(log.contains("circuit opened name=\"cluster.u\""), "{log}");
-    for field in ["access: client=127.0.0.1 method=\"GET\" path=\"/\"", "status=502", "reason=\"connect_refused\"", "layer=\"pool\""] {
+    for field in [
+        "access: client=127.0.0.1 method=\"GET\" path=\"/\"",
+        "status=502",
+        "reason=\"connect_refused\"",
+        "layer=\"pool\"",
+    ] {
         assert!(log.contains(field), "{field} is not in\n{log}");
     }
 }

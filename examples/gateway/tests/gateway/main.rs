@@ -4,6 +4,7 @@ mod admin;
 mod configs;
 mod demo;
 mod drain;
+mod golden;
 mod grpc;
 mod malformed;
 mod process;

@@ -1,0 +1,97 @@
+//! What the layers' crates say of their configs.
+
+use super::{
+    Cluster, Layer, Route,
+    check::{self, is_token, quoted},
+    document::Document,
+    policy::{Kind, Policies},
+    table::stand_in,
+    value::{NONE, Table},
+};
+use buttress::ConfigError;
+use serde::{Deserialize, de::DeserializeOwned};
+
+/// Says what is wrong with the layers of the cluster, or of a policy for clusters, at `path`.
+pub(super) fn cluster(document: &mut Document<'_>, path: &[&str], cluster: &Cluster) {
+    let balance = Layer::on(cluster.balance.clone());
+    layer(document, path, "balance", &balance, |config| config.build().map(drop));
+    layer(document, path, "breaker", &cluster.breaker, |config| config.build().map(drop));
+    layer(document, path, "bulkhead", &cluster.bulkhead, |config| config.build().map(drop));
+    layer(document, path, "deadline", &cluster.deadline, |config| config.build().map(drop));
+}
+
+/// Says what is wrong with the layers of the route, or of a policy for routes, at `path`.
+pub(super) fn route(document: &mut Document<'_>, path: &[&str], route: &Route) {
+    layer(document, path, "deadline", &route.deadline, |config| config.build().map(drop));
+    layer(document, path, "bulkhead", &route.bulkhead, |config| config.build().map(drop));
+    layer(document, path, "retry", &route.retry, |config| config.build().map(drop));
+    for protocol in &route.upgrades {
+        let at: Vec<_> = path.iter().copied().chain(["upgrades"]).collect();
+        if protocol.eq_ignore_ascii_case("h2c") {
+            let allowed =
+                "protocols other than h2c: upgraded to HTTP/2, a connection would carry requests that no layer sees";
+            document.wrong(&at, quoted(protocol), allowed);
+        } else if !protocol.split('/').all(is_token) || protocol.split('/').count() > 2 {
+            document.wrong(&at, quoted(protocol), "protocols (RFC 9110, 7.8), as in [\"websocket\"]");
+        }
+    }
+}
+
+/// Says all that a layer's crate has against its config: what is wrong is taken out, and the rest asked for again.
+fn layer<C: Clone + DeserializeOwned>(
+    document: &mut Document<'_>,
+    path: &[&str],
+    name: &str,
+    layer: &Layer<C>,
+    build: impl Fn(C) -> Result<(), ConfigError>,
+) {
+    if !layer.on {
+        return;
+    }
+    let path: Vec<_> = path.iter().copied().chain([name]).collect();
+    let mut table = document.value_at(&path).and_then(|value| value.get_ref().as_table()).cloned().unwrap_or_default();
+    let mut config = layer.config.clone();
+    while let Err(error) = build(config.clone()) {
+        document.refused(&path, &error);
+        let field = error.field.split('.').next().unwrap_or_default();
+        if table.remove(field).is_none() {
+            break;
+        }
+        match C::deserialize(Table(&table)) {
+            Ok(rest) => config = rest,
+            Err(_) => break,
+        }
+    }
+}
+
+/// Says what is wrong with the names and the layers of policies, whether anybody uses them or not.
+pub(super) fn policies(document: &mut Document<'_>, policies: &Policies<'_>) {
+    for name in policies.names() {
+        check::name(document, "policy", name);
+        if name == NONE {
+            document.wrong(
+                &["policy", name],
+                "named \"none\"",
+                "another name: `policy = \"none\"` means that there is none",
+            );
+        }
+        for kind in Kind::ALL {
+            let path = ["policy", name, kind.name()];
+            let Some(table) = document.value_at(&path).and_then(|value| value.get_ref().as_table()) else { continue };
+            let mut table = table.clone();
+            stand_in(&mut table, kind.required());
+            match kind {
+                Kind::Route => {
+                    if let Ok(route) = Route::deserialize(Table(&table)) {
+                        self::route(document, &path, &route);
+                    }
+                }
+                Kind::Cluster => {
+                    if let Ok(cluster) = Cluster::deserialize(Table(&table)) {
+                        self::cluster(document, &path, &cluster);
+                    }
+                }
+            }
+        }
+    }
+}
