@@ -36,9 +36,9 @@ pub(crate) struct Notes {
 }
 
 impl Notes {
-    /// Those of the call that `req` belongs to.
-    pub(crate) fn of<B>(req: &Request<B>) -> Arc<Self> {
-        req.extensions().get().cloned().unwrap_or_default()
+    /// Those of the call that `req` belongs to, where the client sends a body.
+    pub(crate) fn of<B>(req: &Request<B>) -> Option<Arc<Self>> {
+        req.extensions().get().cloned()
     }
 
     /// What the client did, if it did.
@@ -63,20 +63,25 @@ pub(crate) struct Bounded {
     waiting: Option<Pin<Box<Sleep>>>,
     /// A gRPC client that has its head may have nothing to say for as long as the call lasts.
     grpc: bool,
-    notes: Arc<Notes>,
+    notes: Option<Arc<Notes>>,
 }
 
 impl Bounded {
     pub(crate) fn wrap(req: Request<Incoming>, patience: Duration) -> Request<RequestBody> {
         let grpc = is_grpc(req.headers());
-        let notes = Arc::<Notes>::default();
+        // Without a body there is nothing to tell.
+        let notes = (!req.body().is_end_stream()).then(Arc::<Notes>::default);
         let mut req = req.map(|body| Self { body, patience, waiting: None, grpc, notes: notes.clone() });
-        req.extensions_mut().insert(notes);
+        if let Some(notes) = notes {
+            req.extensions_mut().insert(notes);
+        }
         UploadBody::track(req)
     }
 
     fn failed(&self, fault: Fault, error: impl Into<BoxError>) -> BoxError {
-        let _ = self.notes.fault.set(fault);
+        if let Some(notes) = &self.notes {
+            let _ = notes.fault.set(fault);
+        }
         error.into()
     }
 
@@ -86,7 +91,8 @@ impl Bounded {
             let patience = self.patience;
             let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(patience)));
             ready!(waiting.as_mut().poll(cx));
-            if !(self.grpc && self.notes.answered.load(Relaxed)) {
+            let answered = || self.notes.as_ref().is_some_and(|notes| notes.answered.load(Relaxed));
+            if !(self.grpc && answered()) {
                 return Poll::Ready(self.failed(Fault::Stalled, "the client sends nothing"));
             }
             waiting.as_mut().reset(Instant::now() + patience);

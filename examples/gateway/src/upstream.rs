@@ -6,10 +6,12 @@ use crate::{
 };
 use buttress::{
     Error, Hyper, HyperError, Reason, Rejection,
-    http::{ReplayBody, error_outcome},
+    http::{ReplayBody, RequestBodyError, error_outcome},
     hyper::HyperFuture,
 };
+use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri};
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -49,10 +51,35 @@ pub(crate) type Attempt = ReplayBody<RequestBody>;
 
 /// The innermost service of a chain.
 #[derive(Clone)]
-pub(crate) struct Pool {
-    client: Hyper<HttpConnector, Attempt>,
+pub(crate) struct Pool(Arc<Inner>);
+
+struct Inner {
+    client: Hyper<HttpConnector, Sent>,
     authority: uri::Authority,
     http2: bool,
+}
+
+/// [`Attempt`] as it is sent. Most requests have no body, and what has none is small: hyper moves it many times.
+struct Sent(Option<Pin<Box<Attempt>>>);
+
+impl Body for Sent {
+    type Data = Bytes;
+    type Error = RequestBodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        self.0.as_mut().map_or(Poll::Ready(None), |body| body.as_mut().poll_frame(cx))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|body| body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or(SizeHint::with_exact(0), |body| body.size_hint())
+    }
 }
 
 impl Pool {
@@ -68,9 +95,11 @@ impl Pool {
             // Attempts are ours to make and to count.
             .retry_canceled_requests(false)
             .build(connector);
-        Self { client: Hyper(client), authority, http2: config.http2 }
+        Self(Arc::new(Inner { client: Hyper(client), authority, http2: config.http2 }))
     }
+}
 
+impl Inner {
     fn address(&self, req: &mut Request<Attempt>) {
         let mut parts = uri::Parts::default();
         parts.scheme = Some(uri::Scheme::HTTP);
@@ -94,21 +123,23 @@ impl Service<Request<Attempt>> for Pool {
     type Error = PoolError;
     type Future = Answer;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PoolError>> {
-        self.client.poll_ready(cx).map_err(|error| PoolError { error, fault: None })
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), PoolError>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, mut req: Request<Attempt>) -> Answer {
-        self.address(&mut req);
+        self.0.address(&mut req);
         let notes = Notes::of(&req);
-        Answer { future: self.client.call(req), notes }
+        let req = req.map(|body| Sent((!body.is_end_stream()).then(|| Box::pin(body))));
+        Answer { future: (&self.0.client).call(req), notes }
     }
 }
 
 /// The pool's future.
 pub(crate) struct Answer {
     future: HyperFuture,
-    notes: Arc<Notes>,
+    /// `None`: there is no body to fail.
+    notes: Option<Arc<Notes>>,
 }
 
 impl Future for Answer {
@@ -118,10 +149,10 @@ impl Future for Answer {
         let result = ready!(Pin::new(&mut self.future).poll(cx));
         Poll::Ready(match result {
             Ok(res) => {
-                self.notes.answered();
+                self.notes.iter().for_each(|notes| notes.answered());
                 Ok(unasked_is_failed(res))
             }
-            Err(error) => Err(PoolError { error, fault: self.notes.fault() }),
+            Err(error) => Err(PoolError { error, fault: self.notes.as_ref().and_then(|notes| notes.fault()) }),
         })
     }
 }
