@@ -1,22 +1,24 @@
 //! One upstream endpoint: a connection pool, and what its errors mean.
 
+mod pool;
+
 use crate::{
     config,
     upload::{Fault, Notes, RequestBody},
 };
 use buttress::{
-    Error, Hyper, HyperError, Reason, Rejection,
-    http::{ReplayBody, RequestBodyError, error_outcome},
+    BoxError, Error, Hyper, HyperError, Reason, Rejection,
+    http::{ReplayBody, RequestBodyError, Unsent, error_outcome},
     hyper::HyperFuture,
 };
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
+use pool::{Connections, Failure, Received, Sending};
 use std::{
     error::Error as StdError,
     fmt, io,
@@ -29,9 +31,29 @@ use tower::Service;
 /// Why the pool has no response.
 #[derive(Debug)]
 pub(crate) struct PoolError {
-    error: HyperError,
+    /// Marked where nothing of the request was sent.
+    error: BoxError,
+    /// No connection was made.
+    is_connect: bool,
     /// The client failed, and the call with it.
     fault: Option<Fault>,
+}
+
+impl From<Failure> for PoolError {
+    fn from(failure: Failure) -> Self {
+        let is_connect = matches!(failure, Failure::Connect(_));
+        let error = match failure {
+            Failure::Broken(_) => failure.into(),
+            Failure::Connect(_) | Failure::Unsent(_) => Unsent::new(failure).into(),
+        };
+        Self { error, is_connect, fault: None }
+    }
+}
+
+impl From<HyperError> for PoolError {
+    fn from(error: HyperError) -> Self {
+        Self { is_connect: error.is_connect(), error: error.into(), fault: None }
+    }
 }
 
 impl fmt::Display for PoolError {
@@ -54,13 +76,17 @@ pub(crate) type Attempt = ReplayBody<RequestBody>;
 pub(crate) struct Pool(Arc<Inner>);
 
 struct Inner {
-    client: Hyper<HttpConnector, Sent>,
+    client: Transport,
     authority: uri::Authority,
-    http2: bool,
+}
+
+enum Transport {
+    Http1(Arc<Connections>),
+    Http2(Box<Hyper<HttpConnector, Sent>>),
 }
 
 /// [`Attempt`] as it is sent. Most requests have no body, and what has none is small: hyper moves it many times.
-struct Sent(Option<Pin<Box<Attempt>>>);
+pub(crate) struct Sent(Option<Pin<Box<Attempt>>>);
 
 impl Body for Sent {
     type Data = Bytes;
@@ -87,39 +113,60 @@ impl Pool {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(config.connect_timeout));
-        let client = Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(config.pool_idle)
-            .http2_only(config.http2)
-            // Attempts are ours to make and to count.
-            .retry_canceled_requests(false)
-            .build(connector);
-        Self(Arc::new(Inner { client: Hyper(client), authority, http2: config.http2 }))
+        let client = if config.http2 {
+            let client = Client::builder(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(config.pool_idle)
+                .http2_only(true)
+                // Attempts are ours to make and to count.
+                .retry_canceled_requests(false)
+                .build(connector);
+            Transport::Http2(Box::new(Hyper(client)))
+        } else {
+            Transport::Http1(Connections::new(connector, authority.clone(), config.pool_idle))
+        };
+        Self(Arc::new(Inner { client, authority }))
     }
 }
 
 impl Inner {
-    fn address(&self, req: &mut Request<Attempt>) {
-        let mut parts = uri::Parts::default();
-        parts.scheme = Some(uri::Scheme::HTTP);
-        parts.authority = Some(self.authority.clone());
-        parts.path_and_query =
-            Some(req.uri().path_and_query().cloned().unwrap_or_else(|| uri::PathAndQuery::from_static("/")));
-        *req.uri_mut() = Uri::from_parts(parts).expect("a scheme, an authority and a path are a URI");
+    fn send(&self, mut req: Request<Sent>) -> Reply {
         *req.version_mut() = Version::HTTP_11;
-        if self.http2 {
-            // `:authority` says it.
-            req.headers_mut().remove(header::HOST);
-        } else if req.headers().contains_key(header::TE) {
-            // RFC 9110, 10.1.4: TE is a header of this connection.
-            req.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("te"));
+        let path = req.uri().path_and_query().cloned().unwrap_or_else(|| uri::PathAndQuery::from_static("/"));
+        match &self.client {
+            Transport::Http1(connections) => {
+                // A target that has no more than a path is one already.
+                if req.uri().authority().is_some() {
+                    *req.uri_mut() = path.into();
+                }
+                let headers = req.headers_mut();
+                if !headers.contains_key(header::HOST) {
+                    let authority = HeaderValue::from_str(self.authority.as_str());
+                    headers.insert(header::HOST, authority.expect("an authority is a header value"));
+                }
+                if headers.contains_key(header::TE) {
+                    // RFC 9110, 10.1.4: TE is a header of this connection.
+                    headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+                }
+                Reply::Http1(connections.send(req))
+            }
+            Transport::Http2(client) => {
+                let mut parts = uri::Parts::default();
+                parts.scheme = Some(uri::Scheme::HTTP);
+                parts.authority = Some(self.authority.clone());
+                parts.path_and_query = Some(path);
+                *req.uri_mut() = Uri::from_parts(parts).expect("a scheme, an authority and a path are a URI");
+                // `:authority` says it.
+                req.headers_mut().remove(header::HOST);
+                Reply::Http2((&**client).call(req))
+            }
         }
     }
 }
 
 impl Service<Request<Attempt>> for Pool {
-    type Response = Response<Incoming>;
+    type Response = Response<Received>;
     type Error = PoolError;
     type Future = Answer;
 
@@ -127,39 +174,49 @@ impl Service<Request<Attempt>> for Pool {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut req: Request<Attempt>) -> Answer {
-        self.0.address(&mut req);
+    fn call(&mut self, req: Request<Attempt>) -> Answer {
         let notes = Notes::of(&req);
         let req = req.map(|body| Sent((!body.is_end_stream()).then(|| Box::pin(body))));
-        Answer { future: (&self.0.client).call(req), notes }
+        Answer { reply: self.0.send(req), notes }
     }
 }
 
 /// The pool's future.
 pub(crate) struct Answer {
-    future: HyperFuture,
+    reply: Reply,
     /// `None`: there is no body to fail.
     notes: Option<Arc<Notes>>,
 }
 
+enum Reply {
+    Http1(Sending),
+    Http2(HyperFuture),
+}
+
 impl Future for Answer {
-    type Output = Result<Response<Incoming>, PoolError>;
+    type Output = Result<Response<Received>, PoolError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let result = ready!(Pin::new(&mut self.future).poll(cx));
+        let result = match &mut self.reply {
+            Reply::Http1(sending) => ready!(Pin::new(sending).poll(cx)).map_err(PoolError::from),
+            Reply::Http2(future) => match ready!(Pin::new(future).poll(cx)) {
+                Ok(res) => Ok(res.map(|body| Received::new(body, None))),
+                Err(error) => Err(error.into()),
+            },
+        };
         Poll::Ready(match result {
             Ok(res) => {
                 self.notes.iter().for_each(|notes| notes.answered());
                 Ok(unasked_is_failed(res))
             }
-            Err(error) => Err(PoolError { error, fault: self.notes.as_ref().and_then(|notes| notes.fault()) }),
+            Err(error) => Err(PoolError { fault: self.notes.as_ref().and_then(|notes| notes.fault()), ..error }),
         })
     }
 }
 
 /// An upstream that switches protocols has broken HTTP: nobody asks it to. The layers see a failure; nothing of the answer
 /// goes further.
-fn unasked_is_failed(res: Response<Incoming>) -> Response<Incoming> {
+fn unasked_is_failed(res: Response<Received>) -> Response<Received> {
     if !res.status().is_informational() {
         return res;
     }
@@ -189,7 +246,7 @@ pub(crate) fn failed(error: &Error<PoolError>) -> Failed {
     }
     let timed_out =
         || sources(error).filter_map(|e| e.downcast_ref::<io::Error>()).any(|e| e.kind() == io::ErrorKind::TimedOut);
-    let reason = match error.error.is_connect() {
+    let reason = match error.is_connect {
         true if timed_out() => Reason::ConnectTimeout,
         true => Reason::ConnectRefused,
         false => Reason::PeerClosed,

@@ -62,7 +62,9 @@ impl Contestant {
                 command.args(ports.upstreams.iter().map(SocketAddr::to_string))
             }
             Self::Buttress(binary) => command.arg(binary).args(["run", "-c"]).arg(config(gateway_config(ports))?),
-            Self::Nginx => command.args(["nginx", "-e", "stderr", "-p"]).arg(folder).arg("-c").arg(config(nginx(ports))?),
+            Self::Nginx => {
+                command.args(["nginx", "-e", "stderr", "-p"]).arg(folder).arg("-c").arg(config(nginx(ports))?)
+            }
             Self::Haproxy => command.args(["haproxy", "-db", "-f"]).arg(config(haproxy(ports))?),
         };
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).env("RUST_LOG", "warn").spawn()

@@ -93,7 +93,8 @@ impl Reader {
 
     /// One request, and its answer to the last byte.
     async fn ask(&mut self) -> io::Result<()> {
-        const REQUEST: &[u8] = b"GET /orders/1234?expand=lines HTTP/1.1\r\nhost: shop.example\r\nuser-agent: gateway-cost\r\n\
+        const REQUEST: &[u8] =
+            b"GET /orders/1234?expand=lines HTTP/1.1\r\nhost: shop.example\r\nuser-agent: gateway-cost\r\n\
             accept: application/json\r\naccept-encoding: gzip\r\n\r\n";
         self.stream.write_all(REQUEST).await?;
         let head = self.head().await?;
