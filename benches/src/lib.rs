@@ -1,1 +1,1 @@
-//! The benchmarks live in `benches/`.
+//! The micro-benchmarks live in `benches/`, what the gateway costs in `src/bin/gateway-cost`.

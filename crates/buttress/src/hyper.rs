@@ -67,6 +67,25 @@ where
     }
 }
 
+/// For a client that is shared behind a pointer: a clone of one is some hundred bytes.
+impl<C, B> Service<Request<B>> for &Hyper<C, B>
+where
+    C: Connect + Clone + Send + Sync + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
+{
+    type Response = Response<Incoming>;
+    type Error = HyperError;
+    type Future = HyperFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), HyperError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, req: Request<B>) -> HyperFuture {
+        HyperFuture(self.0.request(req))
+    }
+}
+
 /// The future of [`Hyper`].
 pub struct HyperFuture(legacy::ResponseFuture);
 

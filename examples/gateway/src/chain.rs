@@ -7,25 +7,31 @@ use crate::{
 };
 use buttress::{
     BoxError, Breaker, BreakerConfig, BreakerLayer, Bulkhead, BulkheadConfig, Canary, CanaryConfig, CanaryLayer, Chaos,
-    ChaosLayer, ConfigError, Endpoint, Error, Handle, Mode, Registry, RetryConfig, ServiceBuilderExt as _,
-    ServiceExt as _, Signal, Telemetry, TelemetryConfig, TelemetryLayer,
+    ChaosLayer, ConfigError, Deadlines, Endpoint, Error, Handle, Mode, Registry, RetryConfig, ServiceBuilderExt as _,
+    ServiceExt as _, Telemetry, TelemetryConfig, TelemetryLayer,
     http::HttpGateway,
     telemetry::{AccessLog, AttemptSpanLayer, RequestSpanLayer},
 };
 use bytes::Bytes;
 use http::{Request, Response, uri::Authority};
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
-use std::{collections::BTreeMap, sync::Arc};
-use tower::{Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tower::{Service, ServiceBuilder, ServiceExt};
 
 /// What clients get.
 pub(crate) type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// The chain of a route.
-pub(crate) type Chain = BoxCloneSyncService<Request<RequestBody>, Response<ResponseBody>, Error<PoolError>>;
+pub(crate) type Chain = Shared<Request<RequestBody>>;
 
 /// The chain of a cluster: what attempts are made of.
-pub(crate) type Target = BoxCloneSyncService<Request<Attempt>, Response<ResponseBody>, Error<PoolError>>;
+pub(crate) type Target = Shared<Request<Attempt>>;
 
 /// What the layers are, for operators.
 #[derive(Default)]
@@ -48,59 +54,100 @@ pub(crate) fn cluster(name: &str, config: &config::Cluster, controls: &mut Contr
     let scope = format!("cluster.{name}");
     let attempts = Arc::new(TelemetryConfig::client().build()?);
     controls.registry.add(format!("{scope}.telemetry"), attempts.clone());
-    let several = config.endpoints.len() > 1;
-    let (mut endpoints, mut known, mut alone) = (Vec::new(), BTreeMap::new(), None);
+    let mut guards = Vec::new();
+    let mut known = BTreeMap::new();
     for address in &config.endpoints {
-        let place = if several { format!("{scope}/{address}") } else { scope.clone() };
-        let (service, signal, endpoint) = endpoint(&place, config, address, &attempts, &controls.registry)?;
+        let place = match config.endpoints.len() {
+            1 => scope.clone(),
+            _ => format!("{scope}/{address}"),
+        };
+        let own = Guards::new(place, config, address, attempts.clone())?;
+        let endpoint = EndpointControls { breaker: own.breaker.clone(), chaos: own.chaos.handle() };
         known.insert(address.to_string(), endpoint);
-        match several {
-            true => endpoints.push(Endpoint::new(address.to_string(), service).signal(signal)),
-            false => alone = Some(service),
-        }
+        guards.push(own);
     }
     controls.endpoints.insert(name.to_owned(), known);
-    if let Some(service) = alone {
-        return Ok(service);
+    let registry = &controls.registry;
+    let layers = |scope: &str| ServiceBuilder::new().http_client().registry(registry).named(scope);
+    // All endpoints of a cluster share one telemetry, which has its name already.
+    let attempt = |scope: &str, attempts, chaos, pool: Pool| {
+        let measured = ServiceBuilder::new().http_client().with(TelemetryLayer::shared(attempts));
+        let layers = measured.with(AttemptSpanLayer::new()).registry(registry).named(scope).with(chaos);
+        layers.service(pool.lift_errors())
+    };
+    match config.bulkhead.config.max_queue {
+        0 => spread(&scope, config, registry, guards, |guards| {
+            let Guards { scope, breaker, bulkhead, per_try, attempts, chaos, pool, .. } = guards;
+            let layers = layers(&scope).with(BreakerLayer::shared(breaker)).bulkhead(bulkhead).deadline(per_try);
+            layers.service(attempt(&scope, attempts, chaos, pool))
+        }),
+        _ => spread(&scope, config, registry, guards, |guards| {
+            let Guards { scope, breaker, bulkhead, per_try, attempts, chaos, pool, .. } = guards;
+            let layers = layers(&scope).with(BreakerLayer::shared(breaker)).queued_bulkhead(bulkhead).deadline(per_try);
+            layers.service(attempt(&scope, attempts, chaos, pool))
+        }),
     }
-    let balance = config.balance.clone().name(scope.clone()).endpoints(endpoints)?;
-    Ok(boxed(ServiceBuilder::new().http_client().registry(&controls.registry).named(&scope).balance(balance)))
 }
 
-/// What stands around one endpoint: breaker > bulkhead > per-try deadline > telemetry > span > injected faults > pool; and the
-/// signal of its breaker.
-fn endpoint(
+/// One endpoint as it is, or a balance over several. One type each, from the balance to the pool: what is boxed is boxed once.
+fn spread<S, B>(
     scope: &str,
     config: &config::Cluster,
-    address: &Authority,
-    attempts: &Arc<Telemetry>,
     registry: &Registry,
-) -> Result<(Target, Signal, EndpointControls), ConfigError> {
-    let mut breaker = config.breaker.config.clone();
-    if breaker.name == BreakerConfig::default().name {
-        breaker = breaker.name(scope);
+    mut guards: Vec<Guards>,
+    endpoint: impl Fn(Guards) -> S,
+) -> Result<Target, ConfigError>
+where
+    S: Service<Request<Attempt>, Response = Response<B>, Error = Error<PoolError>> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    if guards.len() == 1 {
+        return Ok(Shared::new(endpoint(guards.remove(0))));
     }
-    let breaker = Arc::new(switched(config.breaker.on, breaker.build()?)?);
-    let signal = breaker.signal();
-    let bulkhead = bulkhead(scope, &config.bulkhead)?;
-    let per_try = switched(config.deadline.on, config.deadline.config.clone().build()?)?;
-    let chaos = ChaosLayer::new(Chaos::default());
-    let controls = EndpointControls { breaker: breaker.clone(), chaos: chaos.handle() };
-    let layers =
-        ServiceBuilder::new().http_client().registry(registry).named(scope).with(BreakerLayer::shared(breaker));
-    let pool = ServiceBuilder::new()
-        .http_client()
-        .with(TelemetryLayer::shared(attempts.clone()))
-        .with(AttemptSpanLayer::new())
-        .registry(registry)
-        .named(scope)
-        .with(chaos)
-        .service(Pool::new(config, address.clone())?.lift_errors());
-    let service = match config.bulkhead.config.max_queue {
-        0 => boxed(layers.bulkhead(bulkhead).deadline(per_try).service(pool)),
-        _ => boxed(layers.queued_bulkhead(bulkhead).deadline(per_try).service(pool)),
-    };
-    Ok((service, signal, controls))
+    let endpoints = guards.into_iter().map(|guards| {
+        let (name, signal) = (guards.address.to_string(), guards.breaker.signal());
+        Endpoint::new(name, endpoint(guards)).signal(signal)
+    });
+    let balance = config.balance.clone().name(scope.to_owned()).endpoints(endpoints)?;
+    Ok(Shared::new(ServiceBuilder::new().http_client().registry(registry).named(scope).balance(balance)))
+}
+
+/// What stands around one endpoint: breaker > bulkhead > per-try deadline > telemetry > span > injected faults > pool.
+struct Guards {
+    /// Its place among the handles.
+    scope: String,
+    address: Authority,
+    breaker: Arc<Breaker>,
+    bulkhead: Bulkhead,
+    per_try: Deadlines,
+    attempts: Arc<Telemetry>,
+    chaos: ChaosLayer,
+    pool: Pool,
+}
+
+impl Guards {
+    fn new(
+        scope: String,
+        config: &config::Cluster,
+        address: &Authority,
+        attempts: Arc<Telemetry>,
+    ) -> Result<Self, ConfigError> {
+        let mut breaker = config.breaker.config.clone();
+        if breaker.name == BreakerConfig::default().name {
+            breaker = breaker.name(scope.clone());
+        }
+        Ok(Self {
+            breaker: Arc::new(switched(config.breaker.on, breaker.build()?)?),
+            bulkhead: bulkhead(&scope, &config.bulkhead)?,
+            per_try: switched(config.deadline.on, config.deadline.config.clone().build()?)?,
+            attempts,
+            chaos: ChaosLayer::new(Chaos::default()),
+            pool: Pool::new(config, address.clone())?,
+            address: address.clone(),
+            scope,
+        })
+    }
 }
 
 /// What stands around a route: deadline(total) > bulkhead > retry > canary, where there is one > cluster.
@@ -127,7 +174,7 @@ pub(crate) fn route(
         let split = Arc::new(split);
         controls.canaries.insert(name.to_owned(), split.clone());
         let layers = ServiceBuilder::new().http_client().registry(&controls.registry).named(&scope);
-        inner = boxed(layers.with(CanaryLayer::new(split, target(&canary.cluster)?)).service(inner));
+        inner = Shared::new(layers.with(CanaryLayer::new(split, target(&canary.cluster)?)).service(inner));
     }
     let bulkhead = bulkhead(&scope, &config.bulkhead)?;
     if retry.name == RetryConfig::default().name {
@@ -137,8 +184,8 @@ pub(crate) fn route(
     let total = switched(config.deadline.on, config.deadline.config.clone().build()?)?;
     let layers = ServiceBuilder::new().http_client().registry(&controls.registry).named(&scope).deadline(total);
     Ok(match config.bulkhead.config.max_queue {
-        0 => boxed(layers.bulkhead(bulkhead).retry(retry).service(inner)),
-        _ => boxed(layers.queued_bulkhead(bulkhead).retry(retry).service(inner)),
+        0 => Shared::new(layers.bulkhead(bulkhead).retry(retry).service(inner)),
+        _ => Shared::new(layers.queued_bulkhead(bulkhead).retry(retry).service(inner)),
     })
 }
 
@@ -186,12 +233,58 @@ fn switched<L: Handle>(on: bool, layer: L) -> Result<L, ConfigError> {
     Ok(layer)
 }
 
-fn boxed<S, Req, B>(service: S) -> BoxCloneSyncService<Req, Response<ResponseBody>, Error<PoolError>>
+/// A chain of any type. Its clones are one chain: a call clones what it needs into its own future, which is the one thing
+/// that is boxed.
+///
+/// It is always ready: a call waits for the chain in its future.
+pub(crate) struct Shared<Req>(Arc<dyn Calls<Req>>);
+
+impl<Req> Shared<Req> {
+    fn new<S, B>(service: S) -> Self
+    where
+        S: Service<Req, Response = Response<B>, Error = Error<PoolError>> + Clone + Send + Sync + 'static,
+        Req: Send + 'static,
+        S::Future: Send,
+        B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        let boxed = |res: Response<B>| res.map(|body| body.map_err(Into::into).boxed_unsync());
+        Self(Arc::new(service.map_response(boxed)))
+    }
+}
+
+impl<Req> Clone for Shared<Req> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Error<PoolError>>> + Send>>;
+
+trait Calls<Req>: Send + Sync {
+    fn call(&self, req: Req) -> Answer;
+}
+
+impl<S, Req> Calls<Req> for S
 where
-    S: Service<Req, Response = Response<B>, Error = Error<PoolError>> + Clone + Send + Sync + 'static,
-    Req: 'static,
+    S: Service<Req, Response = Response<ResponseBody>, Error = Error<PoolError>> + Clone + Send + Sync + 'static,
+    Req: Send + 'static,
     S::Future: Send,
-    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    BoxCloneSyncService::new(service.map_response(|res: Response<B>| res.map(|b| b.map_err(Into::into).boxed_unsync())))
+    fn call(&self, req: Req) -> Answer {
+        Box::pin(self.clone().oneshot(req))
+    }
+}
+
+impl<Req> Service<Req> for Shared<Req> {
+    type Response = Response<ResponseBody>;
+    type Error = Error<PoolError>;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, req: Req) -> Answer {
+        self.0.call(req)
+    }
 }

@@ -49,15 +49,15 @@ pub(crate) fn upgrade<B>(req: &Request<B>, allowed: &[String]) -> Option<HeaderV
     asked.then(|| HeaderValue::from_str(wanted).ok()).flatten()
 }
 
-/// Makes the headers of a client's request those of one that goes on.
-pub(crate) fn clean_request(headers: &mut HeaderMap, host: Option<HeaderValue>) {
-    let trailers = items(headers, &header::TE).any(|coding| coding.eq_ignore_ascii_case("trailers"));
-    remove_hop_by_hop(headers);
+/// Makes the headers of a client's request those of one that goes on; `unwanted` ones go, too.
+pub(crate) fn clean_request(headers: &mut HeaderMap, host: Option<HeaderValue>, unwanted: impl Fn(&str) -> bool) {
+    let trailers = headers.contains_key(header::TE)
+        && items(headers, &header::TE).any(|coding| coding.eq_ignore_ascii_case("trailers"));
+    // hyper has said 100 to the client by the time the body is read.
+    remove(headers, |name| *name == header::EXPECT || unwanted(name.as_str()));
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    // hyper has said 100 to the client by the time the body is read.
-    headers.remove(header::EXPECT);
     match host {
         Some(host) => headers.insert(header::HOST, host),
         None => headers.remove(header::HOST),
@@ -66,30 +66,32 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, host: Option<HeaderValue>) 
 
 /// Makes the headers of an upstream's response those of one that goes on.
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
-    remove_hop_by_hop(headers);
+    remove(headers, |_| false);
 }
 
-/// What `Connection` lists, and what is known to be for one connection only.
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        let listed: Vec<HeaderName> =
-            items(headers, &header::CONNECTION).filter_map(|name| name.parse().ok()).collect();
-        for name in listed {
-            headers.remove(name);
-        }
-        headers.remove(header::CONNECTION);
+/// Removes what is known to be for one connection only, what `Connection` lists, and what is `unwanted` besides. Most messages
+/// have nothing that must go: they are looked over once, and nothing is searched for.
+fn remove(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+    let goes = |name: &HeaderName| is_hop_by_hop(name) || unwanted(name);
+    if !headers.keys().any(goes) {
+        return;
     }
-    for name in [
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        header::TE,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("proxy-connection"),
-        HeaderName::from_static("http2-settings"),
-    ] {
+    let mut found: Vec<HeaderName> = headers.keys().filter(|name| goes(name)).cloned().collect();
+    found.extend(items(headers, &header::CONNECTION).filter_map(|name| name.parse().ok()));
+    for name in found {
         headers.remove(name);
+    }
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    match *name {
+        header::CONNECTION
+        | header::PROXY_AUTHENTICATE
+        | header::PROXY_AUTHORIZATION
+        | header::TE
+        | header::TRANSFER_ENCODING
+        | header::UPGRADE => true,
+        _ => matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings"),
     }
 }
 

@@ -124,7 +124,7 @@ impl Gateway {
     pub(crate) async fn serve(
         &self,
         req: Request<Incoming>,
-        arrival: Arrival,
+        arrival: &Arrival,
         slot: &Slot,
     ) -> Response<impl Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static + use<>> {
         let found = self.find(&req);
@@ -178,7 +178,7 @@ impl Gateway {
         route: &Route,
         host: Option<HeaderValue>,
         mut req: Request<Incoming>,
-        arrival: Arrival,
+        arrival: &Arrival,
         slot: &Slot,
     ) -> Result<Response<ResponseBody>, Refusal> {
         if !message::may_go_on(&mut req) {
@@ -195,8 +195,9 @@ impl Gateway {
             Some(protocol) => (Some(tunnel::Asked(protocol)), Some(upgrade::on(&mut req))),
             None => (None, None),
         };
+        let expects = req.headers().contains_key(header::EXPECT);
         self.prepare(&mut req, arrival, host, route);
-        let mut req = Bounded::wrap(req, route.body_timeout, route.body_bytes);
+        let mut req = Bounded::wrap(req, route.body_timeout, route.body_bytes, expects);
         if let Some(asked) = &asked {
             req.extensions_mut().insert(asked.clone());
         }
@@ -241,7 +242,7 @@ impl Gateway {
     }
 
     /// Makes a client's request one of ours.
-    fn prepare<B>(&self, req: &mut Request<B>, arrival: Arrival, host: Option<HeaderValue>, route: &Route) {
+    fn prepare<B>(&self, req: &mut Request<B>, arrival: &Arrival, host: Option<HeaderValue>, route: &Route) {
         let trusted = self.trust.trusts(arrival.peer.ip());
         let priority = self.priority(req.headers(), route.priority, trusted);
         if priority != Priority::default() {
@@ -249,8 +250,10 @@ impl Gateway {
         }
         let version = req.version();
         let headers = req.headers_mut();
-        trust::forward(headers, arrival, host.as_ref(), trusted);
-        message::clean_request(headers, host);
+        // In one step: five come.
+        headers.reserve(5);
+        message::clean_request(headers, host.clone(), |name| !trusted && trust::is_claim(name));
+        trust::forward(headers, arrival, host.as_ref());
         self.via.add(headers, version);
     }
 

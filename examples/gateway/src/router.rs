@@ -227,6 +227,10 @@ fn segments(template: &str, route: &Route) -> Vec<Segment> {
 /// backslashes, each of them as it is or percent-encoded, and with parameters behind `;` or without.
 pub(crate) fn has_dot_segments(uri: &Uri) -> bool {
     let mut rest = uri.path().as_bytes();
+    // Nearly all have nothing that could be a dot.
+    if !rest.iter().any(|byte| matches!(byte, b'.' | b'%')) {
+        return false;
+    }
     let decoded = std::iter::from_fn(|| {
         let hex = |byte: u8| char::from(byte).to_digit(16);
         let (byte, len) = if let [b'%', high, low, ..] = *rest

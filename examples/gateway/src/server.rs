@@ -136,7 +136,7 @@ impl Server {
             self.stats.accepted.fetch_add(1, Relaxed);
             self.stats.open.fetch_add(1, Relaxed);
             let slot = Slot::new(Held { stats: self.stats.clone(), _place: place, _turn: turn });
-            let arrival = Arrival { peer, secure: tls.is_some() };
+            let arrival = Arrival::new(peer, tls.is_some());
             connections.spawn(self.clone().handle(stream, tls.clone(), arrival, slot));
         }
         connections
@@ -156,7 +156,7 @@ impl Server {
         let mut stream = TimeoutStream::new(stream);
         // hyper times the heads; nothing times a client that does not read.
         stream.set_write_timeout(Some(self.limits.write_timeout));
-        let stream = Box::pin(stream);
+        let (stream, peer) = (Box::pin(stream), arrival.peer);
         let connection = Connection {
             gateway: self.gateway.clone(),
             arrival,
@@ -173,11 +173,11 @@ impl Server {
                 Ok(Ok(stream)) => connection.run(stream, &self.builder, patience).await,
                 Ok(Err(error)) => {
                     self.stats.no_tls.fetch_add(1, Relaxed);
-                    tracing::debug!(peer = %arrival.peer, %error, "no TLS");
+                    tracing::debug!(peer = %peer, %error, "no TLS");
                 }
                 Err(_) => {
                     self.stats.no_tls.fetch_add(1, Relaxed);
-                    tracing::debug!(peer = %arrival.peer, "no TLS in time");
+                    tracing::debug!(peer = %peer, "no TLS in time");
                 }
             },
         }
@@ -354,7 +354,7 @@ impl Connection {
         if self.seen.lock().expect("never poisoned").replace(version).is_none() {
             self.first.notify_one();
         }
-        let mut res = self.gateway.serve(req, self.arrival, &self.slot).await;
+        let mut res = self.gateway.serve(req, &self.arrival, &self.slot).await;
         // After a 408 there would be the rest of a body to wait for, after a 413 too much of one.
         let last = matches!(res.status(), StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE)
             || *self.phases.borrow() > Phase::Running;

@@ -2,6 +2,7 @@
 
 use crate::config;
 use buttress::Priority;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
@@ -12,12 +13,43 @@ pub(crate) struct Trust {
     pub(crate) priority_header: HeaderName,
 }
 
-/// Where a request came in.
-#[derive(Clone, Copy, Debug)]
+/// Where requests come in: what upstreams are told of a connection, written once.
 pub(crate) struct Arrival {
     pub(crate) peer: SocketAddr,
-    /// Over TLS.
-    pub(crate) secure: bool,
+    /// `X-Forwarded-For`.
+    address: HeaderValue,
+    /// `http` or `https`.
+    proto: &'static str,
+    /// The beginning of `Forwarded` (RFC 7239).
+    forwarded: String,
+}
+
+impl Arrival {
+    /// A connection of `peer`, over TLS if it is `secure`.
+    pub(crate) fn new(peer: SocketAddr, secure: bool) -> Self {
+        let ip = peer.ip().to_canonical();
+        let proto = if secure { "https" } else { "http" };
+        let forwarded = match ip {
+            IpAddr::V4(ip) => format!("for={ip};proto={proto}"),
+            IpAddr::V6(ip) => format!("for=\"[{ip}]\";proto={proto}"),
+        };
+        let address = HeaderValue::try_from(ip.to_string()).expect("an address is a header value");
+        Self { peer, address, proto, forwarded }
+    }
+
+    /// `Forwarded`, with the host in quotes.
+    fn forwarded(&self, host: Option<&HeaderValue>) -> HeaderValue {
+        const HOST: &[u8] = b";host=\"";
+        let host = host.filter(|host| host.to_str().is_ok()).map(HeaderValue::as_bytes);
+        let mut text = Vec::with_capacity(self.forwarded.len() + host.map_or(0, |host| HOST.len() + host.len() + 1));
+        text.extend_from_slice(self.forwarded.as_bytes());
+        if let Some(host) = host {
+            text.extend_from_slice(HOST);
+            text.extend_from_slice(host);
+            text.push(b'"');
+        }
+        HeaderValue::from_maybe_shared(Bytes::from(text)).expect("a host is a header value")
+    }
 }
 
 impl Trust {
@@ -80,67 +112,47 @@ fn address(text: &str) -> Option<IpAddr> {
     Some(IpAddr::to_canonical(&ip))
 }
 
-/// Says where a request comes from (RFC 7239). What a trusted proxy said stays, and this hop is added; what anybody else said is
-/// replaced.
-pub(crate) fn forward(headers: &mut HeaderMap, arrival: Arrival, host: Option<&HeaderValue>, trusted: bool) {
-    if !trusted {
-        remove_claims(headers);
-    }
-    let peer = arrival.peer.ip().to_canonical();
-    let proto = if arrival.secure { "https" } else { "http" };
-    append(headers, X_FORWARDED_FOR, &peer.to_string());
-    let mut forwarded = String::with_capacity(96);
-    forwarded.push_str(if peer.is_ipv6() { "for=\"[" } else { "for=" });
-    forwarded.push_str(&peer.to_string());
-    forwarded.push_str(if peer.is_ipv6() { "]\";proto=" } else { ";proto=" });
-    forwarded.push_str(proto);
+/// Says where a request comes from (RFC 7239). What a trusted proxy said stays, and this hop is added; nobody else has said
+/// anything: [`is_claim`] went before.
+pub(crate) fn forward(headers: &mut HeaderMap, arrival: &Arrival, host: Option<&HeaderValue>) {
+    add(headers, X_FORWARDED_FOR, arrival.address.clone());
     if let Some(host) = host {
-        if let Ok(name) = host.to_str() {
-            forwarded.extend([";host=\"", name, "\""]);
-        }
         headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
     }
-    headers.entry(X_FORWARDED_PROTO).or_insert_with(|| HeaderValue::from_static(proto));
-    append(headers, header::FORWARDED, &forwarded);
+    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(arrival.proto));
+    add(headers, header::FORWARDED, arrival.forwarded(host));
 }
 
-/// Adds to a list that is one line (most servers read only one).
-fn append(headers: &mut HeaderMap, name: HeaderName, item: &str) {
-    let mut line = String::new();
-    for value in headers.get_all(&name) {
-        line.extend([value.to_str().unwrap_or_default(), ", "]);
-    }
-    line.push_str(item);
-    if let Ok(value) = HeaderValue::try_from(line) {
+/// Adds to a list that is one line: most servers read only one.
+fn add(headers: &mut HeaderMap, name: HeaderName, item: HeaderValue) {
+    let line = match headers.contains_key(&name) {
+        true => {
+            headers.get_all(&name).iter().chain([&item]).map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b", "[..])
+        }
+        false => {
+            headers.insert(name, item);
+            return;
+        }
+    };
+    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(line)) {
         headers.insert(name, value);
-    }
-}
-
-fn remove_claims(headers: &mut HeaderMap) {
-    // Nearly always there is none.
-    if !headers.keys().any(|name| is_claim(name.as_str())) {
-        return;
-    }
-    let claims: Vec<HeaderName> = headers.keys().filter(|name| is_claim(name.as_str())).cloned().collect();
-    for name in claims {
-        headers.remove(name);
     }
 }
 
 /// Whether servers, and the layers in front of them, take the header `name` from a proxy as the truth about a request: where it
 /// comes from, what it was for, how often it was sent. `_` and `-` are the same to those that speak CGI.
-fn is_claim(name: &str) -> bool {
+pub(crate) fn is_claim(name: &str) -> bool {
     let begins = |known: &str| {
         name.len() >= known.len() && name.bytes().zip(known.bytes()).all(|(a, b)| a == b || (a == b'_' && b == b'-'))
     };
-    match name.as_bytes()[0] {
-        b'f' => name == "forwarded",
-        b'x' => {
+    match name.as_bytes() {
+        b"forwarded" => true,
+        [b'x', b'-' | b'_', ..] => {
             ["x-forwarded", "x-original-", "x-rewrite-", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "x-envoy-"]
                 .into_iter()
                 .any(begins)
         }
-        b't' => begins("true-client-ip"),
+        [b't', b'r', ..] => begins("true-client-ip"),
         _ => false,
     }
 }
@@ -148,6 +160,7 @@ fn is_claim(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message;
 
     fn trust(proxies: &[&str]) -> Trust {
         let proxies = proxies.iter().map(|text| text.parse().unwrap()).collect();
@@ -207,10 +220,10 @@ mod tests {
         ] {
             headers.insert(name, value.parse().unwrap());
         }
-        let arrival = Arrival { peer: "[fd00::1]:5".parse().unwrap(), secure: false };
+        let arrival = Arrival::new("[fd00::1]:5".parse().unwrap(), false);
         let host = HeaderValue::from_static("inner");
         let mut from_stranger = headers.clone();
-        forward(&mut headers, arrival, Some(&host), true);
+        forward(&mut headers, &arrival, Some(&host));
         assert_eq!(headers["x-forwarded-for"], "192.0.2.7, fd00::1");
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["x-forwarded-host"], "shop.example");
@@ -218,7 +231,8 @@ mod tests {
         assert_eq!(headers["forwarded"], format!("for=192.0.2.7;proto=https, {ours}").as_str());
         assert_eq!(headers["x-envoy-attempt-count"], "2");
 
-        forward(&mut from_stranger, arrival, Some(&host), false);
+        message::clean_request(&mut from_stranger, Some(host.clone()), is_claim);
+        forward(&mut from_stranger, &arrival, Some(&host));
         assert_eq!(from_stranger["x-forwarded-for"], "fd00::1");
         assert_eq!(from_stranger["x-forwarded-host"], "inner");
         assert_eq!(from_stranger["forwarded"], ours);

@@ -6,7 +6,7 @@ use buttress::{
     http::{UploadBody, is_grpc},
 };
 use bytes::Bytes;
-use http::{Request, Version, header};
+use http::{Request, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -43,9 +43,9 @@ pub(crate) struct Notes {
 }
 
 impl Notes {
-    /// Those of the call that `req` belongs to.
-    pub(crate) fn of<B>(req: &Request<B>) -> Arc<Self> {
-        req.extensions().get().cloned().unwrap_or_default()
+    /// Those of the call that `req` belongs to, where the client sends a body.
+    pub(crate) fn of<B>(req: &Request<B>) -> Option<Arc<Self>> {
+        req.extensions().get().cloned()
     }
 
     /// What the client did, if it did.
@@ -75,7 +75,7 @@ pub(crate) struct Bounded {
     grpc: bool,
     /// What is not read is read all the same, so that the client, which writes, gets to see its answer.
     drains: bool,
-    notes: Arc<Notes>,
+    notes: Option<Arc<Notes>>,
 }
 
 /// How much of a body that nobody wants is read before the connection is closed, and for how long.
@@ -83,11 +83,18 @@ const DRAINED: usize = 64 << 10;
 const DRAINING: Duration = Duration::from_secs(2);
 
 impl Bounded {
-    pub(crate) fn wrap(req: Request<Incoming>, patience: Duration, most: Option<u64>) -> Request<RequestBody> {
-        let grpc = is_grpc(req.headers());
+    /// A body whose client may be silent for `patience` and send `most` bytes; `expects`: it waits to be told to send it.
+    pub(crate) fn wrap(
+        req: Request<Incoming>,
+        patience: Duration,
+        most: Option<u64>,
+        expects: bool,
+    ) -> Request<RequestBody> {
         // An HTTP/2 stream is reset without harm to others; who waits for a 100 sends nothing.
-        let drains = req.version() < Version::HTTP_2 && !req.headers().contains_key(header::EXPECT);
-        let notes = Arc::<Notes>::default();
+        let drains = req.version() < Version::HTTP_2 && !expects;
+        let grpc = is_grpc(req.headers());
+        // Without a body there is nothing to tell.
+        let notes = (!req.body().is_end_stream()).then(Arc::<Notes>::default);
         let mut req = req.map(|body| Self {
             body: Some(body),
             left: most,
@@ -97,12 +104,16 @@ impl Bounded {
             drains,
             notes: notes.clone(),
         });
-        req.extensions_mut().insert(notes);
+        if let Some(notes) = notes {
+            req.extensions_mut().insert(notes);
+        }
         UploadBody::track(req)
     }
 
     fn failed(&self, fault: Fault, error: impl Into<BoxError>) -> BoxError {
-        let _ = self.notes.fault.set(fault);
+        if let Some(notes) = &self.notes {
+            let _ = notes.fault.set(fault);
+        }
         error.into()
     }
 
@@ -112,7 +123,8 @@ impl Bounded {
             let patience = self.patience;
             let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(patience)));
             ready!(waiting.as_mut().poll(cx));
-            if !(self.grpc && self.notes.answered.load(Relaxed)) {
+            let answered = || self.notes.as_ref().is_some_and(|notes| notes.answered.load(Relaxed));
+            if !(self.grpc && answered()) {
                 return Poll::Ready(self.failed(Fault::Stalled, "the client sends nothing"));
             }
             waiting.as_mut().reset(Instant::now() + patience);
@@ -157,7 +169,7 @@ impl Drop for Bounded {
     fn drop(&mut self) {
         if self.drains
             && !self.is_end_stream()
-            && matches!(self.notes.fault(), None | Some(Fault::TooLarge))
+            && matches!(self.notes.as_ref().and_then(|notes| notes.fault()), None | Some(Fault::TooLarge))
             && let Some(body) = self.body.take()
             && let Ok(runtime) = Handle::try_current()
         {

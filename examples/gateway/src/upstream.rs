@@ -1,21 +1,25 @@
 //! One upstream endpoint: a connection pool, and what its errors mean.
 
+mod pool;
+
 use crate::{
     config, tls, tunnel,
     upload::{Fault, Notes, RequestBody},
 };
 use buttress::{
-    ConfigError, Error, Hyper, HyperError, Reason, Rejection,
-    http::{ReplayBody, error_outcome},
+    BoxError, ConfigError, Error, Hyper, HyperError, Reason, Rejection,
+    http::{ReplayBody, RequestBodyError, Unsent, error_outcome},
     hyper::HyperFuture,
 };
+use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri};
-use hyper::body::Incoming;
+use http_body::{Body, Frame, SizeHint};
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
+use pool::{Connections, Failure, Received, Sending};
 use std::{
     error::Error as StdError,
     fmt, io,
@@ -28,9 +32,29 @@ use tower::Service;
 /// Why the pool has no response.
 #[derive(Debug)]
 pub(crate) struct PoolError {
-    error: HyperError,
+    /// Marked where nothing of the request was sent.
+    error: BoxError,
+    /// No connection was made.
+    is_connect: bool,
     /// The client failed, and the call with it.
     fault: Option<Fault>,
+}
+
+impl From<Failure> for PoolError {
+    fn from(failure: Failure) -> Self {
+        let is_connect = matches!(failure, Failure::Connect(_));
+        let error = match failure {
+            Failure::Broken(_) => failure.into(),
+            Failure::Connect(_) | Failure::Unsent(_) => Unsent::new(failure).into(),
+        };
+        Self { error, is_connect, fault: None }
+    }
+}
+
+impl From<HyperError> for PoolError {
+    fn from(error: HyperError) -> Self {
+        Self { is_connect: error.is_connect(), error: error.into(), fault: None }
+    }
 }
 
 impl fmt::Display for PoolError {
@@ -50,11 +74,43 @@ pub(crate) type Attempt = ReplayBody<RequestBody>;
 
 /// The innermost service of a chain.
 #[derive(Clone)]
-pub(crate) struct Pool {
-    client: Hyper<HttpsConnector<HttpConnector>, Attempt>,
+pub(crate) struct Pool(Arc<Inner>);
+
+struct Inner {
+    client: Transport,
     scheme: uri::Scheme,
     authority: uri::Authority,
-    http2: bool,
+}
+
+/// Connects with TLS, or without.
+pub(crate) type Connector = HttpsConnector<HttpConnector>;
+
+enum Transport {
+    Http1(Arc<Connections>),
+    Http2(Box<Hyper<Connector, Sent>>),
+}
+
+/// [`Attempt`] as it is sent. Most requests have no body, and what has none is small: hyper moves it many times.
+pub(crate) struct Sent(Option<Pin<Box<Attempt>>>);
+
+impl Body for Sent {
+    type Data = Bytes;
+    type Error = RequestBodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        self.0.as_mut().map_or(Poll::Ready(None), |body| body.as_mut().poll_frame(cx))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|body| body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or(SizeHint::with_exact(0), |body| body.size_hint())
+    }
 }
 
 impl Pool {
@@ -63,86 +119,121 @@ impl Pool {
         connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(config.connect_timeout));
-        let client = Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(config.pool_idle)
-            .http2_only(config.http2)
-            // Attempts are ours to make and to count.
-            .retry_canceled_requests(false)
-            .build(tls::connector(config.tls.as_ref(), connector, config.http2)?);
+        let connector = tls::connector(config.tls.as_ref(), connector, config.http2)?;
         let scheme = if config.tls.is_some() { uri::Scheme::HTTPS } else { uri::Scheme::HTTP };
-        Ok(Self { client: Hyper(client), scheme, authority, http2: config.http2 })
-    }
-
-    fn address(&self, req: &mut Request<Attempt>) {
-        let mut parts = uri::Parts::default();
-        parts.scheme = Some(self.scheme.clone());
-        parts.authority = Some(self.authority.clone());
-        parts.path_and_query =
-            Some(req.uri().path_and_query().cloned().unwrap_or_else(|| uri::PathAndQuery::from_static("/")));
-        *req.uri_mut() = Uri::from_parts(parts).expect("a scheme, an authority and a path are a URI");
-        *req.version_mut() = Version::HTTP_11;
-        if self.http2 {
-            // `:authority` says it.
-            req.headers_mut().remove(header::HOST);
-            return;
-        }
-        // RFC 9110, 10.1.4: TE is a header of this connection.
-        let te = req.headers().contains_key(header::TE);
-        let options = match req.extensions().get::<tunnel::Asked>().cloned() {
-            Some(tunnel::Asked(protocol)) => {
-                req.headers_mut().insert(header::UPGRADE, protocol);
-                if te { "upgrade, te" } else { "upgrade" }
-            }
-            None if te => "te",
-            None => return,
+        let client = if config.http2 {
+            let client = Client::builder(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(config.pool_idle)
+                .http2_only(true)
+                // Attempts are ours to make and to count.
+                .retry_canceled_requests(false)
+                .build(connector);
+            Transport::Http2(Box::new(Hyper(client)))
+        } else {
+            Transport::Http1(Connections::new(connector, &scheme, &authority, config.pool_idle))
         };
-        req.headers_mut().insert(header::CONNECTION, HeaderValue::from_static(options));
+        Ok(Self(Arc::new(Inner { client, scheme, authority })))
+    }
+}
+
+impl Inner {
+    fn send(&self, mut req: Request<Sent>, asked: Option<&tunnel::Asked>) -> Reply {
+        *req.version_mut() = Version::HTTP_11;
+        let path = req.uri().path_and_query().cloned().unwrap_or_else(|| uri::PathAndQuery::from_static("/"));
+        match &self.client {
+            Transport::Http1(connections) => {
+                // A target that has no more than a path is one already.
+                if req.uri().authority().is_some() {
+                    *req.uri_mut() = path.into();
+                }
+                let headers = req.headers_mut();
+                if !headers.contains_key(header::HOST) {
+                    let authority = HeaderValue::from_str(self.authority.as_str());
+                    headers.insert(header::HOST, authority.expect("an authority is a header value"));
+                }
+                // RFC 9110, 10.1.4: TE is a header of this connection.
+                let te = headers.contains_key(header::TE);
+                let options = match asked {
+                    Some(tunnel::Asked(protocol)) => {
+                        headers.insert(header::UPGRADE, protocol.clone());
+                        Some(if te { "upgrade, te" } else { "upgrade" })
+                    }
+                    None => te.then_some("te"),
+                };
+                if let Some(options) = options {
+                    headers.insert(header::CONNECTION, HeaderValue::from_static(options));
+                }
+                Reply::Http1(connections.send(req))
+            }
+            Transport::Http2(client) => {
+                let mut parts = uri::Parts::default();
+                parts.scheme = Some(self.scheme.clone());
+                parts.authority = Some(self.authority.clone());
+                parts.path_and_query = Some(path);
+                *req.uri_mut() = Uri::from_parts(parts).expect("a scheme, an authority and a path are a URI");
+                // `:authority` says it.
+                req.headers_mut().remove(header::HOST);
+                Reply::Http2((&**client).call(req))
+            }
+        }
     }
 }
 
 impl Service<Request<Attempt>> for Pool {
-    type Response = Response<Incoming>;
+    type Response = Response<Received>;
     type Error = PoolError;
     type Future = Answer;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PoolError>> {
-        self.client.poll_ready(cx).map_err(|error| PoolError { error, fault: None })
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), PoolError>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut req: Request<Attempt>) -> Answer {
-        self.address(&mut req);
+    fn call(&mut self, req: Request<Attempt>) -> Answer {
         let (notes, asked) = (Notes::of(&req), req.extensions().get().cloned());
-        Answer { future: self.client.call(req), notes, asked }
+        let req = req.map(|body| Sent((!body.is_end_stream()).then(|| Box::pin(body))));
+        Answer { reply: self.0.send(req, asked.as_ref()), notes, asked }
     }
 }
 
 /// The pool's future.
 pub(crate) struct Answer {
-    future: HyperFuture,
-    notes: Arc<Notes>,
+    reply: Reply,
+    /// `None`: there is no body to fail.
+    notes: Option<Arc<Notes>>,
     asked: Option<tunnel::Asked>,
 }
 
+enum Reply {
+    Http1(Sending),
+    Http2(HyperFuture),
+}
+
 impl Future for Answer {
-    type Output = Result<Response<Incoming>, PoolError>;
+    type Output = Result<Response<Received>, PoolError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let result = ready!(Pin::new(&mut self.future).poll(cx));
+        let result = match &mut self.reply {
+            Reply::Http1(sending) => ready!(Pin::new(sending).poll(cx)).map_err(PoolError::from),
+            Reply::Http2(future) => match ready!(Pin::new(future).poll(cx)) {
+                Ok(res) => Ok(res.map(|body| Received::new(body, None))),
+                Err(error) => Err(error.into()),
+            },
+        };
         Poll::Ready(match result {
             Ok(res) => {
-                self.notes.answered();
+                self.notes.iter().for_each(|notes| notes.answered());
                 Ok(unasked_is_failed(res, self.asked.as_ref()))
             }
-            Err(error) => Err(PoolError { error, fault: self.notes.fault() }),
+            Err(error) => Err(PoolError { fault: self.notes.as_ref().and_then(|notes| notes.fault()), ..error }),
         })
     }
 }
 
 /// An upstream that switches to a protocol that nobody asked for has broken HTTP. The layers see a failure; nothing of the
 /// answer goes further.
-fn unasked_is_failed(res: Response<Incoming>, asked: Option<&tunnel::Asked>) -> Response<Incoming> {
+fn unasked_is_failed(res: Response<Received>, asked: Option<&tunnel::Asked>) -> Response<Received> {
     if !res.status().is_informational() || asked.is_some_and(|asked| tunnel::is_accepted(&res, asked)) {
         return res;
     }
@@ -172,7 +263,7 @@ pub(crate) fn failed(error: &Error<PoolError>) -> Failed {
     }
     let timed_out =
         || sources(error).filter_map(|e| e.downcast_ref::<io::Error>()).any(|e| e.kind() == io::ErrorKind::TimedOut);
-    let reason = match error.error.is_connect() {
+    let reason = match error.is_connect {
         true if timed_out() => Reason::ConnectTimeout,
         true => Reason::ConnectRefused,
         false => Reason::PeerClosed,

@@ -110,13 +110,18 @@ impl<Err: ChainError> Refuse<Err> for Fail {
 
 /// Whether `Accept` names JSON. A client that accepts anything gets the short text.
 pub(super) fn accepts_json(headers: &HeaderMap) -> bool {
-    headers.get_all(header::ACCEPT).iter().any(|value| value.as_bytes() != b"*/*" && names_json(value))
+    headers.get_all(header::ACCEPT).iter().any(|value| match value.as_bytes() {
+        // What nearly all programs say; browsers say more.
+        b"*/*" => false,
+        b"application/json" => true,
+        ranges => names_json(ranges),
+    })
 }
 
-fn names_json(value: &HeaderValue) -> bool {
-    value.to_str().unwrap_or_default().split(',').any(|range| {
-        let kind = range.split(';').next().unwrap_or_default().trim();
-        ["application/json", "application/problem+json", "application/*"]
+fn names_json(ranges: &[u8]) -> bool {
+    ranges.split(|byte| *byte == b',').any(|range| {
+        let kind = range.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        [&b"application/json"[..], b"application/problem+json", b"application/*"]
             .iter()
             .any(|json| kind.eq_ignore_ascii_case(json))
     })

@@ -26,6 +26,8 @@ const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc
 /// Dropped, it stops the keeping: what an attempt that is still being sent has read is free at once.
 pub struct KeptRequest<B> {
     head: Parts,
+    /// Of `head.extensions`, where it is all there is: a map of one is four allocations.
+    context: Option<Context>,
     /// `None`: there is no body.
     body: Option<Kept<B>>,
 }
@@ -79,15 +81,15 @@ where
     }
 
     fn record(&self, req: Request<B>, cap: usize) -> (Request<ReplayBody<B>>, KeptRequest<B>) {
-        let (head, body) = req.into_parts();
-        let sent = head.clone();
+        let (sent, body) = req.into_parts();
+        let (head, context) = keep(&sent);
         let (body, kept) = if body.is_end_stream() {
             (ReplayBody::own(body), None)
         } else {
             let store = Store::new(body, cap);
             (ReplayBody::shared(Reader::new(&store)), Some(Kept(store)))
         };
-        (Request::from_parts(sent, body), KeptRequest { head, body: kept })
+        (Request::from_parts(sent, body), KeptRequest { head, context, body: kept })
     }
 
     fn again(&self, kept: &mut KeptRequest<B>, attempt: u32) -> Option<Request<ReplayBody<B>>> {
@@ -96,6 +98,9 @@ where
             Some(kept) => ReplayBody::shared(Reader::succeed(&kept.0)?),
         };
         let mut head = kept.head.clone();
+        if let Some(context) = &kept.context {
+            head.extensions.insert(context.clone());
+        }
         let before = attempts_before(&head.headers);
         let context = Context::of_mut(&mut head.extensions);
         let before = before.max(context.attempt).saturating_add(attempt);
@@ -120,6 +125,20 @@ where
         let here = Context::of(req.extensions()).map_or(0, |context| context.attempt);
         if here > 0 { here } else { attempts_before(req.headers()) }
     }
+}
+
+/// A head as it is sent, to be sent again.
+fn keep(sent: &Parts) -> (Parts, Option<Context>) {
+    let context = Context::of(&sent.extensions);
+    if context.is_none() || sent.extensions.len() > 1 {
+        return (sent.clone(), None);
+    }
+    let (mut head, ()) = Request::new(()).into_parts();
+    head.method = sent.method.clone();
+    head.uri = sent.uri.clone();
+    head.version = sent.version;
+    head.headers = sent.headers.clone();
+    (head, context.cloned())
 }
 
 /// How often the request was sent before, by its headers: `x-envoy-attempt-count` less one, or

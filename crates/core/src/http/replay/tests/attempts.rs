@@ -52,6 +52,27 @@ fn every_attempt_has_the_head_and_the_body_and_says_which_it_is() {
 }
 
 #[test]
+fn every_attempt_has_the_extensions_with_a_context_among_them_or_without() {
+    #[derive(Clone, Debug, PartialEq)]
+    struct Own(u8);
+    let protocol = HttpServer::new();
+    for (own, with_context) in [(None, false), (None, true), (Some(Own(7)), false), (Some(Own(7)), true)] {
+        let mut req = request(&[]);
+        let deadline = with_context.then(|| Deadline::new(crate::Clock::now(&TokioClock)));
+        if with_context {
+            Context::of_mut(req.extensions_mut()).deadline = deadline;
+        }
+        own.clone().map(|own| req.extensions_mut().insert(own));
+        let (first, mut kept) = protocol.record(req, CAP);
+        let attempts = [first, protocol.again(&mut kept, 1).unwrap(), protocol.again(&mut kept, 2).unwrap()];
+        for attempt in attempts {
+            assert_eq!(attempt.extensions().get::<Own>(), own.as_ref());
+            assert_eq!(Context::of(attempt.extensions()).and_then(|context| context.deadline), deadline);
+        }
+    }
+}
+
+#[test]
 fn grpc_counts_in_its_own_header_too() {
     let protocol = HttpClient::new();
     let mut req = request(&[("content-type", "application/grpc+proto")]);
