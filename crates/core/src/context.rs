@@ -76,6 +76,9 @@ pub struct Context {
     pub priority: Priority,
     /// How often it was sent before: 0 is the first attempt.
     pub attempt: u32,
+    /// Which trace it belongs to.
+    #[cfg(feature = "http")]
+    pub trace: Option<crate::http::TraceContext>,
     /// Where the request's body stands, if it comes from somebody else.
     #[cfg(feature = "http")]
     pub upload: Option<crate::http::Upload>,

@@ -8,7 +8,7 @@ use crate::{
 use buttress::{
     BoxError, Breaker, BreakerConfig, BreakerLayer, Bulkhead, BulkheadConfig, Canary, CanaryConfig, CanaryLayer, Chaos,
     ChaosLayer, ConfigError, Deadlines, Endpoint, Error, Handle, Mode, Registry, RetryConfig, ServiceBuilderExt as _,
-    ServiceExt as _, Telemetry, TelemetryConfig, TelemetryLayer,
+    ServiceExt as _, Telemetry, TelemetryConfig,
     http::HttpGateway,
     telemetry::{AccessLog, AttemptSpanLayer, RequestSpanLayer},
 };
@@ -71,8 +71,8 @@ pub(crate) fn cluster(name: &str, config: &config::Cluster, controls: &mut Contr
     let layers = |scope: &str| ServiceBuilder::new().http_client().registry(registry).named(scope);
     // All endpoints of a cluster share one telemetry, which has its name already.
     let attempt = |scope: &str, attempts, chaos, pool: Pool| {
-        let measured = ServiceBuilder::new().http_client().with(TelemetryLayer::shared(attempts));
-        let layers = measured.with(AttemptSpanLayer::new()).registry(registry).named(scope).with(chaos);
+        let spans = AttemptSpanLayer::new().telemetry(attempts);
+        let layers = ServiceBuilder::new().http_client().with(spans).registry(registry).named(scope).with(chaos);
         layers.service(pool.lift_errors())
     };
     match config.bulkhead.config.max_queue {
@@ -189,31 +189,25 @@ pub(crate) fn route(
     })
 }
 
-/// What every request passes, whether there is a route for it or not.
-pub(crate) struct Front {
-    pub(crate) telemetry: buttress::GateLayer<Telemetry, HttpGateway>,
-    pub(crate) spans: RequestSpanLayer<HttpGateway>,
-}
+/// What every request passes, whether there is a route for it or not: it is measured, has a span, and a line in the log.
+pub(crate) type Front = RequestSpanLayer<HttpGateway>;
 
-impl Front {
-    /// That of the requests to `pattern`; `scope` is its place.
-    pub(crate) fn new(
-        gateway: HttpGateway,
-        scope: &str,
-        pattern: &str,
-        access: config::Access,
-        registry: &Registry,
-    ) -> Result<Self, ConfigError> {
-        let telemetry = TelemetryLayer::new(TelemetryConfig::server().route(pattern.to_owned()).build()?);
-        let access = match access {
-            config::Access::Off => AccessLog::Off,
-            config::Access::Failed => AccessLog::Failed,
-            config::Access::All => AccessLog::All,
-        };
-        let spans = RequestSpanLayer::new().route(pattern.to_owned()).access(access);
-        registry.add(format!("{scope}.telemetry"), telemetry.handle());
-        Ok(Self { telemetry: telemetry.protocol(gateway), spans: spans.protocol(gateway) })
-    }
+/// The front of the requests to `pattern`; `scope` is its place.
+pub(crate) fn front(
+    gateway: HttpGateway,
+    scope: &str,
+    pattern: &str,
+    access: config::Access,
+    registry: &Registry,
+) -> Result<Front, ConfigError> {
+    let telemetry = Arc::new(TelemetryConfig::server().route(pattern.to_owned()).build()?);
+    registry.add(format!("{scope}.telemetry"), telemetry.clone());
+    let access = match access {
+        config::Access::Off => AccessLog::Off,
+        config::Access::Failed => AccessLog::Failed,
+        config::Access::All => AccessLog::All,
+    };
+    Ok(RequestSpanLayer::new().route(pattern.to_owned()).access(access).telemetry(telemetry).protocol(gateway))
 }
 
 /// A bulkhead that log lines name after its place, unless the config names it.

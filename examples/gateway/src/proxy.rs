@@ -72,7 +72,7 @@ impl Gateway {
             clusters.insert(name.as_str(), chain::cluster(name, cluster, &mut controls)?);
         }
         let access = config.log.access;
-        let unrouted = Front::new(gateway, "unrouted", "", access, &controls.registry)?;
+        let unrouted = chain::front(gateway, "unrouted", "", access, &controls.registry)?;
         let (mut router, mut routes) = (Router::default(), Vec::new());
         for (place, (name, route)) in config.routes.iter().enumerate() {
             let scope = format!("route.{name}");
@@ -80,7 +80,7 @@ impl Gateway {
                 ConfigError::new(format!("{scope}.path"), route.pattern(), format!("what fits beside others: {clash}"))
             })?;
             routes.push(Route {
-                front: Front::new(gateway, &scope, route.pattern(), access, &controls.registry)?,
+                front: chain::front(gateway, &scope, route.pattern(), access, &controls.registry)?,
                 chain: chain::route(name, route, config.retry(route), &clusters, &mut controls)?,
                 priority: route.priority,
                 body_bytes: route.body_bytes.or(config.limits.body_bytes).map(|config::Bytes(most)| most),
@@ -149,7 +149,7 @@ impl Gateway {
                 Ok(refusal.complete(call.refusal(refusal.rejection)).map(AnswerBody))
             }
         });
-        let Ok(res) = front.telemetry.layer(front.spans.layer(answer)).oneshot(req).await;
+        let Ok(res) = front.layer(answer).oneshot(req).await;
         res
     }
 

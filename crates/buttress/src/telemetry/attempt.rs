@@ -1,8 +1,11 @@
-use super::{AccessRecord, SpanFuture, SpanPermit, TraceContext, span::TARGET};
+use super::{AccessRecord, Measured, SpanFuture, SpanPermit, Telemetry, TraceContext, span::TARGET};
 use crate::Speak;
 use buttress_core::{Call, Context as CallContext, NoCut, Protocol, http::HttpClient};
 use http::Request;
-use std::task::{Context, Poll};
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
 use tower_layer::Layer;
 use tower_service::Service;
 use tracing::{Span, field::Empty};
@@ -12,24 +15,32 @@ use tracing::{Span, field::Empty};
 ///
 /// The trace is that of the request's extensions ([`RequestSpanLayer`](super::RequestSpanLayer) puts it there), else that of its
 /// headers, else a new one; `tracestate` is passed on as it is. So a client of its own, whose attempts are to be one
-/// trace, puts [`TraceContext::new`] into the extensions of its requests. The headers are written whether a subscriber wants the
+/// trace, [puts](TraceContext::put) a new one into the extensions of its requests. The headers are written whether a subscriber wants the
 /// span or not.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct AttemptSpanLayer<P = HttpClient> {
+    telemetry: Option<Arc<Telemetry>>,
     protocol: P,
 }
 
 impl AttemptSpanLayer {
     /// Speaks [`HttpClient`] until told otherwise.
     pub fn new() -> Self {
-        Self { protocol: HttpClient::new() }
+        Self { telemetry: None, protocol: HttpClient::new() }
     }
 }
 
 impl<P> AttemptSpanLayer<P> {
+    /// Measures the attempts besides, as a [`TelemetryLayer`](super::TelemetryLayer) around it would; one layer costs less than two.
+    #[must_use]
+    pub fn telemetry(mut self, telemetry: Arc<Telemetry>) -> Self {
+        self.telemetry = Some(telemetry);
+        self
+    }
+
     /// Speaks another protocol of HTTP.
     pub fn protocol<Q>(self, protocol: Q) -> AttemptSpanLayer<Q> {
-        AttemptSpanLayer { protocol }
+        AttemptSpanLayer { telemetry: self.telemetry, protocol }
     }
 }
 
@@ -45,14 +56,15 @@ impl<S, P: Clone> Layer<S> for AttemptSpanLayer<P> {
     type Service = AttemptSpans<S, P>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        AttemptSpans { inner, protocol: self.protocol.clone() }
+        AttemptSpans { inner, telemetry: self.telemetry.clone(), protocol: self.protocol.clone() }
     }
 }
 
 /// The service of [`AttemptSpanLayer`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct AttemptSpans<S, P = HttpClient> {
     inner: S,
+    telemetry: Option<Arc<Telemetry>>,
     protocol: P,
 }
 
@@ -90,6 +102,7 @@ where
     }
 
     fn call(&mut self, mut req: Request<B>) -> Self::Future {
+        let measured = Measured::by(self.telemetry.as_deref());
         let trace = match TraceContext::of(req.extensions()) {
             Some(parent) => parent.child(),
             None => TraceContext::read(req.headers()).map_or_else(TraceContext::new, |parent| parent.child()),
@@ -101,7 +114,7 @@ where
         let attempt = CallContext::of(req.extensions()).map_or(0, |context| context.attempt);
         let span = span(&req, attempt, &trace);
         let call = self.protocol.start(&req);
-        let permit = SpanPermit::new(&span, None);
+        let permit = SpanPermit::new(measured, &span, None);
         let inner = span.in_scope(|| self.inner.call(req));
         SpanFuture::new(inner, permit, call, span)
     }

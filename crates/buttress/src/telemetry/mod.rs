@@ -63,7 +63,7 @@ let app: Router = Router::new()
 # }
 ```
 
-A client that is called while a request is served continues its trace if the request it sends has the same [`TraceContext`] among its extensions.
+A client that is called while a request is served continues its trace if the request it sends has the same [`TraceContext`] ([`TraceContext::of`] the one, [`put`](TraceContext::put) into the other).
 
 # Access records
 
@@ -86,13 +86,13 @@ mod snapshot;
 mod span;
 #[cfg(test)]
 mod tests;
-#[cfg(feature = "http")]
-mod trace;
 
 #[cfg(feature = "http")]
 pub use access::{AccessLog, AccessRecord};
 #[cfg(feature = "http")]
 pub use attempt::{AttemptSpanLayer, AttemptSpans};
+#[cfg(feature = "http")]
+pub use buttress_core::http::TraceContext;
 pub use config::{Side, TelemetryConfig};
 pub use permit::Measured;
 pub use policy::Telemetry;
@@ -101,8 +101,6 @@ pub use request::{RequestSpanLayer, RequestSpans};
 pub use snapshot::{End, TelemetrySnapshot};
 #[cfg(feature = "http")]
 pub use span::{SpanFuture, SpanPermit};
-#[cfg(feature = "http")]
-pub use trace::TraceContext;
 
 /// The layer of [`Telemetry`], for any request; `buttress::http::TelemetryLayer` speaks HTTP as a server.
 pub type TelemetryLayer = crate::GateLayer<Telemetry>;

@@ -1,4 +1,4 @@
-use super::{End, policy::Shared, policy::Stripe, snapshot};
+use super::{End, Telemetry, policy::Shared, policy::Stripe, snapshot};
 use buttress_core::{Clock, Lease, Outcome, Pushback, Rejection, Settle, Status, TokioClock, abandoned};
 use std::{
     fmt,
@@ -38,6 +38,13 @@ impl Measured {
 
     pub(super) fn not() -> Self {
         Self { call: None }
+    }
+
+    /// A call that begins now, where there is somebody to measure it.
+    #[cfg(feature = "http")]
+    #[inline]
+    pub(super) fn by(telemetry: Option<&Telemetry>) -> Self {
+        telemetry.map_or_else(Self::not, Telemetry::begin)
     }
 }
 

@@ -1,4 +1,4 @@
-use super::{AccessLog, AccessRecord, SpanFuture, SpanPermit, TraceContext, span::TARGET};
+use super::{AccessLog, AccessRecord, Measured, SpanFuture, SpanPermit, Telemetry, TraceContext, span::TARGET};
 use crate::Speak;
 use buttress_core::{Call, Handle, NoCut, Protocol, Value, http::HttpServer};
 use http::Request;
@@ -90,6 +90,7 @@ impl fmt::Debug for RequestSpans {
 #[derive(Clone, Debug)]
 pub struct RequestSpanLayer<P = HttpServer> {
     spans: Arc<RequestSpans>,
+    telemetry: Option<Arc<Telemetry>>,
     protocol: P,
 }
 
@@ -97,7 +98,7 @@ impl RequestSpanLayer {
     /// Without a route, without access records.
     pub fn new() -> Self {
         let spans = RequestSpans { route: Cow::Borrowed(""), incoming: true, access: AtomicU8::new(0) };
-        Self { spans: Arc::new(spans), protocol: HttpServer::new() }
+        Self { spans: Arc::new(spans), telemetry: None, protocol: HttpServer::new() }
     }
 }
 
@@ -129,6 +130,13 @@ impl<P> RequestSpanLayer<P> {
         self
     }
 
+    /// Measures the calls besides, as a [`TelemetryLayer`](super::TelemetryLayer) around it would; one layer costs less than two.
+    #[must_use]
+    pub fn telemetry(mut self, telemetry: Arc<Telemetry>) -> Self {
+        self.telemetry = Some(telemetry);
+        self
+    }
+
     /// What its services share. [`route`](Self::route), [`access`](Self::access) and [`new_traces`](Self::new_traces) leave it as it
     /// is, and make another.
     pub fn handle(&self) -> Arc<RequestSpans> {
@@ -137,7 +145,7 @@ impl<P> RequestSpanLayer<P> {
 
     /// Speaks another protocol of HTTP.
     pub fn protocol<Q>(self, protocol: Q) -> RequestSpanLayer<Q> {
-        RequestSpanLayer { spans: self.spans, protocol }
+        RequestSpanLayer { spans: self.spans, telemetry: self.telemetry, protocol }
     }
 }
 
@@ -156,7 +164,8 @@ impl<S, P: Clone> Layer<S> for RequestSpanLayer<P> {
     type Service = RequestSpan<S, P>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        RequestSpan { inner, spans: self.spans.clone(), protocol: self.protocol.clone() }
+        let (spans, telemetry) = (self.spans.clone(), self.telemetry.clone());
+        RequestSpan { inner, spans, telemetry, protocol: self.protocol.clone() }
     }
 }
 
@@ -165,6 +174,7 @@ impl<S, P: Clone> Layer<S> for RequestSpanLayer<P> {
 pub struct RequestSpan<S, P = HttpServer> {
     inner: S,
     spans: Arc<RequestSpans>,
+    telemetry: Option<Arc<Telemetry>>,
     protocol: P,
 }
 
@@ -184,6 +194,7 @@ where
     }
 
     fn call(&mut self, mut req: Request<B>) -> Self::Future {
+        let measured = Measured::by(self.telemetry.as_deref());
         let parent = self.spans.incoming.then(|| TraceContext::read(req.headers())).flatten();
         let trace = parent.as_ref().map_or_else(TraceContext::new, TraceContext::child);
         let span = self.spans.span(req.method().as_str(), req.uri().path(), &trace, parent.as_ref());
@@ -191,9 +202,9 @@ where
         if let Some(record) = &record {
             req.extensions_mut().insert(record.clone());
         }
-        req.extensions_mut().insert(trace);
+        trace.put(req.extensions_mut());
         let call = self.protocol.start(&req);
-        let permit = SpanPermit::new(&span, record);
+        let permit = SpanPermit::new(measured, &span, record);
         let inner = span.in_scope(|| self.inner.call(req));
         SpanFuture::new(inner, permit, call, span)
     }

@@ -1,4 +1,4 @@
-use super::{AccessRecord, End, access::Ended};
+use super::{AccessRecord, End, Measured, access::Ended};
 use buttress_core::{Call, GateFuture, NoCut, Outcome, Pushback, Rejection, Settle, Status, abandoned};
 use pin_project_lite::pin_project;
 use std::{
@@ -15,6 +15,7 @@ pub(super) const TARGET: &str = "buttress::telemetry";
 
 /// What a call in a span holds to its real end: then the span learns how it went, and closes.
 pub struct SpanPermit {
+    measured: Measured,
     /// `None`: nobody looks.
     seen: Option<Seen>,
 }
@@ -30,11 +31,11 @@ struct Seen {
 }
 
 impl SpanPermit {
-    pub(super) fn new(span: &Span, record: Option<AccessRecord>) -> Self {
+    pub(super) fn new(measured: Measured, span: &Span, record: Option<AccessRecord>) -> Self {
         let wanted = !span.is_disabled() || record.is_some();
         let seen =
             || Seen { span: span.clone(), record, status: None, grpc: None, rejection: None, head: None, over: false };
-        Self { seen: wanted.then(seen) }
+        Self { measured, seen: wanted.then(seen) }
     }
 }
 
@@ -78,9 +79,15 @@ impl Seen {
 }
 
 impl Settle for SpanPermit {
+    #[inline]
+    fn head(&mut self) {
+        self.measured.head();
+    }
+
     const HEEDS_REFUSALS: bool = true;
 
     fn refused(&mut self, rejection: Rejection) {
+        self.measured.refused(rejection);
         if let Some(seen) = &mut self.seen {
             seen.rejection = Some(rejection);
         }
@@ -90,6 +97,7 @@ impl Settle for SpanPermit {
 
     #[inline]
     fn status(&mut self, status: Status) {
+        self.measured.status(status);
         if let Some(seen) = &mut self.seen {
             match status {
                 Status::Http(status) => {
@@ -102,7 +110,8 @@ impl Settle for SpanPermit {
     }
 
     #[inline]
-    fn conclude(&mut self, outcome: Outcome, _: Option<Pushback>) {
+    fn conclude(&mut self, outcome: Outcome, pushback: Option<Pushback>) {
+        self.measured.conclude(outcome, pushback);
         if let Some(seen) = &mut self.seen {
             seen.end(End::of(outcome));
         }

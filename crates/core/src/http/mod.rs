@@ -12,6 +12,7 @@ mod refuse;
 mod replay;
 #[cfg(all(test, not(buttress_loom)))]
 mod tests;
+mod trace;
 mod transport;
 mod tunnel;
 mod unsent;
@@ -32,6 +33,7 @@ pub use body::{CutBody, ResponseBody, Tracked, Uncut};
 pub use outcome::{Classify, Head, RequestBodyError, Table, error_outcome, parse_grpc_pushback, parse_retry_after};
 pub use refuse::{Ask, Fail, Gateway, Refuse, Render, Reply};
 pub use replay::{KeptRequest, ReplayBody, attempts_before};
+pub use trace::TraceContext;
 pub use transport::TransportError;
 pub use tunnel::Tunnel;
 pub use unsent::{Unsent, is_unsent};

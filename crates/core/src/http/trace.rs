@@ -1,4 +1,5 @@
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
+use crate::Context;
+use ::http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 use std::fmt;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -9,10 +10,10 @@ const SAMPLED: u8 = 1;
 
 /// Which trace a request belongs to: the [W3C Trace Context](https://www.w3.org/TR/trace-context-1/), level 1.
 ///
-/// It travels between processes as `traceparent` and `tracestate`, within one as an extension of the request.
+/// It travels between processes as `traceparent` and `tracestate`, within one in the request's [`Context`].
 ///
 /// ```
-/// use buttress::telemetry::TraceContext;
+/// use buttress_core::http::TraceContext;
 ///
 /// let theirs = TraceContext::parse(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").unwrap();
 /// let ours = theirs.child();
@@ -69,9 +70,14 @@ impl TraceContext {
         Some(Self { state: read_state(headers), ..parent })
     }
 
-    /// The context among a request's extensions.
+    /// That of a request's extensions.
     pub fn of(extensions: &Extensions) -> Option<&Self> {
-        extensions.get()
+        Context::of(extensions)?.trace.as_ref()
+    }
+
+    /// Makes it that of a request's extensions.
+    pub fn put(self, extensions: &mut Extensions) {
+        Context::of_mut(extensions).trace = Some(self);
     }
 
     /// The same trace, in a span of its own.
