@@ -6,7 +6,7 @@ use crate::{
     upstream::{Attempt, Pool, PoolError},
 };
 use buttress::{
-    BoxError, Breaker, BreakerConfig, BreakerLayer, Bulkhead, BulkheadConfig, Canary, CanaryConfig, CanaryLayer, Chaos, ChaosLayer,
+    Balancer, BoxError, Breaker, BreakerConfig, BreakerLayer, Bulkhead, BulkheadConfig, Canary, CanaryConfig, CanaryLayer, Chaos, ChaosLayer,
     ConfigError, Endpoint, Error, Handle, Mode, Registry, RetryConfig, ServiceBuilderExt as _, ServiceExt as _, Signal,
     Telemetry, TelemetryConfig, TelemetryLayer,
     http::HttpGateway,
@@ -34,6 +34,8 @@ pub(crate) struct Controls {
     pub(crate) registry: Registry,
     /// By cluster and endpoint.
     pub(crate) endpoints: BTreeMap<String, BTreeMap<String, EndpointControls>>,
+    /// By cluster; one of a single endpoint has none.
+    pub(crate) balancers: BTreeMap<String, Arc<Balancer>>,
     /// By route.
     pub(crate) canaries: BTreeMap<String, Arc<Canary>>,
 }
@@ -64,6 +66,7 @@ pub(crate) fn cluster(name: &str, config: &config::Cluster, controls: &mut Contr
         return Ok(service);
     }
     let balance = config.balance.clone().name(scope.clone()).endpoints(endpoints)?;
+    controls.balancers.insert(name.to_owned(), balance.handle());
     Ok(boxed(ServiceBuilder::new().http_client().registry(&controls.registry).named(&scope).balance(balance)))
 }
 

@@ -39,7 +39,7 @@ use tokio::{
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true, args_conflicts_with_subcommands = true)]
 struct Cli {
-    /// Shows the gateway at work between clients and three upstreams that fail on a script.
+    /// Shows the gateway at work between clients and three clusters that fail on a script.
     #[arg(long)]
     demo: bool,
     /// How long the demo goes on.
@@ -48,6 +48,9 @@ struct Cli {
     /// Decides when the demo's calls are made and how long answers take.
     #[arg(long, default_value_t = 1, requires = "demo")]
     seed: u64,
+    /// Whether the layers of the demo's gateway do anything: without them it shows what they are for.
+    #[arg(long, value_name = "on|off", default_value = "on", value_parser = switch, requires = "demo")]
+    protection: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -73,7 +76,10 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Some(Command::Run { config }) => run(&config),
         Some(Command::Check { config }) => check(&config),
-        None if cli.demo => demo::run(cli.duration, cli.seed).map_err(|error| Problems::one("--demo".as_ref(), error)),
+        None if cli.demo => {
+            let settings = demo::Settings { length: cli.duration, seed: cli.seed, protection: cli.protection };
+            demo::run(settings).map_err(|error| Problems::one("--demo".as_ref(), error))
+        }
         None => Ok(ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
@@ -90,6 +96,14 @@ fn demo_length(text: &str) -> Result<Duration, String> {
     };
     let allowed = Duration::from_secs(5)..=Duration::from_secs(3600);
     if allowed.contains(&length) { Ok(length) } else { Err("allowed: 5s to 1h".to_owned()) }
+}
+
+fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("allowed: on, off".to_owned()),
+    }
 }
 
 fn check(path: &Path) -> Result<ExitCode, Problems> {

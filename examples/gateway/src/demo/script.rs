@@ -1,0 +1,210 @@
+//! What happens when: the faults of every endpoint, and what is said about them.
+
+use std::{fmt, time::Duration};
+use tokio::time::Instant;
+
+/// What an endpoint does to its callers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Fault {
+    /// Answers, but after any caller's patience.
+    Slow,
+    /// Answers 503 to everything; a canary 500.
+    Errors,
+    /// Nobody listens.
+    Refuses,
+    /// Takes calls and never answers.
+    Hangs,
+    /// Sends half of what it has declared, and closes the connection.
+    Cuts,
+    /// All workers but one are gone, that one is slow, and the queue is short.
+    Overload,
+}
+
+impl Fault {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Slow, Self::Errors, Self::Refuses, Self::Hangs, Self::Cuts, Self::Overload];
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Slow => "slow",
+            Self::Errors => "errors",
+            Self::Refuses => "refuses",
+            Self::Hangs => "hangs",
+            Self::Cuts => "cuts bodies",
+            Self::Overload => "overloaded",
+        })
+    }
+}
+
+/// A fault, from one share of the demo to another.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scene {
+    pub(crate) from: f64,
+    pub(crate) to: f64,
+    pub(crate) fault: Fault,
+}
+
+const fn scene(from: f64, to: f64, fault: Fault) -> Scene {
+    Scene { from, to, fault }
+}
+
+/// An endpoint and what becomes of it.
+#[derive(Debug)]
+pub(crate) struct Role {
+    /// Of its cluster.
+    pub(crate) cluster: &'static str,
+    pub(crate) name: &'static str,
+    scenes: &'static [Scene],
+}
+
+/// Every endpoint that clients are to reach. One of each cluster works at any time, but for [`DOWN`].
+pub(crate) const CAST: [Role; 8] = [
+    Role {
+        cluster: "a",
+        name: "a/1",
+        scenes: &[scene(0.06, 0.24, Fault::Errors), scene(0.52, 0.72, Fault::Hangs)],
+    },
+    Role {
+        cluster: "a",
+        name: "a/2",
+        scenes: &[scene(0.20, 0.38, Fault::Cuts), scene(0.66, 0.86, Fault::Refuses)],
+    },
+    Role {
+        cluster: "a",
+        name: "a/3",
+        scenes: &[scene(0.34, 0.54, Fault::Slow), scene(0.76, 0.90, Fault::Errors)],
+    },
+    Role {
+        cluster: "b",
+        name: "b/1",
+        scenes: &[scene(0.08, 0.26, Fault::Refuses), scene(0.50, 0.70, Fault::Overload)],
+    },
+    Role {
+        cluster: "b",
+        name: "b/2",
+        scenes: &[scene(0.22, 0.44, Fault::Hangs), scene(0.72, 0.90, Fault::Slow)],
+    },
+    Role {
+        cluster: "b",
+        name: "b/3",
+        scenes: &[scene(0.10, 0.20, Fault::Errors), scene(0.40, 0.56, Fault::Errors), scene(0.64, 0.76, Fault::Cuts)],
+    },
+    Role {
+        cluster: "c",
+        name: "c/1",
+        scenes: &[scene(0.10, 0.30, Fault::Overload), DOWN, scene(0.60, 0.78, Fault::Errors)],
+    },
+    Role {
+        cluster: "c",
+        name: "c/2",
+        scenes: &[DOWN, scene(0.37, 0.58, Fault::Errors), scene(0.80, 0.91, Fault::Hangs)],
+    },
+];
+
+/// A new version of `a`, of which some calls are to show whether it is any good.
+pub(crate) const CANARY: Role =
+    Role { cluster: "a-next", name: "a-next", scenes: &[scene(0.44, 0.93, Fault::Errors)] };
+
+/// No endpoint of `c` works.
+const DOWN: Scene = scene(0.33, 0.3425, Fault::Errors);
+
+/// When many ask `b` for reports at once.
+pub(crate) const BURST: (f64, f64) = (0.29, 0.32);
+
+/// What is said, and from when on; none is longer than a line.
+const CAPTIONS: [(f64, &str); 11] = [
+    (0.0, "Every endpoint answers in a few milliseconds."),
+    (0.06, "a/1 says 503, b/1 refuses, c/1 drowns: their neighbours take the calls."),
+    (0.20, "a/2 cuts its bodies short: what a client has half seen nobody can repeat."),
+    (0.24, "b/2 hangs: deadlines cut calls off, then its breaker keeps them away."),
+    (0.29, "Many want reports from b at once: bulkheads let six to an endpoint."),
+    (0.33, "All of c is down for a moment: a budget keeps retries from piling up."),
+    (0.36, "Half of c fails, a third of a is slow: whoever works has all the calls."),
+    (0.44, "a-next, a canary, says 500 to all, and soon gets no calls any more."),
+    (0.54, "a/1 hangs, b/1 is overloaded: they are tried now and then, and left alone."),
+    (0.76, "a has one endpoint left, b two, c one: they carry all of it."),
+    (0.91, "Every endpoint works again: probes find out, and breakers close."),
+];
+
+impl Role {
+    /// What it does to callers at this share of the demo.
+    pub(crate) fn fault(&self, share: f64) -> Option<Fault> {
+        self.scenes.iter().find(|scene| (scene.from..scene.to).contains(&share)).map(|scene| scene.fault)
+    }
+
+    /// When what it does changes next.
+    pub(crate) fn next_change(&self, share: f64) -> Option<f64> {
+        self.scenes.iter().flat_map(|scene| [scene.from, scene.to]).find(|change| *change > share)
+    }
+}
+
+/// What is said at this share of the demo.
+pub(crate) fn caption(share: f64) -> &'static str {
+    CAPTIONS.iter().rfind(|(from, _)| *from <= share).map_or("", |(_, text)| text)
+}
+
+/// When the demo began and how long it goes on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stage {
+    pub(crate) start: Instant,
+    pub(crate) length: Duration,
+}
+
+impl Stage {
+    pub(crate) fn at(&self, share: f64) -> Instant {
+        self.start + self.length.mul_f64(share)
+    }
+
+    pub(crate) fn end(&self) -> Instant {
+        self.at(1.0)
+    }
+
+    pub(crate) fn share(&self, now: Instant) -> f64 {
+        now.saturating_duration_since(self.start).as_secs_f64() / self.length.as_secs_f64()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shares() -> impl Iterator<Item = f64> {
+        (0..1000).map(|i| f64::from(i) / 1000.0)
+    }
+
+    #[test]
+    fn scenes_come_in_order_and_all_is_well_before_and_after() {
+        for role in CAST.iter().chain([&CANARY]) {
+            let times: Vec<f64> = role.scenes.iter().flat_map(|scene| [scene.from, scene.to]).collect();
+            assert!(times.is_sorted(), "{}", role.name);
+            assert_eq!((role.fault(0.0), role.fault(0.95)), (None, None), "{}", role.name);
+        }
+    }
+
+    #[test]
+    fn one_endpoint_of_each_cluster_works_but_in_the_outage() {
+        for share in shares() {
+            for cluster in ["a", "b", "c"] {
+                let works = CAST.iter().any(|role| role.cluster == cluster && role.fault(share).is_none());
+                let out = cluster == "c" && (DOWN.from..DOWN.to).contains(&share);
+                assert_eq!(works, !out, "{cluster} at {share}");
+            }
+        }
+    }
+
+    #[test]
+    fn more_than_a_third_of_all_is_faulty_and_every_fault_is_shown() {
+        let faults: Vec<Fault> = CAST.iter().flat_map(|role| shares().filter_map(|at| role.fault(at))).collect();
+        assert!(faults.len() * 100 > 35 * 1000 * CAST.len(), "{}", faults.len());
+        assert!(Fault::ALL.iter().all(|fault| faults.contains(fault)));
+    }
+
+    #[test]
+    fn captions_fit_a_line_and_come_in_order() {
+        assert!(CAPTIONS.iter().all(|(_, text)| text.chars().count() <= 76));
+        assert!(CAPTIONS.is_sorted_by(|a, b| a.0 < b.0));
+        assert!(caption(0.34).starts_with("All of c"));
+    }
+}

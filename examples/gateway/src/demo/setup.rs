@@ -1,0 +1,69 @@
+//! The gateway's config.
+
+use super::script::CAST;
+use std::{fmt::Write as _, net::SocketAddr, time::Duration};
+
+/// The clusters that have routes.
+pub(crate) const CLUSTERS: [&str; 3] = ["a", "b", "c"];
+
+/// Calls that an endpoint gets at once.
+pub(crate) const LIMIT: u32 = 6;
+
+/// The config of the demo's gateway: what an operator would write who knows that clients wait a second. What must fit the script
+/// scales with its length. `addresses` are those of the cast, in its order.
+pub(crate) fn config(addresses: &[SocketAddr], canary: SocketAddr, length: Duration, protection: bool) -> String {
+    let mut text = "[listener.demo]\naddress = \"127.0.0.1:0\"\n[log]\naccess = \"off\"\n".to_owned();
+    for cluster in CLUSTERS {
+        let endpoints = CAST.iter().zip(addresses).filter(|(role, _)| role.cluster == cluster);
+        let endpoints: Vec<_> = endpoints.map(|(_, address)| format!("\"{address}\"")).collect();
+        let endpoints = endpoints.join(", ");
+        let _ = write!(text, "\n[route.{cluster}]\nprefix = \"/{cluster}\"\ncluster = \"{cluster}\"\n");
+        text += if protection { ROUTE } else { "deadline = false\nbulkhead = false\nretry = false\n" };
+        if protection && cluster == "a" {
+            // Methods that may be repeated are, also where the canary fails in its own way.
+            text += "retry.statuses = [500, 502, 503, 504]\n";
+            text += "canary = { cluster = \"a-next\", weight = 10.0 }\n";
+        }
+        if protection && cluster == "c" {
+            text += "retry.budget = { capacity = 10 }\n";
+        }
+        let _ = write!(text, "\n[cluster.{cluster}]\nendpoints = [{endpoints}]\n");
+        text += &self::cluster(length, protection);
+    }
+    if protection {
+        let _ = write!(text, "\n[cluster.a-next]\nendpoints = \"{canary}\"\n");
+        text += &self::cluster(length, protection);
+    }
+    text
+}
+
+const ROUTE: &str = "deadline = { total = \"900ms\" }\n";
+
+fn cluster(length: Duration, protection: bool) -> String {
+    if !protection {
+        return "deadline = false\nbreaker = false\nbulkhead = false\n".to_owned();
+    }
+    let open_for = length.mul_f64(0.0125).as_millis().clamp(200, 5000);
+    let max_open = open_for * 4;
+    format!(
+        "deadline = {{ per_try = \"250ms\" }}\n\
+         bulkhead = {{ limit = {LIMIT} }}\n\
+         breaker = {{ consecutive = 3, probe_window = 3, open_for = \"{open_for}ms\", max_open = \"{max_open}ms\" }}\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Config, proxy::Gateway};
+
+    #[test]
+    fn the_gateway_takes_it_with_protection_and_without_at_any_length() {
+        let addresses: Vec<SocketAddr> = (1..9).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
+        for (length, protection) in [(5, true), (20, true), (3600, true), (20, false)] {
+            let text = config(&addresses, addresses[0], Duration::from_secs(length), protection);
+            let config = Config::parse(&text).unwrap_or_else(|errors| panic!("{errors:?}\n{text}"));
+            assert!(Gateway::build(&config).is_ok(), "{text}");
+        }
+    }
+}
