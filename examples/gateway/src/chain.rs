@@ -6,9 +6,9 @@ use crate::{
     upstream::{Attempt, Pool, PoolError},
 };
 use buttress::{
-    Balancer, BoxError, Breaker, BreakerConfig, BreakerLayer, Bulkhead, BulkheadConfig, Canary, CanaryConfig, CanaryLayer, Chaos, ChaosLayer,
-    ConfigError, Endpoint, Error, Handle, Mode, Registry, RetryConfig, ServiceBuilderExt as _, ServiceExt as _, Signal,
-    Telemetry, TelemetryConfig, TelemetryLayer,
+    Balancer, BoxError, Breaker, BreakerConfig, BreakerLayer, Bulkhead, BulkheadConfig, Canary, CanaryConfig,
+    CanaryLayer, Chaos, ChaosLayer, ConfigError, Endpoint, Error, Handle, Mode, Registry, RetryConfig,
+    ServiceBuilderExt as _, ServiceExt as _, Signal, Telemetry, TelemetryConfig, TelemetryLayer,
     http::HttpGateway,
     telemetry::{AccessLog, AttemptSpanLayer, RequestSpanLayer},
 };
@@ -89,7 +89,8 @@ fn endpoint(
     let per_try = switched(config.deadline.on, config.deadline.config.clone().build()?)?;
     let chaos = ChaosLayer::new(Chaos::default());
     let controls = EndpointControls { breaker: breaker.clone(), chaos: chaos.handle() };
-    let layers = ServiceBuilder::new().http_client().registry(registry).named(scope).with(BreakerLayer::shared(breaker));
+    let layers =
+        ServiceBuilder::new().http_client().registry(registry).named(scope).with(BreakerLayer::shared(breaker));
     let pool = ServiceBuilder::new()
         .http_client()
         .with(TelemetryLayer::shared(attempts.clone()))

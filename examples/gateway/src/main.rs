@@ -49,7 +49,7 @@ struct Cli {
     #[arg(long, default_value_t = 1, requires = "demo")]
     seed: u64,
     /// Whether the layers of the demo's gateway do anything: without them it shows what they are for.
-    #[arg(long, value_name = "on|off", default_value = "on", value_parser = switch, requires = "demo")]
+    #[arg(long, value_name = "on|off", default_value = "on", value_parser = switch, action = clap::ArgAction::Set, requires = "demo")]
     protection: bool,
     #[command(subcommand)]
     command: Option<Command>,

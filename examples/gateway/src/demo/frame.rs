@@ -38,7 +38,7 @@ pub(crate) struct Side {
     pub(crate) good: Option<f64>,
     pub(crate) calls: usize,
     pub(crate) history: [Option<f64>; POINTS],
-    /// What most of the others met.
+    /// Calls that were no good.
     pub(crate) bad: usize,
 }
 
@@ -153,7 +153,7 @@ impl Frame {
     fn ailing(&self) -> (usize, f64) {
         let cast = || self.endpoints.iter().filter(|(reading, _)| reading.role.name != script::CANARY.name);
         let ailing = || cast().filter(|(_, fault)| fault.is_some());
-        let share: f64 = ailing().filter_map(|(reading, _)| reading.share).sum();
+        let share = ailing().filter_map(|(reading, _)| reading.share).fold(0.0, |sum, share| sum + share);
         (ailing().count(), share / super::CLUSTERS.len() as f64)
     }
 
@@ -202,6 +202,7 @@ fn endpoint(reading: &Reading, fault: Option<Fault>) -> Line {
         None => ("-", Look::Dim),
         Some("half_open") => ("half-open", Look::Fair),
         Some(state @ ("open" | "tripped")) => (state, Look::Bad),
+        Some("splitting") => ("canary", Look::Plain),
         Some(state) => (state, Look::Plain),
     };
     let line = line.put(format!("{state:<10} "), look);
@@ -228,7 +229,8 @@ mod tests {
         };
         let mut endpoints: Vec<_> = (0..8).map(|i| (reading(i), (i == 1).then_some(Fault::Cuts))).collect();
         endpoints.push((Reading { role: &script::CANARY, ..reading(0) }, None));
-        let change = |at| (Duration::from_millis(at), "a/2", "breaker half-open -> closed: its probes went well".to_owned());
+        let change =
+            |at| (Duration::from_millis(at), "a/2", "breaker half-open -> closed: its probes went well".to_owned());
         Frame {
             settings: Settings { length: Duration::from_secs(3600), seed: u64::MAX, protection: false },
             elapsed: Duration::from_secs(1800),
@@ -247,7 +249,9 @@ mod tests {
         assert_eq!(lines.len(), 24, "{lines:#?}");
         assert!(lines.iter().all(|line| line.chars().count() <= WIDTH), "{lines:#?}");
         let screen = lines.join("\n");
-        for said in ["PROTECTION OFF", "1800.0 of 3600 s", "a/2        cuts bodies  half-open", "12 repeated", "2% to ailing"] {
+        for said in
+            ["PROTECTION OFF", "1800.0 of 3600 s", "a/2        cuts bodies  half-open", "12 repeated", "2% to ailing"]
+        {
             assert!(screen.contains(said), "{said}: {screen}");
         }
         assert!(!screen.contains('\x1b'));
@@ -255,9 +259,6 @@ mod tests {
 
     #[test]
     fn a_row_says_what_fails_and_who_did_what_and_never_rounds_up() {
-        assert_eq!(
-            frame().row(),
-            " 1800s | clients  99.9 % | upstreams  61.0 % | retried 12, cut 3 | a/2 cuts bodies"
-        );
+        assert_eq!(frame().row(), " 1800s | clients  99.9 % | upstreams  61.0 % | retried 12, cut 3 | a/2 cuts bodies");
     }
 }

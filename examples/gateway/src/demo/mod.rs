@@ -37,7 +37,7 @@ const RATES: [f64; 3] = [80.0, 80.0, 40.0];
 /// Calls a second that ask all endpoints in turn, without it.
 const UNPROTECTED: f64 = 64.0;
 /// Reports that are asked for at once.
-const REPORTS: usize = 14;
+const REPORTS: usize = 11;
 /// How often everything is looked at.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -139,14 +139,7 @@ struct Told {
 }
 
 /// Shows what happens until all is over.
-async fn tell(
-    settings: Settings,
-    view: &View,
-    stage: Stage,
-    watch: &mut Watch,
-    through: &Seen,
-    direct: &Seen,
-) -> Told {
+async fn tell(settings: Settings, view: &View, stage: Stage, watch: &mut Watch, through: &Seen, direct: &Seen) -> Told {
     let (mut clients, mut given, mut changes) = (Tally::default(), Tally::default(), Vec::new());
     let mut ticks = interval_at(stage.start, TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

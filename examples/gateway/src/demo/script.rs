@@ -59,73 +59,61 @@ pub(crate) struct Role {
     scenes: &'static [Scene],
 }
 
-/// Every endpoint that clients are to reach. One of each cluster works at any time, but for [`DOWN`].
+/// Every endpoint that clients are to reach. One of each cluster works at any time, but for [`DOWN`]; and has worked for
+/// [`REST`] when another begins to fail.
 pub(crate) const CAST: [Role; 8] = [
-    Role {
-        cluster: "a",
-        name: "a/1",
-        scenes: &[scene(0.06, 0.24, Fault::Errors), scene(0.52, 0.72, Fault::Hangs)],
-    },
-    Role {
-        cluster: "a",
-        name: "a/2",
-        scenes: &[scene(0.20, 0.38, Fault::Cuts), scene(0.66, 0.86, Fault::Refuses)],
-    },
-    Role {
-        cluster: "a",
-        name: "a/3",
-        scenes: &[scene(0.34, 0.54, Fault::Slow), scene(0.76, 0.90, Fault::Errors)],
-    },
+    Role { cluster: "a", name: "a/1", scenes: &[scene(0.06, 0.24, Fault::Errors), scene(0.50, 0.70, Fault::Hangs)] },
+    Role { cluster: "a", name: "a/2", scenes: &[scene(0.18, 0.36, Fault::Cuts), scene(0.62, 0.80, Fault::Refuses)] },
+    Role { cluster: "a", name: "a/3", scenes: &[scene(0.30, 0.48, Fault::Slow), scene(0.76, 0.90, Fault::Errors)] },
     Role {
         cluster: "b",
         name: "b/1",
-        scenes: &[scene(0.08, 0.26, Fault::Refuses), scene(0.50, 0.70, Fault::Overload)],
+        scenes: &[scene(0.08, 0.26, Fault::Refuses), scene(0.50, 0.68, Fault::Overload)],
     },
-    Role {
-        cluster: "b",
-        name: "b/2",
-        scenes: &[scene(0.22, 0.44, Fault::Hangs), scene(0.72, 0.90, Fault::Slow)],
-    },
+    Role { cluster: "b", name: "b/2", scenes: &[scene(0.20, 0.40, Fault::Hangs), scene(0.74, 0.90, Fault::Slow)] },
     Role {
         cluster: "b",
         name: "b/3",
-        scenes: &[scene(0.10, 0.20, Fault::Errors), scene(0.40, 0.56, Fault::Errors), scene(0.64, 0.76, Fault::Cuts)],
+        scenes: &[scene(0.04, 0.13, Fault::Errors), scene(0.36, 0.56, Fault::Errors), scene(0.62, 0.76, Fault::Cuts)],
     },
     Role {
         cluster: "c",
         name: "c/1",
-        scenes: &[scene(0.10, 0.30, Fault::Overload), DOWN, scene(0.60, 0.78, Fault::Errors)],
+        scenes: &[scene(0.08, 0.26, Fault::Overload), DOWN, scene(0.62, 0.77, Fault::Errors)],
     },
     Role {
         cluster: "c",
         name: "c/2",
-        scenes: &[DOWN, scene(0.37, 0.58, Fault::Errors), scene(0.80, 0.91, Fault::Hangs)],
+        scenes: &[DOWN, scene(0.40, 0.57, Fault::Errors), scene(0.82, 0.90, Fault::Hangs)],
     },
 ];
 
 /// A new version of `a`, of which some calls are to show whether it is any good.
-pub(crate) const CANARY: Role =
-    Role { cluster: "a-next", name: "a-next", scenes: &[scene(0.44, 0.93, Fault::Errors)] };
+pub(crate) const CANARY: Role = Role { cluster: "a-next", name: "a-next", scenes: &[scene(0.54, 0.93, Fault::Errors)] };
+
+/// How long a breaker may stay open after the fault is over.
+pub(crate) const REST: f64 = 0.05;
 
 /// No endpoint of `c` works.
-const DOWN: Scene = scene(0.33, 0.3425, Fault::Errors);
+const DOWN: Scene = scene(0.33, 0.3475, Fault::Errors);
 
 /// When many ask `b` for reports at once.
-pub(crate) const BURST: (f64, f64) = (0.29, 0.32);
+pub(crate) const BURST: (f64, f64) = (0.45, 0.48);
 
 /// What is said, and from when on; none is longer than a line.
-const CAPTIONS: [(f64, &str); 11] = [
+const CAPTIONS: [(f64, &str); 12] = [
     (0.0, "Every endpoint answers in a few milliseconds."),
     (0.06, "a/1 says 503, b/1 refuses, c/1 drowns: their neighbours take the calls."),
-    (0.20, "a/2 cuts its bodies short: what a client has half seen nobody can repeat."),
+    (0.18, "a/2 cuts its bodies short: what a client has half seen nobody can repeat."),
     (0.24, "b/2 hangs: deadlines cut calls off, then its breaker keeps them away."),
-    (0.29, "Many want reports from b at once: bulkheads let six to an endpoint."),
     (0.33, "All of c is down for a moment: a budget keeps retries from piling up."),
-    (0.36, "Half of c fails, a third of a is slow: whoever works has all the calls."),
-    (0.44, "a-next, a canary, says 500 to all, and soon gets no calls any more."),
-    (0.54, "a/1 hangs, b/1 is overloaded: they are tried now and then, and left alone."),
-    (0.76, "a has one endpoint left, b two, c one: they carry all of it."),
-    (0.91, "Every endpoint works again: probes find out, and breakers close."),
+    (0.37, "A third of a is slow, a third of b and soon half of c fails."),
+    (0.45, "Many want reports from b at once: bulkheads let six to an endpoint."),
+    (0.50, "a/1 hangs, b/1 is overloaded: tried now and then, else left alone."),
+    (0.54, "a-next, a canary, says 500 to all, and soon gets no calls any more."),
+    (0.62, "Five of eight endpoints fail, each in its way: three carry everything."),
+    (0.70, "Whoever works again gets calls again: probes find out."),
+    (0.90, "Every endpoint works again, and the last breakers close."),
 ];
 
 impl Role {
@@ -195,9 +183,23 @@ mod tests {
     }
 
     #[test]
+    fn one_that_works_has_had_its_rest_when_another_begins_to_fail() {
+        for role in &CAST {
+            for scene in role.scenes.iter().filter(|scene| scene.from != DOWN.from) {
+                let rested = |other: &&Role| {
+                    let times = [scene.from, scene.from - REST / 2.0, scene.from - REST + 0.001];
+                    times.iter().all(|at| other.fault(*at).is_none())
+                };
+                let others = CAST.iter().filter(|other| other.cluster == role.cluster && other.name != role.name);
+                assert!(others.into_iter().any(|other| rested(&other)), "{} at {}", role.name, scene.from);
+            }
+        }
+    }
+
+    #[test]
     fn more_than_a_third_of_all_is_faulty_and_every_fault_is_shown() {
         let faults: Vec<Fault> = CAST.iter().flat_map(|role| shares().filter_map(|at| role.fault(at))).collect();
-        assert!(faults.len() * 100 > 35 * 1000 * CAST.len(), "{}", faults.len());
+        assert!(faults.len() * 3 > 1000 * CAST.len(), "{}", faults.len());
         assert!(Fault::ALL.iter().all(|fault| faults.contains(fault)));
     }
 

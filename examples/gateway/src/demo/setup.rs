@@ -1,6 +1,6 @@
 //! The gateway's config.
 
-use super::script::CAST;
+use super::script::{CAST, REST};
 use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 
 /// The clusters that have routes.
@@ -20,35 +20,42 @@ pub(crate) fn config(addresses: &[SocketAddr], canary: SocketAddr, length: Durat
         let _ = write!(text, "\n[route.{cluster}]\nprefix = \"/{cluster}\"\ncluster = \"{cluster}\"\n");
         text += if protection { ROUTE } else { "deadline = false\nbulkhead = false\nretry = false\n" };
         if protection && cluster == "a" {
-            // Methods that may be repeated are, also where the canary fails in its own way.
+            // A new version may fail in ways of its own.
             text += "retry.statuses = [500, 502, 503, 504]\n";
             text += "canary = { cluster = \"a-next\", weight = 10.0 }\n";
         }
         if protection && cluster == "c" {
-            text += "retry.budget = { capacity = 10 }\n";
+            text += "retry.budget = { capacity = 4 }\n";
         }
         let _ = write!(text, "\n[cluster.{cluster}]\nendpoints = [{endpoints}]\n");
-        text += &self::cluster(length, protection);
+        text += &self::cluster(cluster, length, protection);
     }
     if protection {
         let _ = write!(text, "\n[cluster.a-next]\nendpoints = \"{canary}\"\n");
-        text += &self::cluster(length, protection);
+        text += &self::cluster("a-next", length, protection);
     }
     text
 }
 
 const ROUTE: &str = "deadline = { total = \"900ms\" }\n";
 
-fn cluster(length: Duration, protection: bool) -> String {
+fn cluster(name: &str, length: Duration, protection: bool) -> String {
     if !protection {
         return "deadline = false\nbreaker = false\nbulkhead = false\n".to_owned();
     }
-    let open_for = length.mul_f64(0.0125).as_millis().clamp(200, 5000);
+    let open_for = length.mul_f64(REST / 5.0).as_millis().clamp(50, 5000);
     let max_open = open_for * 4;
+    // Of the two endpoints of `c` neither is given up lightly: it is the budget that keeps retries down when both fail.
+    let consecutive = if name == "c" { 10 } else { 3 };
     format!(
         "deadline = {{ per_try = \"250ms\" }}\n\
          bulkhead = {{ limit = {LIMIT} }}\n\
-         breaker = {{ consecutive = 3, probe_window = 3, open_for = \"{open_for}ms\", max_open = \"{max_open}ms\" }}\n"
+         [cluster.{name}.breaker]\n\
+         consecutive = {consecutive}\n\
+         probe_window = 3\n\
+         overload_as_failure = true\n\
+         open_for = \"{open_for}ms\"\n\
+         max_open = \"{max_open}ms\"\n"
     )
 }
 

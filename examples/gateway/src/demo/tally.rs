@@ -61,12 +61,8 @@ mod tests {
     use tokio::time::Instant;
 
     fn calls(ends: &[(End, u64)]) -> Vec<Call> {
-        let call = |&(end, millis)| Call {
-            began: Instant::now(),
-            latency: Duration::from_millis(millis),
-            once: false,
-            end,
-        };
+        let call =
+            |&(end, millis)| Call { began: Instant::now(), latency: Duration::from_millis(millis), once: false, end };
         ends.iter().map(call).collect()
     }
 

@@ -33,7 +33,8 @@ pub(super) fn of(settings: Settings, stage: Stage, told: &Told) -> Vec<Line> {
     let mut say = |holds: bool, text: String| lines.push(Line { holds, text });
     let (clients, given) = (told.clients.good().unwrap_or(0.0), told.given.good().unwrap_or(1.0));
     let (all, asked) = (told.clients.calls.len(), told.given.calls.len());
-    let gave = format!("upstreams gave {} good answers to {asked} calls in turn (at most {})", percent(given), percent(GIVEN));
+    let gave =
+        format!("upstreams gave {} good answers to {asked} calls in turn (at most {})", percent(given), percent(GIVEN));
     let kinds = kinds(told);
     let names: Vec<_> = kinds.iter().map(|(fault, count)| format!("{fault} {count}")).collect();
     let met = format!("{} kinds of faults were met: {}", kinds.len(), names.join(", "));
@@ -51,7 +52,10 @@ pub(super) fn of(settings: Settings, stage: Stage, told: &Told) -> Vec<Line> {
         return lines;
     }
 
-    say(clients >= PROMISED, format!("clients got {} of {all} calls good (at least {})", percent(clients), percent(PROMISED)));
+    say(
+        clients >= PROMISED,
+        format!("clients got {} of {all} calls good (at least {})", percent(clients), percent(PROMISED)),
+    );
     say(given <= GIVEN, gave);
     say(kinds.len() >= KINDS, met);
     let ends = [End::Refused, End::Failed, End::Overloaded, End::Cut, End::Hung, End::Unreachable, End::Late];
@@ -62,10 +66,7 @@ pub(super) fn of(settings: Settings, stage: Stage, told: &Told) -> Vec<Line> {
     let (posts, well) = (once.len(), once.iter().filter(|call| call.end == End::Good).count());
     let lost = if lost.is_empty() { "nothing".to_owned() } else { lost.join(", ") };
     let p99 = quantile(&told.clients.calls, 0.99);
-    say(
-        told.unanswered == 0,
-        format!("every call ended: lost were {lost}; p99 of all {} ms", p99.as_millis()),
-    );
+    say(told.unanswered == 0, format!("every call ended: lost were {lost}; p99 of all {} ms", p99.as_millis()));
     say(true, format!("of {posts} POSTs, which nobody may repeat, {} went wrong, counted above", posts - well));
 
     let short = settings.length < SHORT;

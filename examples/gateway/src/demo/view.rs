@@ -50,7 +50,8 @@ impl View {
              what the layers did is of the last second. A bulkhead lets {LIMIT} calls to an endpoint at once.\n\n"
         );
         if !protection {
-            text += "PROTECTION IS OFF: no deadline, retry, breaker, bulkhead or canary; endpoints are taken in turn.\n\n";
+            text +=
+                "PROTECTION IS OFF: no deadline, retry, breaker, bulkhead or canary; endpoints are taken in turn.\n\n";
         }
         write(&text);
     }

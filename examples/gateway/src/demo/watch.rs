@@ -107,10 +107,8 @@ impl Watch {
         for (role, address) in CAST.iter().zip(addresses) {
             let address = address.to_string();
             controls.endpoints[role.cluster][&address].breaker.on_transition(on_transition(role.name, &changes));
-            endpoints.push((
-                address.clone(),
-                controls.registry.get(&format!("cluster.{}/{address}.breaker", role.cluster)),
-            ));
+            endpoints
+                .push((address.clone(), controls.registry.get(&format!("cluster.{}/{address}.breaker", role.cluster))));
         }
         let canaries = controls.endpoints.get(CANARY.cluster).into_iter().flatten();
         for (_, endpoint) in canaries {
