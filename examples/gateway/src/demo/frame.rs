@@ -28,6 +28,8 @@ pub(crate) struct Frame {
     pub(crate) endpoints: Vec<(Reading, Option<Fault>)>,
     /// In the last second.
     pub(crate) acts: Acts,
+    /// The longest queue of a bulkhead in that time.
+    pub(crate) queued: u64,
     /// The last ones, the latest at the end.
     pub(crate) changes: Vec<(Duration, &'static str, String)>,
 }
@@ -72,11 +74,12 @@ impl Frame {
         Self {
             settings,
             elapsed: now - stage.start,
-            caption: script::caption(share),
+            caption: script::caption(share, settings.protection),
             clients: Side::of(clients),
             given: Side::of(given),
             endpoints: endpoints.collect(),
             acts: watch.second(),
+            queued: watch.second_queued(),
             changes: changes[changes.len().saturating_sub(CHANGES)..].iter().map(since).collect(),
         }
     }
@@ -139,7 +142,8 @@ impl Frame {
             ("deadline", acts.cut, "cut off"),
             ("breaker", acts.opened, "opened"),
             ("", acts.refused, "refused"),
-            ("bulkhead", acts.full, "refused"),
+            ("bulkhead", self.queued, "queued"),
+            ("", acts.full, "refused"),
         ]
         .map(|(layer, count, did)| (format!("{layer:<9}{count:>4} {did}"), count > 0))
         .into();
@@ -167,6 +171,7 @@ impl Frame {
             (acts.cut, "cut"),
             (acts.opened, "opened"),
             (acts.refused, "refused"),
+            (self.queued, "queued"),
             (acts.full, "full"),
             (acts.tripped, "canary tripped"),
         ] {
@@ -234,11 +239,12 @@ mod tests {
         Frame {
             settings: Settings { length: Duration::from_secs(3600), seed: u64::MAX, protection: false },
             elapsed: Duration::from_secs(1800),
-            caption: script::caption(0.34),
+            caption: script::caption(0.34, false),
             clients: side(0.9996),
             given: side(0.61),
             endpoints,
             acts: Acts { retried: 12, cut: 3, ..Acts::default() },
+            queued: 4,
             changes: vec![change(3_000_000); CHANGES],
         }
     }
@@ -259,6 +265,9 @@ mod tests {
 
     #[test]
     fn a_row_says_what_fails_and_who_did_what_and_never_rounds_up() {
-        assert_eq!(frame().row(), " 1800s | clients  99.9 % | upstreams  61.0 % | retried 12, cut 3 | a/2 cuts bodies");
+        assert_eq!(
+            frame().row(),
+            " 1800s | clients  99.9 % | upstreams  61.0 % | retried 12, cut 3, queued 4 | a/2 cuts bodies"
+        );
     }
 }

@@ -37,9 +37,11 @@ const RATES: [f64; 3] = [80.0, 80.0, 40.0];
 /// Calls a second that ask all endpoints in turn, without it.
 const UNPROTECTED: f64 = 64.0;
 /// Reports that are asked for at once.
-const REPORTS: usize = 11;
+const REPORTS: usize = 20;
 /// How often everything is looked at.
 const TICK: Duration = Duration::from_millis(100);
+/// How often what is soon over is looked at.
+const GLANCE: Duration = Duration::from_millis(10);
 
 /// What is shown.
 #[derive(Clone, Copy, Debug)]
@@ -132,6 +134,8 @@ struct Told {
     given: Tally,
     acts: watch::Acts,
     astray: watch::Astray,
+    /// The most calls that waited in a bulkhead.
+    queued: u64,
     changes: Vec<Change>,
     readings: Vec<watch::Reading>,
     /// Calls through the gateway that never ended.
@@ -141,16 +145,25 @@ struct Told {
 /// Shows what happens until all is over.
 async fn tell(settings: Settings, view: &View, stage: Stage, watch: &mut Watch, through: &Seen, direct: &Seen) -> Told {
     let (mut clients, mut given, mut changes) = (Tally::default(), Tally::default(), Vec::new());
-    let mut ticks = interval_at(stage.start, TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let [mut ticks, mut glances] = [TICK, GLANCE].map(|period| {
+        let mut ticks = interval_at(stage.start, period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    });
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = glances.tick() => {
+                watch.glance();
+                continue;
+            }
+        }
         // Not past the end, so that what is said belongs to the last scene.
         let now = Instant::now();
         let over = now >= stage.end();
         if over {
             // What is still under way ends within a client's patience.
-            for _ in 0..300 {
+            for _ in 0..400 {
                 if through.open() == 0 && direct.open() == 0 {
                     break;
                 }
@@ -164,8 +177,9 @@ async fn tell(settings: Settings, view: &View, stage: Stage, watch: &mut Watch, 
         let frame = Frame::new(settings, stage, now.min(stage.end()), watch, &clients, &given, &changes);
         view.show(&frame);
         if over {
-            let (acts, astray, readings) = (watch.total(), watch.astray, watch.readings());
-            return Told { clients, given, acts, astray, changes, readings, unanswered: through.open() };
+            let (acts, astray, queued) = (watch.total(), watch.astray, watch.queued);
+            let readings = watch.readings();
+            return Told { clients, given, acts, astray, queued, changes, readings, unanswered: through.open() };
         }
     }
 }

@@ -84,7 +84,7 @@ pub(crate) const CAST: [Role; 8] = [
     Role {
         cluster: "c",
         name: "c/2",
-        scenes: &[DOWN, scene(0.40, 0.57, Fault::Errors), scene(0.82, 0.90, Fault::Hangs)],
+        scenes: &[DOWN, scene(0.40, 0.57, Fault::Errors), scene(0.82, 0.90, Fault::Refuses)],
     },
 ];
 
@@ -100,20 +100,40 @@ const DOWN: Scene = scene(0.33, 0.3475, Fault::Errors);
 /// When many ask `b` for reports at once.
 pub(crate) const BURST: (f64, f64) = (0.45, 0.48);
 
-/// What is said, and from when on; none is longer than a line.
-const CAPTIONS: [(f64, &str); 12] = [
-    (0.0, "Every endpoint answers in a few milliseconds."),
-    (0.06, "a/1 says 503, b/1 refuses, c/1 drowns: their neighbours take the calls."),
-    (0.18, "a/2 cuts its bodies short: what a client has half seen nobody can repeat."),
-    (0.24, "b/2 hangs: deadlines cut calls off, then its breaker keeps them away."),
-    (0.33, "All of c is down for a moment: a budget keeps retries from piling up."),
-    (0.37, "A third of a is slow, a third of b and soon half of c fails."),
-    (0.45, "Many want reports from b at once: bulkheads let six to an endpoint."),
-    (0.50, "a/1 hangs, b/1 is overloaded: tried now and then, else left alone."),
-    (0.54, "a-next, a canary, says 500 to all, and soon gets no calls any more."),
-    (0.62, "Five of eight endpoints fail, each in its way: three carry everything."),
-    (0.70, "Whoever works again gets calls again: probes find out."),
-    (0.90, "Every endpoint works again, and the last breakers close."),
+/// What is said, from when on, with protection and without; none is longer than a line.
+const CAPTIONS: [(f64, &str, &str); 12] = [
+    (0.0, "Every endpoint answers in a few milliseconds.", "Every endpoint answers in a few milliseconds."),
+    (
+        0.06,
+        "a/1 says 503, b/1 refuses, c/1 drowns: their neighbours take the calls.",
+        "a/1 says 503, b/1 refuses, c/1 drowns: whoever is sent there has bad luck.",
+    ),
+    (0.18, "a/2 cuts its bodies short: what a client has half seen nobody can repeat.", "a/2 cuts its bodies short."),
+    (
+        0.24,
+        "b/2 hangs: deadlines cut calls off, then its breaker keeps them away.",
+        "b/2 hangs: its clients wait until they give up.",
+    ),
+    (0.33, "All of c is down for a moment: a budget keeps retries from piling up.", "All of c is down for a moment."),
+    (
+        0.37,
+        "A third of a is slow, a third of b and soon half of c fails.",
+        "A third of a is slow, a third of b and soon half of c fails.",
+    ),
+    (
+        0.45,
+        "Many want reports from b at once: bulkheads let six to an endpoint at once.",
+        "Many want reports from b at once.",
+    ),
+    (0.50, "a/1 hangs, b/1 is overloaded: tried now and then, else left alone.", "a/1 hangs, b/1 is overloaded."),
+    (0.54, "a-next, a canary, says 500 to all, and soon gets no calls any more.", "a/1 hangs, b/1 is overloaded."),
+    (
+        0.62,
+        "Five of eight endpoints fail, each in its way: three carry everything.",
+        "Five of eight endpoints fail, each in its way.",
+    ),
+    (0.70, "Whoever works again gets calls again: probes find out.", "Some work again, others fail."),
+    (0.90, "Every endpoint works again, and the last breakers close.", "Every endpoint works again."),
 ];
 
 impl Role {
@@ -129,8 +149,9 @@ impl Role {
 }
 
 /// What is said at this share of the demo.
-pub(crate) fn caption(share: f64) -> &'static str {
-    CAPTIONS.iter().rfind(|(from, _)| *from <= share).map_or("", |(_, text)| text)
+pub(crate) fn caption(share: f64, protection: bool) -> &'static str {
+    let scene = CAPTIONS.iter().rfind(|(from, ..)| *from <= share);
+    scene.map_or("", |(_, with, without)| if protection { with } else { without })
 }
 
 /// When the demo began and how long it goes on.
@@ -205,8 +226,8 @@ mod tests {
 
     #[test]
     fn captions_fit_a_line_and_come_in_order() {
-        assert!(CAPTIONS.iter().all(|(_, text)| text.chars().count() <= 76));
+        assert!(CAPTIONS.iter().all(|(_, with, without)| with.len().max(without.len()) <= 76));
         assert!(CAPTIONS.is_sorted_by(|a, b| a.0 < b.0));
-        assert!(caption(0.34).starts_with("All of c"));
+        assert!(caption(0.34, true).starts_with("All of c"));
     }
 }

@@ -6,10 +6,10 @@ use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 /// The clusters that have routes.
 pub(crate) const CLUSTERS: [&str; 3] = ["a", "b", "c"];
 
-/// Calls that an endpoint gets at once.
+/// Calls that an endpoint gets at once; a few more wait for a moment.
 pub(crate) const LIMIT: u32 = 6;
 
-/// The config of the demo's gateway: what an operator would write who knows that clients wait a second. What must fit the script
+/// The config of the demo's gateway: what an operator would write who knows that clients wait two seconds. What must fit the script
 /// scales with its length. `addresses` are those of the cast, in its order.
 pub(crate) fn config(addresses: &[SocketAddr], canary: SocketAddr, length: Duration, protection: bool) -> String {
     let mut text = "[listener.demo]\naddress = \"127.0.0.1:0\"\n[log]\naccess = \"off\"\n".to_owned();
@@ -25,7 +25,7 @@ pub(crate) fn config(addresses: &[SocketAddr], canary: SocketAddr, length: Durat
             text += "canary = { cluster = \"a-next\", weight = 10.0 }\n";
         }
         if protection && cluster == "c" {
-            text += "retry.budget = { capacity = 4 }\n";
+            text += "retry.budget = { capacity = 8 }\n";
         }
         let _ = write!(text, "\n[cluster.{cluster}]\nendpoints = [{endpoints}]\n");
         text += &self::cluster(cluster, length, protection);
@@ -37,7 +37,7 @@ pub(crate) fn config(addresses: &[SocketAddr], canary: SocketAddr, length: Durat
     text
 }
 
-const ROUTE: &str = "deadline = { total = \"900ms\" }\n";
+const ROUTE: &str = "deadline = { total = \"1900ms\" }\n";
 
 fn cluster(name: &str, length: Duration, protection: bool) -> String {
     if !protection {
@@ -45,11 +45,11 @@ fn cluster(name: &str, length: Duration, protection: bool) -> String {
     }
     let open_for = length.mul_f64(REST / 5.0).as_millis().clamp(50, 5000);
     let max_open = open_for * 4;
-    // Of the two endpoints of `c` neither is given up lightly: it is the budget that keeps retries down when both fail.
-    let consecutive = if name == "c" { 10 } else { 3 };
+    // Of only two endpoints neither is given up lightly.
+    let consecutive = if name == "c" { 5 } else { 3 };
     format!(
-        "deadline = {{ per_try = \"250ms\" }}\n\
-         bulkhead = {{ limit = {LIMIT} }}\n\
+        "deadline = {{ per_try = \"500ms\" }}\n\
+         bulkhead = {{ limit = {LIMIT}, max_queue = 24, max_wait = \"200ms\" }}\n\
          [cluster.{name}.breaker]\n\
          consecutive = {consecutive}\n\
          probe_window = 3\n\

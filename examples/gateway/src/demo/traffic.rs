@@ -20,9 +20,9 @@ use std::{
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// How long a client waits for a whole answer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// How long the unprotected one waits, to tell what is slow from what hangs.
-const LONGER: Duration = Duration::from_millis(1600);
+const LONGER: Duration = Duration::from_secs(3);
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

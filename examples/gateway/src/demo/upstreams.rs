@@ -30,7 +30,7 @@ use tokio::{
 /// Bytes of an answer.
 pub(crate) const BODY: usize = 4096;
 /// Calls that an endpoint works on at once.
-const WORKERS: usize = 8;
+const WORKERS: usize = 32;
 /// Calls that wait for the one worker that an overloaded endpoint has left.
 const QUEUE: usize = 3;
 
@@ -128,7 +128,7 @@ impl Upstream {
             Some(Fault::Overload) => self.overloaded().await,
             Some(Fault::Cuts) => success(Answer::cut()),
             Some(Fault::Slow) => {
-                sleep(self.millis(1150, 1400)).await;
+                sleep(self.millis(2200, 2500)).await;
                 success(Answer::whole())
             }
             None => {
@@ -146,7 +146,7 @@ impl Upstream {
             return res;
         };
         let _worker = self.scarce.acquire().await;
-        sleep(self.millis(350, 450)).await;
+        sleep(self.millis(700, 900)).await;
         success(Answer::whole())
     }
 

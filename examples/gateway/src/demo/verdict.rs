@@ -83,7 +83,10 @@ pub(super) fn of(settings: Settings, stage: Stage, told: &Told) -> Vec<Line> {
         acts.opened > 0 && closed > 0,
         format!("breaker: opened {} times, closed {closed} times, refused {} calls", acts.opened, acts.refused),
     );
-    acted(acts.full > 0, format!("bulkhead: {} calls refused", acts.full));
+    acted(
+        told.queued > 0 || acts.full > 0,
+        format!("bulkhead: up to {} calls waited for one, {} refused", told.queued, acts.full),
+    );
     acted(acts.tripped > 0, format!("canary: given up after {} calls", acts.canary));
     let astray = told.astray;
     acted(
