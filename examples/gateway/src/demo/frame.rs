@@ -28,8 +28,6 @@ pub(crate) struct Frame {
     pub(crate) endpoints: Vec<(Reading, Option<Fault>)>,
     /// In the last second.
     pub(crate) acts: Acts,
-    /// The longest queue of a bulkhead in that time.
-    pub(crate) queued: u64,
     /// The last ones, the latest at the end.
     pub(crate) changes: Vec<(Duration, &'static str, String)>,
 }
@@ -79,7 +77,6 @@ impl Frame {
             given: Side::of(given),
             endpoints: endpoints.collect(),
             acts: watch.second(),
-            queued: watch.second_queued(),
             changes: changes[changes.len().saturating_sub(CHANGES)..].iter().map(since).collect(),
         }
     }
@@ -142,8 +139,7 @@ impl Frame {
             ("deadline", acts.cut, "cut off"),
             ("breaker", acts.opened, "opened"),
             ("", acts.refused, "refused"),
-            ("bulkhead", self.queued, "queued"),
-            ("", acts.full, "refused"),
+            ("bulkhead", acts.full, "refused"),
         ]
         .map(|(layer, count, did)| (format!("{layer:<9}{count:>4} {did}"), count > 0))
         .into();
@@ -171,7 +167,6 @@ impl Frame {
             (acts.cut, "cut"),
             (acts.opened, "opened"),
             (acts.refused, "refused"),
-            (self.queued, "queued"),
             (acts.full, "full"),
             (acts.tripped, "canary tripped"),
         ] {
@@ -244,7 +239,6 @@ mod tests {
             given: side(0.61),
             endpoints,
             acts: Acts { retried: 12, cut: 3, ..Acts::default() },
-            queued: 4,
             changes: vec![change(3_000_000); CHANGES],
         }
     }
@@ -265,9 +259,6 @@ mod tests {
 
     #[test]
     fn a_row_says_what_fails_and_who_did_what_and_never_rounds_up() {
-        assert_eq!(
-            frame().row(),
-            " 1800s | clients  99.9 % | upstreams  61.0 % | retried 12, cut 3, queued 4 | a/2 cuts bodies"
-        );
+        assert_eq!(frame().row(), " 1800s | clients  99.9 % | upstreams  61.0 % | retried 12, cut 3 | a/2 cuts bodies");
     }
 }

@@ -37,11 +37,9 @@ const RATES: [f64; 3] = [80.0, 80.0, 40.0];
 /// Calls a second that ask all endpoints in turn, without it.
 const UNPROTECTED: f64 = 64.0;
 /// Reports that are asked for at once.
-const REPORTS: usize = 20;
+const REPORTS: usize = 11;
 /// How often everything is looked at.
 const TICK: Duration = Duration::from_millis(100);
-/// How often what is soon over is looked at.
-const GLANCE: Duration = Duration::from_millis(10);
 
 /// What is shown.
 #[derive(Clone, Copy, Debug)]
@@ -134,32 +132,24 @@ struct Told {
     given: Tally,
     acts: watch::Acts,
     astray: watch::Astray,
-    /// The most calls that waited in a bulkhead.
-    queued: u64,
     changes: Vec<Change>,
     readings: Vec<watch::Reading>,
     /// Calls through the gateway that never ended.
     unanswered: usize,
+    /// By how much this program itself was late.
+    lag: Duration,
 }
 
 /// Shows what happens until all is over.
 async fn tell(settings: Settings, view: &View, stage: Stage, watch: &mut Watch, through: &Seen, direct: &Seen) -> Told {
     let (mut clients, mut given, mut changes) = (Tally::default(), Tally::default(), Vec::new());
-    let [mut ticks, mut glances] = [TICK, GLANCE].map(|period| {
-        let mut ticks = interval_at(stage.start, period);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticks
-    });
+    let mut ticks = interval_at(stage.start, TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut lag = Duration::ZERO;
     loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            _ = glances.tick() => {
-                watch.glance();
-                continue;
-            }
-        }
-        // Not past the end, so that what is said belongs to the last scene.
+        let due = ticks.tick().await;
         let now = Instant::now();
+        lag = lag.max(now - due);
         let over = now >= stage.end();
         if over {
             // What is still under way ends within a client's patience.
@@ -174,12 +164,12 @@ async fn tell(settings: Settings, view: &View, stage: Stage, watch: &mut Watch, 
         clients.add(through.take(), stage.share(now));
         given.add(direct.take(), stage.share(now));
         changes.extend(watch.changes());
+        // Not past the end, so that what is said belongs to the last scene.
         let frame = Frame::new(settings, stage, now.min(stage.end()), watch, &clients, &given, &changes);
         view.show(&frame);
         if over {
-            let (acts, astray, queued) = (watch.total(), watch.astray, watch.queued);
-            let readings = watch.readings();
-            return Told { clients, given, acts, astray, queued, changes, readings, unanswered: through.open() };
+            let (acts, astray, readings) = (watch.total(), watch.astray, watch.readings());
+            return Told { clients, given, acts, astray, changes, readings, unanswered: through.open(), lag };
         }
     }
 }

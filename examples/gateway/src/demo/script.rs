@@ -120,11 +120,7 @@ const CAPTIONS: [(f64, &str, &str); 12] = [
         "A third of a is slow, a third of b and soon half of c fails.",
         "A third of a is slow, a third of b and soon half of c fails.",
     ),
-    (
-        0.45,
-        "Many want reports from b at once: bulkheads let six to an endpoint at once.",
-        "Many want reports from b at once.",
-    ),
+    (0.45, "Many want reports from b at once: a bulkhead lets eight of them in.", "Many want reports from b at once."),
     (0.50, "a/1 hangs, b/1 is overloaded: tried now and then, else left alone.", "a/1 hangs, b/1 is overloaded."),
     (0.54, "a-next, a canary, says 500 to all, and soon gets no calls any more.", "a/1 hangs, b/1 is overloaded."),
     (

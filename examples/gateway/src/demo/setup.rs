@@ -6,8 +6,8 @@ use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 /// The clusters that have routes.
 pub(crate) const CLUSTERS: [&str; 3] = ["a", "b", "c"];
 
-/// Calls that an endpoint gets at once; a few more wait for a moment.
-pub(crate) const LIMIT: u32 = 6;
+/// Reports that are made at once.
+pub(crate) const LIMIT: u32 = 8;
 
 /// The config of the demo's gateway: what an operator would write who knows that clients wait two seconds. What must fit the script
 /// scales with its length. `addresses` are those of the cast, in its order.
@@ -28,9 +28,18 @@ pub(crate) fn config(addresses: &[SocketAddr], canary: SocketAddr, length: Durat
             text += "retry.budget = { capacity = 8 }\n";
         }
         let _ = write!(text, "\n[cluster.{cluster}]\nendpoints = [{endpoints}]\n");
+        if protection {
+            // What an endpoint was is forgotten as fast as it changes here.
+            let decay = length.mul_f64(REST / 2.0).as_millis().clamp(100, 10_000);
+            let _ = writeln!(text, "balance = {{ decay = \"{decay}ms\", penalty = \"400ms\" }}");
+        }
         text += &self::cluster(cluster, length, protection);
     }
     if protection {
+        let _ = write!(
+            text,
+            "\n[route.reports]\nprefix = \"/b/report\"\ncluster = \"b\"\n{ROUTE}bulkhead = {{ limit = {LIMIT} }}\n"
+        );
         let _ = write!(text, "\n[cluster.a-next]\nendpoints = \"{canary}\"\n");
         text += &self::cluster("a-next", length, protection);
     }
@@ -45,13 +54,10 @@ fn cluster(name: &str, length: Duration, protection: bool) -> String {
     }
     let open_for = length.mul_f64(REST / 5.0).as_millis().clamp(50, 5000);
     let max_open = open_for * 4;
-    // Of only two endpoints neither is given up lightly.
-    let consecutive = if name == "c" { 5 } else { 3 };
     format!(
-        "deadline = {{ per_try = \"500ms\" }}\n\
-         bulkhead = {{ limit = {LIMIT}, max_queue = 24, max_wait = \"200ms\" }}\n\
+        "deadline = {{ per_try = \"400ms\" }}\n\
          [cluster.{name}.breaker]\n\
-         consecutive = {consecutive}\n\
+         consecutive = 5\n\
          probe_window = 3\n\
          overload_as_failure = true\n\
          open_for = \"{open_for}ms\"\n\

@@ -47,7 +47,7 @@ impl View {
              Clients call three clusters, a, b and c, through a gateway; endpoints fail on a script.\n\
              Beside it a small client asks the same endpoints in turn, without the gateway.\n\
              Good is a 200 with its whole body within {PATIENCE:?}. The numbers are of all calls so far;\n\
-             what the layers did is of the last second. A bulkhead lets {LIMIT} calls to an endpoint at once.\n\n"
+             what the layers did is of the last second. A bulkhead lets {LIMIT} reports in at once.\n\n"
         );
         if !protection {
             text +=

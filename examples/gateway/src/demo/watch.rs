@@ -85,8 +85,6 @@ struct Sample {
     acts: Acts,
     /// Calls sent to each of the cast, and to the canary.
     picks: [u64; CAST.len() + 1],
-    /// The longest queue of a bulkhead since the sample before.
-    queued: u64,
 }
 
 pub(crate) struct Watch {
@@ -98,10 +96,6 @@ pub(crate) struct Watch {
     changes: Arc<Mutex<Vec<Change>>>,
     samples: VecDeque<Sample>,
     pub(crate) astray: Astray,
-    /// The most calls that waited in one bulkhead.
-    pub(crate) queued: u64,
-    /// The same, since the last sample.
-    lately: u64,
 }
 
 impl Watch {
@@ -138,21 +132,7 @@ impl Watch {
             changes,
             samples: VecDeque::new(),
             astray: Astray::default(),
-            queued: 0,
-            lately: 0,
         }
-    }
-
-    /// Looks at queues, which are empty again in no time.
-    pub(crate) fn glance(&mut self) {
-        for handle in self.handles.iter().filter(|handle| handle.kind() == "bulkhead") {
-            handle.visit(&mut |name, value| {
-                if let ("queued", Value::Gauge(queued)) = (name, value) {
-                    self.lately = self.lately.max(queued);
-                }
-            });
-        }
-        self.queued = self.queued.max(self.lately);
     }
 
     /// Looks at everything; several times a second.
@@ -175,7 +155,7 @@ impl Watch {
             // A call that was sent before a scene began is not the balancer's mistake.
             self.astray.add(&before.picks, &picks, [stage.share(before.at), stage.share(now)]);
         }
-        self.samples.push_back(Sample { at: now, acts, picks, queued: mem::take(&mut self.lately) });
+        self.samples.push_back(Sample { at: now, acts, picks });
         while self.samples.get(1).is_some_and(|second| second.at + Duration::from_secs(1) <= now) {
             self.samples.pop_front();
         }
@@ -192,11 +172,6 @@ impl Watch {
             (Some(first), Some(last)) => last.acts - first.acts,
             _ => Acts::default(),
         }
-    }
-
-    /// The longest queue of a bulkhead in the last second.
-    pub(crate) fn second_queued(&self) -> u64 {
-        self.samples.iter().map(|sample| sample.queued).max().unwrap_or_default()
     }
 
     /// The cast, and the canary where there is one.

@@ -31,7 +31,7 @@ fn clients_are_well_while_every_third_endpoint_fails_and_every_layer_says_what_i
         "denied ",
         "cut ",
         "opened ",
-        "queued ",
+        "full ",
         "canary tripped 1",
         "clients got 9",
         "upstreams gave 6",
