@@ -25,13 +25,13 @@ pub(crate) fn config(addresses: &[SocketAddr], canary: SocketAddr, length: Durat
             text += "canary = { cluster = \"a-next\", weight = 10.0 }\n";
         }
         if protection && cluster == "c" {
-            text += "retry.budget = { capacity = 8 }\n";
+            text += "retry.budget = { capacity = 3 }\n";
         }
         let _ = write!(text, "\n[cluster.{cluster}]\nendpoints = [{endpoints}]\n");
         if protection {
             // What an endpoint was is forgotten as fast as it changes here.
             let decay = length.mul_f64(REST / 2.0).as_millis().clamp(100, 10_000);
-            let _ = writeln!(text, "balance = {{ decay = \"{decay}ms\", penalty = \"400ms\" }}");
+            let _ = writeln!(text, "balance = {{ decay = \"{decay}ms\", penalty = \"500ms\" }}");
         }
         text += &self::cluster(cluster, length, protection);
     }
@@ -55,7 +55,7 @@ fn cluster(name: &str, length: Duration, protection: bool) -> String {
     let open_for = length.mul_f64(REST / 5.0).as_millis().clamp(50, 5000);
     let max_open = open_for * 4;
     format!(
-        "deadline = {{ per_try = \"400ms\" }}\n\
+        "deadline = {{ per_try = \"500ms\" }}\n\
          [cluster.{name}.breaker]\n\
          consecutive = 5\n\
          probe_window = 3\n\

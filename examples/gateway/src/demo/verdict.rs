@@ -26,9 +26,9 @@ const KINDS: usize = 3;
 /// From here on all is to be well again.
 const AFTER: f64 = 0.955;
 /// Half of what an attempt gets: who is late by as much measures the machine.
-const BUSY: Duration = Duration::from_millis(200);
+const BUSY: Duration = Duration::from_millis(250);
 /// In a demo shorter than this some layers may have had nothing to do: scenes last a second.
-const SHORT: Duration = Duration::from_secs(10);
+const SHORT: Duration = Duration::from_secs(15);
 
 pub(super) fn of(settings: Settings, stage: Stage, told: &Told) -> Vec<Line> {
     let mut lines = Vec::new();
@@ -74,7 +74,7 @@ pub(super) fn of(settings: Settings, stage: Stage, told: &Told) -> Vec<Line> {
     let short = settings.length < SHORT;
     let acts = told.acts;
     let mut acted = |did: bool, text: String| {
-        let why = if did || !short { "" } else { ": a demo of less than 10s may not come to it" };
+        let why = if did || !short { "" } else { ": a demo of less than 15s may not come to it" };
         say(did || short, format!("{text}{why}"));
     };
     acted(acts.retried > 0, format!("retry: {} further attempts", acts.retried));
