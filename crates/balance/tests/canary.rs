@@ -81,9 +81,11 @@ async fn further_attempts_go_to_the_stable_service() {
     let mut tried = Tried::new();
     let first = tried.scope(|| service.clone().call(1));
     assert_eq!(first.await.unwrap(), "canary");
+    assert!(tried.has_picked_another(), "also what the canary refuses may go elsewhere");
     tried.turn();
     let second = tried.scope(|| service.clone().call(1));
     assert_eq!(second.await.unwrap(), "stable");
+    assert!(!tried.has_picked_another(), "there is no third service");
 
     // A process further out made the attempt, and a gateway wrote it down.
     let layer = CanaryLayer::new(canary.clone(), says("14")).protocol(HttpServer::new());

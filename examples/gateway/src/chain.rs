@@ -6,9 +6,9 @@ use crate::{
     upstream::{Attempt, Pool, PoolError},
 };
 use buttress::{
-    BoxError, Breaker, BreakerConfig, BreakerLayer, Bulkhead, BulkheadConfig, Canary, CanaryConfig, CanaryLayer, Chaos,
-    ChaosLayer, ConfigError, Deadlines, Endpoint, Error, Handle, Mode, Registry, RetryConfig, ServiceBuilderExt as _,
-    ServiceExt as _, Telemetry, TelemetryConfig,
+    Balancer, BoxError, Breaker, BreakerConfig, BreakerLayer, Bulkhead, BulkheadConfig, Canary, CanaryConfig,
+    CanaryLayer, Chaos, ChaosLayer, ConfigError, Deadlines, Endpoint, Error, Handle, Mode, Registry, RetryConfig,
+    ServiceBuilderExt as _, ServiceExt as _, Telemetry, TelemetryConfig,
     http::HttpGateway,
     telemetry::{AccessLog, AttemptSpanLayer, RequestSpanLayer},
 };
@@ -40,6 +40,8 @@ pub(crate) struct Controls {
     pub(crate) registry: Registry,
     /// By cluster and endpoint.
     pub(crate) endpoints: BTreeMap<String, BTreeMap<String, EndpointControls>>,
+    /// By cluster; one of a single endpoint has none.
+    pub(crate) balancers: BTreeMap<String, Arc<Balancer>>,
     /// By route.
     pub(crate) canaries: BTreeMap<String, Arc<Canary>>,
 }
@@ -67,7 +69,8 @@ pub(crate) fn cluster(name: &str, config: &config::Cluster, controls: &mut Contr
         guards.push(own);
     }
     controls.endpoints.insert(name.to_owned(), known);
-    let registry = &controls.registry;
+    let Controls { registry, balancers, .. } = controls;
+    let registry = &*registry;
     let layers = |scope: &str| ServiceBuilder::new().http_client().registry(registry).named(scope);
     // All endpoints of a cluster share one telemetry, which has its name already.
     let attempt = |scope: &str, attempts, chaos, pool: Pool| {
@@ -75,7 +78,7 @@ pub(crate) fn cluster(name: &str, config: &config::Cluster, controls: &mut Contr
         let layers = ServiceBuilder::new().http_client().with(spans).registry(registry).named(scope).with(chaos);
         layers.service(pool.lift_errors())
     };
-    match config.bulkhead.config.max_queue {
+    let (target, balancer) = match config.bulkhead.config.max_queue {
         0 => spread(&scope, config, registry, guards, |guards| {
             let Guards { scope, breaker, bulkhead, per_try, attempts, chaos, pool, .. } = guards;
             let layers = layers(&scope).with(BreakerLayer::shared(breaker)).bulkhead(bulkhead).deadline(per_try);
@@ -86,7 +89,9 @@ pub(crate) fn cluster(name: &str, config: &config::Cluster, controls: &mut Contr
             let layers = layers(&scope).with(BreakerLayer::shared(breaker)).queued_bulkhead(bulkhead).deadline(per_try);
             layers.service(attempt(&scope, attempts, chaos, pool))
         }),
-    }
+    }?;
+    balancers.extend(balancer.map(|balancer| (name.to_owned(), balancer)));
+    Ok(target)
 }
 
 /// One endpoint as it is, or a balance over several. One type each, from the balance to the pool: what is boxed is boxed once.
@@ -96,21 +101,23 @@ fn spread<S, B>(
     registry: &Registry,
     mut guards: Vec<Guards>,
     endpoint: impl Fn(Guards) -> S,
-) -> Result<Target, ConfigError>
+) -> Result<(Target, Option<Arc<Balancer>>), ConfigError>
 where
     S: Service<Request<Attempt>, Response = Response<B>, Error = Error<PoolError>> + Clone + Send + Sync + 'static,
     S::Future: Send,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     if guards.len() == 1 {
-        return Ok(Shared::new(endpoint(guards.remove(0))));
+        return Ok((Shared::new(endpoint(guards.remove(0))), None));
     }
     let endpoints = guards.into_iter().map(|guards| {
         let (name, signal) = (guards.address.to_string(), guards.breaker.signal());
         Endpoint::new(name, endpoint(guards)).signal(signal)
     });
     let balance = config.balance.clone().name(scope.to_owned()).endpoints(endpoints)?;
-    Ok(Shared::new(ServiceBuilder::new().http_client().registry(registry).named(scope).balance(balance)))
+    let balancer = balance.handle();
+    let target = ServiceBuilder::new().http_client().registry(registry).named(scope).balance(balance);
+    Ok((Shared::new(target), Some(balancer)))
 }
 
 /// What stands around one endpoint: breaker > bulkhead > per-try deadline > telemetry > span > injected faults > pool.

@@ -31,7 +31,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true, args_conflicts_with_subcommands = true)]
 struct Cli {
-    /// Shows the gateway at work between clients and three upstreams that fail on a script.
+    /// Shows the gateway at work between clients and three clusters that fail on a script.
     #[arg(long)]
     demo: bool,
     /// How long the demo goes on.
@@ -40,6 +40,9 @@ struct Cli {
     /// Decides when the demo's calls are made and how long answers take.
     #[arg(long, default_value_t = 1, requires = "demo")]
     seed: u64,
+    /// Whether the layers of the demo's gateway do anything: without them it shows what they are for.
+    #[arg(long, value_name = "on|off", default_value = "on", value_parser = switch, action = clap::ArgAction::Set, requires = "demo")]
+    protection: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -84,7 +87,10 @@ fn main() -> ExitCode {
         Some(Command::Check { config, format, strict }) => Ok(commands::check(&config, format, strict)),
         Some(Command::PrintConfig { config, origin }) => commands::print_config(&config, origin),
         Some(Command::Order(order)) => Ok(orders::give(order)),
-        None if cli.demo => demo::run(cli.duration, cli.seed).map_err(|error| Problems::one("--demo".as_ref(), error)),
+        None if cli.demo => {
+            let settings = demo::Settings { length: cli.duration, seed: cli.seed, protection: cli.protection };
+            demo::run(settings).map_err(|error| Problems::one("--demo".as_ref(), error))
+        }
         None => Ok(ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|problems| problems.report())
@@ -98,4 +104,12 @@ fn demo_length(text: &str) -> Result<Duration, String> {
     };
     let allowed = Duration::from_secs(5)..=Duration::from_secs(3600);
     if allowed.contains(&length) { Ok(length) } else { Err("allowed: 5s to 1h".to_owned()) }
+}
+
+fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("allowed: on, off".to_owned()),
+    }
 }

@@ -99,6 +99,9 @@ impl<S, C, P> fmt::Debug for CanaryService<S, C, P> {
     }
 }
 
+/// The canary in [`Tried`], unless a balancer further in says more: endpoints count from 0.
+const CANARY: u32 = u32::MAX;
+
 impl<S, C, P, Req> Service<Req> for CanaryService<S, C, P>
 where
     S: Service<Req> + Clone,
@@ -121,7 +124,11 @@ where
         let permit = self.policy.pick(attempt.max(Tried::present().unwrap_or(0)));
         let chosen = match permit.side() {
             Side::Stable => Chosen::Stable(self.stable.clone()),
-            Side::Canary => Chosen::Canary(self.canary.clone()),
+            Side::Canary => {
+                // Whatever refuses the call there, its breaker above all: the next attempt goes elsewhere.
+                Tried::with(|tried| tried.into_iter().for_each(|tried| tried.pick(CANARY, true)));
+                Chosen::Canary(self.canary.clone())
+            }
         };
         let call = self.protocol.start(&req);
         CanaryFuture::new(chosen, req, permit, call)

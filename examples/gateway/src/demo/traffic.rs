@@ -1,9 +1,9 @@
-//! Calls over real sockets: clients that go through the gateway, and a few that ask the upstreams directly.
+//! Calls over real sockets: clients that go through the gateway, and a small one that asks every endpoint in turn.
 
-use super::upstreams::Stage;
+use super::{script::Stage, upstreams::BODY};
 use bytes::Bytes;
-use http::{Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty};
+use http::{Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::{
     client::legacy::{Client, Error, connect::HttpConnector},
@@ -19,19 +19,29 @@ use std::{
 };
 use tokio::time::{Instant, sleep_until, timeout};
 
+/// How long a client waits for a whole answer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the unprotected one waits, to tell what is slow from what hangs.
+const LONGER: Duration = Duration::from_secs(3);
+
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    Ok,
-    /// A quick no: 503 with `Retry-After`, from the gateway itself.
+    /// 200, with the whole body, within the client's patience.
+    Good,
+    /// All of that, but too late.
+    Late,
+    /// Refused by the gateway itself: the breakers of all endpoints are open, bulkheads are full.
     Refused,
-    /// Anything else that is not an answer: 500, 502, 504.
+    /// An error's status.
     Failed,
+    /// Too much, come back later: from an upstream.
+    Overloaded,
     /// No connection.
     Unreachable,
-    /// A connection that broke off.
-    Broken,
-    /// No answer for as long as a probe waits.
+    /// A body, or a connection, that broke off.
+    Cut,
+    /// No answer for as long as anybody waits.
     Hung,
 }
 
@@ -40,6 +50,8 @@ pub(crate) enum End {
 pub(crate) struct Call {
     pub(crate) began: Instant,
     pub(crate) latency: Duration,
+    /// A POST: nobody may send it twice.
+    pub(crate) once: bool,
     pub(crate) end: End,
 }
 
@@ -61,65 +73,100 @@ impl Seen {
         self.open.load(Relaxed)
     }
 
-    fn ended(&self, began: Instant, end: End) {
-        let latency = began.elapsed();
-        self.calls.lock().expect("never poisoned").push(Call { began, latency, end });
+    fn ended(&self, call: Call) {
+        self.calls.lock().expect("never poisoned").push(call);
         self.open.fetch_sub(1, Relaxed);
     }
 }
 
-type Http = Client<HttpConnector, Empty<Bytes>>;
+/// Who calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// Reads mostly, and writes: GET, PUT, and POST, which is never repeated.
+    Client,
+    /// Only GET, on a new connection every time.
+    Unprotected,
+}
 
-/// Calls `uris` in turn, `rate` times a second, at seeded moments, whatever becomes of earlier calls, until the stage closes.
-/// `patience`: how long a call is waited for; `None`: for ever.
-pub(crate) fn send(uris: Vec<Uri>, rate: f64, patience: Option<Duration>, seed: u64, stage: Stage) -> Arc<Seen> {
-    let mut builder = Client::builder(TokioExecutor::new());
-    builder.pool_timer(TokioTimer::new());
-    if patience.is_some() {
-        // A probe is to see whether a connection can be made.
-        builder.pool_max_idle_per_host(0);
+/// Calls `uris` in turn, at seeded moments, `rate` times a second, whatever becomes of earlier calls.
+pub(crate) struct Source {
+    caller: Caller,
+    http: Client<HttpConnector, Full<Bytes>>,
+    seen: Arc<Seen>,
+    rng: fastrand::Rng,
+}
+
+impl Source {
+    pub(crate) fn new(caller: Caller, seed: u64, seen: Arc<Seen>) -> Self {
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder.pool_timer(TokioTimer::new()).retry_canceled_requests(false);
+        if caller == Caller::Unprotected {
+            builder.pool_max_idle_per_host(0);
+        }
+        Self { caller, http: builder.build_http(), seen, rng: fastrand::Rng::with_seed(seed) }
     }
-    let client: Http = builder.build_http();
-    let seen = Arc::<Seen>::default();
-    let (mut rng, source) = (fastrand::Rng::with_seed(seed), seen.clone());
-    tokio::spawn(async move {
-        let mut next = stage.start;
+
+    /// Calls from one share of the stage to another.
+    pub(crate) async fn send(mut self, uris: Vec<Uri>, rate: f64, (from, to): (f64, f64), stage: Stage) {
+        let mut next = stage.at(from);
         for uri in uris.iter().cycle() {
-            if next >= stage.start + stage.length {
+            next += Duration::from_secs_f64((0.5 + self.rng.f64()) / rate);
+            if next >= stage.at(to) {
                 break;
             }
             sleep_until(next).await;
-            next += Duration::from_secs_f64((0.5 + rng.f64()) / rate);
-            tokio::spawn(call(client.clone(), uri.clone(), patience, source.clone()));
+            self.call(uri.clone());
         }
-    });
-    seen
+    }
+
+    /// So many calls at once, every quarter of a second.
+    pub(crate) async fn burst(mut self, uri: Uri, calls: usize, (from, to): (f64, f64), stage: Stage) {
+        let mut next = stage.at(from);
+        while next < stage.at(to) {
+            sleep_until(next).await;
+            next += Duration::from_millis(250);
+            for _ in 0..calls {
+                self.call(uri.clone());
+            }
+        }
+    }
+
+    fn call(&mut self, uri: Uri) {
+        let method = match self.rng.u32(0..100) {
+            _ if self.caller == Caller::Unprotected || uri.path().ends_with("/report") => Method::GET,
+            0..80 => Method::GET,
+            80..92 => Method::PUT,
+            _ => Method::POST,
+        };
+        let once = method == Method::POST;
+        let body = if method == Method::GET { Full::default() } else { Full::from(vec![b'.'; 200]) };
+        let req = Request::builder().method(method).uri(uri).body(body).expect("it is complete");
+        let (http, seen) = (self.http.clone(), self.seen.clone());
+        let patience = if self.caller == Caller::Client { PATIENCE } else { LONGER };
+        seen.open.fetch_add(1, Relaxed);
+        tokio::spawn(async move {
+            let began = Instant::now();
+            let end = timeout(patience, whole(http.request(req))).await.unwrap_or(End::Hung);
+            let latency = began.elapsed();
+            let end = if end == End::Good && latency > PATIENCE { End::Late } else { end };
+            seen.ended(Call { began, latency, once, end });
+        });
+    }
 }
 
-async fn call(client: Http, uri: Uri, patience: Option<Duration>, seen: Arc<Seen>) {
-    seen.open.fetch_add(1, Relaxed);
-    let began = Instant::now();
-    let whole = async {
-        let res = client.get(uri).await;
-        let end = classify(&res);
-        let Ok(res) = res else { return end };
-        if res.into_body().collect().await.is_ok() { end } else { End::Broken }
+async fn whole(answer: impl Future<Output = Result<Response<Incoming>, Error>>) -> End {
+    let res = match answer.await {
+        Ok(res) => res,
+        Err(error) if error.is_connect() => return End::Unreachable,
+        Err(_) => return End::Cut,
     };
-    let end = match patience {
-        Some(patience) => timeout(patience, whole).await.unwrap_or(End::Hung),
-        None => whole.await,
-    };
-    seen.ended(began, end);
-}
-
-fn classify(res: &Result<Response<Incoming>, Error>) -> End {
-    match res {
-        Ok(res) if res.status().is_success() => End::Ok,
-        Ok(res) if res.status() == StatusCode::SERVICE_UNAVAILABLE && res.headers().contains_key("proxy-status") => {
-            End::Refused
-        }
-        Ok(_) => End::Failed,
-        Err(error) if error.is_connect() => End::Unreachable,
-        Err(_) => End::Broken,
+    let (head, body) = res.into_parts();
+    let Ok(body) = body.collect().await else { return End::Cut };
+    match head.status {
+        StatusCode::OK if body.to_bytes().len() == BODY => End::Good,
+        StatusCode::OK => End::Cut,
+        StatusCode::SERVICE_UNAVAILABLE if head.headers.contains_key("proxy-status") => End::Refused,
+        StatusCode::SERVICE_UNAVAILABLE if head.headers.contains_key(header::RETRY_AFTER) => End::Overloaded,
+        _ => End::Failed,
     }
 }

@@ -1,0 +1,82 @@
+//! The gateway's config.
+
+use super::script::{CAST, REST};
+use std::{fmt::Write as _, net::SocketAddr, time::Duration};
+
+/// The clusters that have routes.
+pub(crate) const CLUSTERS: [&str; 3] = ["a", "b", "c"];
+
+/// Reports that are made at once.
+pub(crate) const LIMIT: u32 = 8;
+
+/// The config of the demo's gateway: what an operator would write who knows that clients wait two seconds. What must fit the script
+/// scales with its length. `addresses` are those of the cast, in its order.
+pub(crate) fn config(addresses: &[SocketAddr], canary: SocketAddr, length: Duration, protection: bool) -> String {
+    let mut text = "[listener.demo]\naddress = \"127.0.0.1:0\"\n[log]\naccess = \"off\"\n".to_owned();
+    for cluster in CLUSTERS {
+        let endpoints = CAST.iter().zip(addresses).filter(|(role, _)| role.cluster == cluster);
+        let endpoints: Vec<_> = endpoints.map(|(_, address)| format!("\"{address}\"")).collect();
+        let endpoints = endpoints.join(", ");
+        let _ = write!(text, "\n[route.{cluster}]\nprefix = \"/{cluster}\"\ncluster = \"{cluster}\"\n");
+        text += if protection { ROUTE } else { "deadline = false\nbulkhead = false\nretry = false\n" };
+        if protection && cluster == "a" {
+            // A new version may fail in ways of its own.
+            text += "retry.statuses = [500, 502, 503, 504]\n";
+            text += "canary = { cluster = \"a-next\", weight = 10.0 }\n";
+        }
+        if protection && cluster == "c" {
+            text += "retry.budget = { capacity = 3 }\n";
+        }
+        let _ = write!(text, "\n[cluster.{cluster}]\nendpoints = [{endpoints}]\n");
+        if protection {
+            // What an endpoint was is forgotten as fast as it changes here.
+            let decay = length.mul_f64(REST / 2.0).as_millis().clamp(100, 10_000);
+            let _ = writeln!(text, "balance = {{ decay = \"{decay}ms\", penalty = \"500ms\" }}");
+        }
+        text += &self::cluster(cluster, length, protection);
+    }
+    if protection {
+        let _ = write!(
+            text,
+            "\n[route.reports]\nprefix = \"/b/report\"\ncluster = \"b\"\n{ROUTE}bulkhead = {{ limit = {LIMIT} }}\n"
+        );
+        let _ = write!(text, "\n[cluster.a-next]\nendpoints = \"{canary}\"\n");
+        text += &self::cluster("a-next", length, protection);
+    }
+    text
+}
+
+const ROUTE: &str = "deadline = { total = \"1900ms\" }\n";
+
+fn cluster(name: &str, length: Duration, protection: bool) -> String {
+    if !protection {
+        return "deadline = false\nbreaker = false\nbulkhead = false\n".to_owned();
+    }
+    let open_for = length.mul_f64(REST / 5.0).as_millis().clamp(50, 5000);
+    let max_open = open_for * 4;
+    format!(
+        "deadline = {{ per_try = \"500ms\" }}\n\
+         [cluster.{name}.breaker]\n\
+         consecutive = 5\n\
+         probe_window = 3\n\
+         overload_as_failure = true\n\
+         open_for = \"{open_for}ms\"\n\
+         max_open = \"{max_open}ms\"\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Config, proxy::Gateway};
+
+    #[test]
+    fn the_gateway_takes_it_with_protection_and_without_at_any_length() {
+        let addresses: Vec<SocketAddr> = (1..9).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
+        for (length, protection) in [(5, true), (20, true), (3600, true), (20, false)] {
+            let text = config(&addresses, addresses[0], Duration::from_secs(length), protection);
+            let config = Config::parse(&text).unwrap_or_else(|errors| panic!("{errors:?}\n{text}"));
+            assert!(Gateway::build(&config).is_ok(), "{text}");
+        }
+    }
+}
