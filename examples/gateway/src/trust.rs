@@ -116,7 +116,7 @@ fn append(headers: &mut HeaderMap, name: HeaderName, item: &str) {
     }
 }
 
-fn remove_claims(headers: &mut HeaderMap) {
+pub(crate) fn remove_claims(headers: &mut HeaderMap) {
     // Nearly always there is none.
     if !headers.keys().any(|name| is_claim(name.as_str())) {
         return;

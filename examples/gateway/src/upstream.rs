@@ -133,7 +133,7 @@ impl Future for Answer {
         Poll::Ready(match result {
             Ok(res) => {
                 self.notes.answered();
-                Ok(unasked_is_failed(res, self.asked.as_ref()))
+                Ok(misframed_is_failed(unasked_is_failed(res, self.asked.as_ref())))
             }
             Err(error) => Err(PoolError { error, fault: self.notes.fault() }),
         })
@@ -146,6 +146,25 @@ fn unasked_is_failed(res: Response<Incoming>, asked: Option<&tunnel::Asked>) -> 
     if !res.status().is_informational() || asked.is_some_and(|asked| tunnel::is_accepted(&res, asked)) {
         return res;
     }
+    broken(res)
+}
+
+/// An answer in a coding other than chunks would lose it on its way, and be another one. Of one in chunks only they say how long
+/// it is (RFC 9112, 6.3).
+fn misframed_is_failed(mut res: Response<Incoming>) -> Response<Incoming> {
+    let mut codings = res.headers().get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => res,
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
+            res.headers_mut().remove(header::CONTENT_LENGTH);
+            res
+        }
+        _ => broken(res),
+    }
+}
+
+/// What is left of an answer that breaks HTTP.
+fn broken(res: Response<Incoming>) -> Response<Incoming> {
     let mut failed = Response::new(res.into_body());
     *failed.status_mut() = StatusCode::BAD_GATEWAY;
     failed.extensions_mut().insert(Rejection::new(Reason::PeerClosed, "pool"));
