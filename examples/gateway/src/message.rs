@@ -59,6 +59,9 @@ pub(crate) fn check_form<B>(req: &Request<B>) -> Result<(), Wrong> {
     if req.version() < Version::HTTP_2 && uri.scheme().is_none() && uri.authority().is_some() {
         return Err((Reason::BadRequest, "the target is no path"));
     }
+    if !matches!(uri.scheme_str(), None | Some("http" | "https")) {
+        return Err((Reason::BadRequest, "the target is neither http nor https"));
+    }
     if uri.path() == "*" && req.method() != Method::OPTIONS {
         return Err((Reason::BadRequest, "only OPTIONS is for the server as a whole"));
     }

@@ -161,6 +161,7 @@ fn lines() -> Vec<(String, Then)> {
         ("GET * HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), Refused("400")),
         ("GET http:/row HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), Refused("400")),
         ("GET http:///row HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), Refused("400")),
+        ("GET ftp://a/row HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), Refused("400")),
         ("GET ?q HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), Refused("400")),
     ];
     for host in [
