@@ -1,7 +1,9 @@
 //! What an intermediary does to the heads of messages (RFC 9110, 7.6).
 
+use crate::trust;
 use buttress::Reason;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
+use std::net::Ipv6Addr;
 
 /// Why a request is refused before any layer sees it.
 pub(crate) type Wrong = (Reason, &'static str);
@@ -17,18 +19,57 @@ pub(crate) fn host<B>(req: &Request<B>) -> Result<Option<HeaderValue>, Wrong> {
     if second.is_some() {
         return wrong("more than one Host");
     }
-    if let Some(value) = first
-        && (value.is_empty() || value.to_str().ok().and_then(|v| v.parse::<http::uri::Authority>().ok()).is_none())
-    {
+    if first.is_some_and(|value| !is_host(value.as_bytes())) {
         return wrong("not a Host");
     }
     // The target of an absolute-form request, or `:authority`, wins over the header.
     match req.uri().authority() {
         Some(authority) if authority.as_str().contains('@') => wrong("credentials in the target"),
+        Some(authority) if !is_host(authority.as_str().as_bytes()) => wrong("not a host"),
         Some(authority) => Ok(HeaderValue::from_str(authority.as_str()).ok()),
         None if first.is_some() => Ok(first.cloned()),
         None if req.version() <= Version::HTTP_10 => Ok(None),
         None => wrong("no Host"),
+    }
+}
+
+/// Whether `text` is a name or an address, and a port or none. Less than RFC 3986 allows: what no name has in the wild, servers
+/// read in different ways.
+fn is_host(text: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(text) else { return false };
+    let (is_known, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, "")) => (address.parse::<Ipv6Addr>().is_ok(), ""),
+        Some((address, port)) => match port.strip_prefix(':') {
+            Some(port) => (address.parse::<Ipv6Addr>().is_ok(), port),
+            None => return false,
+        },
+        None => {
+            let (name, port) = text.split_once(':').unwrap_or((text, ""));
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+            (!name.is_empty() && name.bytes().all(plain), port)
+        }
+    };
+    is_known && (port.is_empty() || (port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()))
+}
+
+/// Whether the target is of a form that a server takes, and the body in no coding that it would lose on the way (RFC 9112, 3.2
+/// and 6.1).
+pub(crate) fn check_form<B>(req: &Request<B>) -> Result<(), Wrong> {
+    let uri = req.uri();
+    if req.version() < Version::HTTP_2 && uri.scheme().is_none() && uri.authority().is_some() {
+        return Err((Reason::BadRequest, "the target is no path"));
+    }
+    if !matches!(uri.scheme_str(), None | Some("http" | "https")) {
+        return Err((Reason::BadRequest, "the target is neither http nor https"));
+    }
+    if uri.path() == "*" && req.method() != Method::OPTIONS {
+        return Err((Reason::BadRequest, "only OPTIONS is for the server as a whole"));
+    }
+    let mut codings = req.headers().get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err((Reason::NotImplemented, "a transfer coding other than chunked")),
     }
 }
 
@@ -67,6 +108,25 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, host: Option<HeaderValue>, 
 /// Makes the headers of an upstream's response those of one that goes on.
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
     remove(headers, |_| false);
+}
+
+/// Makes the trailers of a client's request such that a server which takes them for headers learns nothing that the head of the
+/// request could not have told it (RFC 9110, 6.5.1).
+pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
+    const OF_HEADS: [HeaderName; 11] = [
+        header::AUTHORIZATION,
+        header::CONTENT_ENCODING,
+        header::CONTENT_LENGTH,
+        header::CONTENT_RANGE,
+        header::CONTENT_TYPE,
+        header::COOKIE,
+        header::EXPECT,
+        header::HOST,
+        header::MAX_FORWARDS,
+        header::TRAILER,
+        header::VIA,
+    ];
+    remove(trailers, |name| OF_HEADS.contains(name) || trust::is_claim(name.as_str()));
 }
 
 /// Removes what is known to be for one connection only, what `Connection` lists, and what is `unwanted` besides. Most messages

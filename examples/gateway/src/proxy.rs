@@ -130,6 +130,7 @@ impl Gateway {
         let found = self.find(&req);
         let front = found.as_ref().map_or(&self.unrouted, |(route, _)| &route.front);
         let call = HttpGateway::new(self.name).start_refusable(&req);
+        let http1 = req.version() < Version::HTTP_2;
         let mut once = Some((found, call));
         let answer = service_fn(|req: Request<Incoming>| {
             if let Some(record) = AccessRecord::of(req.extensions()) {
@@ -146,7 +147,12 @@ impl Gateway {
                     Ok(Err(refusal)) => refusal,
                     Err(Panicked) => Rejection::new(Reason::Panicked, "gateway").into(),
                 };
-                Ok(refusal.complete(call.refusal(refusal.rejection)).map(AnswerBody))
+                let mut res = refusal.complete(call.refusal(refusal.rejection));
+                // Who sends what is no request may mean something else by what follows.
+                if http1 && matches!(refusal.rejection.reason, Reason::BadRequest | Reason::NotImplemented) {
+                    res.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok(res.map(AnswerBody))
             }
         });
         let Ok(res) = front.layer(answer).oneshot(req).await;
@@ -156,6 +162,7 @@ impl Gateway {
     /// The route of a request that may be passed on, and the host it is for.
     fn find<B>(&self, req: &Request<B>) -> Result<(&Route, Option<HeaderValue>), Refusal> {
         self.check_size(req)?;
+        message::check_form(req)?;
         let host = message::host(req)?;
         if has_dot_segments(req.uri()) {
             return Err((Reason::BadRequest, "the path has dot segments").into());

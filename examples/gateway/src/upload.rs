@@ -1,6 +1,7 @@
 //! A client's request body on its way to an upstream: what it did wrong, when its silence has
 //! lasted too long, and when it is too large.
 
+use crate::message;
 use buttress::{
     BoxError,
     http::{UploadBody, is_grpc},
@@ -142,11 +143,14 @@ impl Body for Bounded {
             return self.poll_stalled(cx).map(|error| Some(Err(error)));
         };
         self.waiting = None;
-        let frame = match frame {
+        let mut frame = match frame {
             None => return Poll::Ready(None),
             Some(Ok(frame)) => frame,
             Some(Err(error)) => return Poll::Ready(Some(Err(self.failed(Fault::BrokeOff, error)))),
         };
+        if let Some(trailers) = frame.trailers_mut() {
+            message::clean_trailers(trailers);
+        }
         if let (Some(left), Some(data)) = (&mut self.left, frame.data_ref()) {
             match left.checked_sub(data.len() as u64) {
                 Some(less) => *left = less,

@@ -224,7 +224,7 @@ impl Future for Answer {
         Poll::Ready(match result {
             Ok(res) => {
                 self.notes.iter().for_each(|notes| notes.answered());
-                Ok(unasked_is_failed(res, self.asked.as_ref()))
+                Ok(misframed_is_failed(unasked_is_failed(res, self.asked.as_ref())))
             }
             Err(error) => Err(PoolError { fault: self.notes.as_ref().and_then(|notes| notes.fault()), ..error }),
         })
@@ -237,6 +237,25 @@ fn unasked_is_failed(res: Response<Received>, asked: Option<&tunnel::Asked>) -> 
     if !res.status().is_informational() || asked.is_some_and(|asked| tunnel::is_accepted(&res, asked)) {
         return res;
     }
+    broken(res)
+}
+
+/// An answer in a coding other than chunks would lose it on its way, and be another one. Of one in chunks only they say how long
+/// it is (RFC 9112, 6.3).
+fn misframed_is_failed(mut res: Response<Received>) -> Response<Received> {
+    let mut codings = res.headers().get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => res,
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
+            res.headers_mut().remove(header::CONTENT_LENGTH);
+            res
+        }
+        _ => broken(res),
+    }
+}
+
+/// What is left of an answer that breaks HTTP.
+fn broken(res: Response<Received>) -> Response<Received> {
     let mut failed = Response::new(res.into_body());
     *failed.status_mut() = StatusCode::BAD_GATEWAY;
     failed.extensions_mut().insert(Rejection::new(Reason::PeerClosed, "pool"));
