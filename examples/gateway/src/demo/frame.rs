@@ -2,7 +2,7 @@
 
 use super::{
     Settings,
-    line::{Line, Look, ROWS, bar, big, curve},
+    line::{Line, Look, bar, big, curve},
     script::{self, Fault, Stage},
     tally::{POINTS, Tally},
     traffic::End,
@@ -118,10 +118,9 @@ impl Frame {
         let [left, right] = [&self.clients, &self.given];
         let heads = ["what clients get, through the gateway", "what upstreams give, asked in turn"];
         let mut lines = vec![Line::default().put(heads[0], Look::Bold).at(MIDDLE).put(heads[1], Look::Bold)];
-        let digits = [left, right].map(|side| big(&format!("{}%", number(side.good))));
-        for row in 0..ROWS {
-            let line = Line::default().put(&digits[0][row], left.look());
-            lines.push(line.at(MIDDLE).put(&digits[1][row], right.look()));
+        let [l, r] = [left, right].map(|side| big(&format!("{}%", number(side.good))));
+        for (l, r) in l.iter().zip(&r) {
+            lines.push(Line::default().put(l, left.look()).at(MIDDLE).put(r, right.look()));
         }
         let line = Line::default().put(curve(&left.history), left.look()).at(MIDDLE);
         lines.push(line.put(curve(&right.history), right.look()));
