@@ -83,7 +83,7 @@ impl Frame {
 
     /// At most 24 lines.
     pub(crate) fn screen(&self) -> Vec<Line> {
-        let mut lines = vec![self.title(), Line::default()];
+        let mut lines = vec![self.title()];
         lines.extend(self.numbers());
         lines.push(Line::default().put("> ", Look::Dim).put(self.caption, Look::Bold));
         let head = Line::default().put("endpoint   does now     breaker    share  latency", Look::Dim);
