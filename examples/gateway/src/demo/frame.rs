@@ -109,8 +109,11 @@ impl Frame {
         let share = self.elapsed.as_secs_f64() / length.as_secs_f64();
         let time = format!("{:>5.1} of {} s", self.elapsed.as_secs_f64(), length.as_secs());
         let name = if protection { "Buttress gateway" } else { "Buttress gateway, PROTECTION OFF" };
-        let line = Line::default().put(name, Look::Bold).put(format!("   seed {seed}"), Look::Dim);
-        line.at(MIDDLE).put(bar(share, 22), Look::Plain).put(format!(" {time}"), Look::Plain)
+        let line = Line::default().put(name, Look::Bold).at(34);
+        // A long seed is cut off, and nothing else.
+        line.put(bar(share, 16), Look::Plain)
+            .put(format!(" {time}"), Look::Plain)
+            .put(format!("  seed {seed}"), Look::Dim)
     }
 
     /// The two numbers everything is about.
