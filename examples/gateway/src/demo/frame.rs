@@ -2,7 +2,7 @@
 
 use super::{
     Settings,
-    line::{Line, Look, ROWS, bar, big, curve},
+    line::{Line, Look, bar, big, curve},
     script::{self, Fault, Stage},
     tally::{POINTS, Tally},
     traffic::End,
@@ -83,7 +83,7 @@ impl Frame {
 
     /// At most 24 lines.
     pub(crate) fn screen(&self) -> Vec<Line> {
-        let mut lines = vec![self.title(), Line::default()];
+        let mut lines = vec![self.title()];
         lines.extend(self.numbers());
         lines.push(Line::default().put("> ", Look::Dim).put(self.caption, Look::Bold));
         let head = Line::default().put("endpoint   does now     breaker    share  latency", Look::Dim);
@@ -109,8 +109,11 @@ impl Frame {
         let share = self.elapsed.as_secs_f64() / length.as_secs_f64();
         let time = format!("{:>5.1} of {} s", self.elapsed.as_secs_f64(), length.as_secs());
         let name = if protection { "Buttress gateway" } else { "Buttress gateway, PROTECTION OFF" };
-        let line = Line::default().put(name, Look::Bold).put(format!("   seed {seed}"), Look::Dim);
-        line.at(MIDDLE).put(bar(share, 22), Look::Plain).put(format!(" {time}"), Look::Plain)
+        let line = Line::default().put(name, Look::Bold).at(34);
+        // A long seed is cut off, and nothing else.
+        line.put(bar(share, 16), Look::Plain)
+            .put(format!(" {time}"), Look::Plain)
+            .put(format!("  seed {seed}"), Look::Dim)
     }
 
     /// The two numbers everything is about.
@@ -118,10 +121,9 @@ impl Frame {
         let [left, right] = [&self.clients, &self.given];
         let heads = ["what clients get, through the gateway", "what upstreams give, asked in turn"];
         let mut lines = vec![Line::default().put(heads[0], Look::Bold).at(MIDDLE).put(heads[1], Look::Bold)];
-        let digits = [left, right].map(|side| big(&format!("{}%", number(side.good))));
-        for row in 0..ROWS {
-            let line = Line::default().put(&digits[0][row], left.look());
-            lines.push(line.at(MIDDLE).put(&digits[1][row], right.look()));
+        let [l, r] = [left, right].map(|side| big(&format!("{}%", number(side.good))));
+        for (l, r) in l.iter().zip(&r) {
+            lines.push(Line::default().put(l, left.look()).at(MIDDLE).put(r, right.look()));
         }
         let line = Line::default().put(curve(&left.history), left.look()).at(MIDDLE);
         lines.push(line.put(curve(&right.history), right.look()));

@@ -68,7 +68,7 @@ impl Line {
 }
 
 /// Rows of a big number.
-pub(crate) const ROWS: usize = 5;
+const ROWS: usize = 5;
 
 /// A number in block letters.
 pub(crate) fn big(text: &str) -> [String; ROWS] {
