@@ -162,8 +162,8 @@ impl Gateway {
     /// The route of a request that may be passed on, and the host it is for.
     fn find<B>(&self, req: &Request<B>) -> Result<(&Route, Option<HeaderValue>), Refusal> {
         self.check_size(req)?;
-        message::check_form(req)?;
         let host = message::host(req)?;
+        message::check_form(req)?;
         if has_dot_segments(req.uri()) {
             return Err((Reason::BadRequest, "the path has dot segments").into());
         }

@@ -264,7 +264,7 @@ async fn row(gateway: &Gateway, upstream: &Upstream, bytes: &str, then: Then) ->
                 return error("it is another");
             }
             let framings = message.all("content-length").count() + message.all("transfer-encoding").count();
-            if framings > 1 || message.all("host").count() > 1 || message.header("expect") != "" {
+            if framings > 1 || message.all("host").count() > 1 || !message.header("expect").is_empty() {
                 return error("it is not framed once");
             }
             if matches!(then, OneThenRefused(_)) && rest.is_ok_and(|rest| rest.status() != "400") {
