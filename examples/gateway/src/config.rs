@@ -100,6 +100,9 @@ pub(crate) struct Limits {
     pub(crate) uri_bytes: Bytes,
     /// Bytes of a request body. Not set: any number; it is never kept as a whole.
     pub(crate) body_bytes: Option<Bytes>,
+    /// Bytes of a request body of a declared length that is read before its call begins, so that a slow client has no place in a
+    /// bulkhead meanwhile; longer ones stream. Neither gRPC nor what waits for `100 Continue` is held back.
+    pub(crate) buffer_bytes: Bytes,
     /// How long a client may take to send a request head, and how long an idle connection is kept.
     #[serde(with = "duration")]
     pub(crate) header_timeout: Duration,
@@ -125,6 +128,7 @@ impl Default for Limits {
             header_bytes: Bytes(32 << 10),
             uri_bytes: Bytes(8 << 10),
             body_bytes: None,
+            buffer_bytes: Bytes(64 << 10),
             header_timeout: Duration::from_secs(10),
             body_timeout: None,
             write_timeout: Duration::from_secs(30),
@@ -272,6 +276,9 @@ const CLUSTER_DEADLINE: &str = "emit = { grpc_timeout = true }";
 
 /// What a call's deadline is where nobody says anything else: `grpc-timeout` may make it shorter.
 const ROUTE_DEADLINE: &str = "total = \"30s\"\nread = { grpc_timeout = true }";
+
+/// More than a crate lets through that cannot know what is behind it.
+const BULKHEAD: &str = "limit = 256";
 
 fn second() -> Duration {
     Duration::from_secs(1)

@@ -16,7 +16,7 @@ use crate::{
 use buttress::{
     BoxError, ConfigError, Context, Priority, Reason, Rejection,
     core::Protocol,
-    http::{HttpGateway, Tunnel},
+    http::{HttpGateway, Tunnel, UploadBody},
     telemetry::AccessRecord,
 };
 use bytes::Bytes;
@@ -56,6 +56,8 @@ struct Route {
     priority: Priority,
     body_bytes: Option<u64>,
     body_timeout: Duration,
+    /// How long a body may take that is read before the call begins.
+    upload_time: Duration,
     upgrades: Vec<String>,
 }
 
@@ -85,6 +87,7 @@ impl Gateway {
                 priority: route.priority,
                 body_bytes: route.body_bytes.or(config.limits.body_bytes).map(|config::Bytes(most)| most),
                 body_timeout: config.body_timeout(route),
+                upload_time: route.deadline.config.total.unwrap_or(Duration::from_secs(30)),
                 upgrades: route.upgrades.clone(),
             });
         }
@@ -205,13 +208,16 @@ impl Gateway {
         let expects = req.headers().contains_key(header::EXPECT);
         self.prepare(&mut req, arrival, host, route);
         let mut req = Bounded::wrap(req, route.body_timeout, route.body_bytes, expects);
+        // A client that takes its time to send a small body has no place in a bulkhead yet.
+        if req.body().may_be_taken_in(self.limits.buffer_bytes.0) {
+            req.body_mut().take_in(route.upload_time).await.map_err(refused)?;
+        }
+        let mut req = UploadBody::track(req);
         if let Some(asked) = &asked {
             req.extensions_mut().insert(asked.clone());
         }
         let mut res = route.chain.clone().oneshot(req).await.map_err(|error| match upstream::failed(&error) {
-            Failed::Client(Fault::BrokeOff) => Rejection::new(Reason::UploadBroken, "gateway"),
-            Failed::Client(Fault::Stalled) => Rejection::new(Reason::UploadStalled, "gateway"),
-            Failed::Client(Fault::TooLarge) => Rejection::new(Reason::BodyTooLarge, "gateway"),
+            Failed::Client(fault) => refused(fault),
             Failed::Refused(rejection) => rejection,
         })?;
         if let Some(rejection) = res.extensions().get::<Rejection>() {
@@ -272,6 +278,16 @@ impl Gateway {
             None => of_route,
         }
     }
+}
+
+/// What a client did to its own request, as a refusal.
+fn refused(fault: Fault) -> Rejection {
+    let reason = match fault {
+        Fault::BrokeOff => Reason::UploadBroken,
+        Fault::Stalled => Reason::UploadStalled,
+        Fault::TooLarge => Reason::BodyTooLarge,
+    };
+    Rejection::new(reason, "gateway")
 }
 
 /// Why a request gets no answer from an upstream.

@@ -6,8 +6,8 @@ use buttress::{
     BoxError,
     http::{UploadBody, is_grpc},
 };
-use bytes::Bytes;
-use http::{Request, Version};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Request, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -65,8 +65,10 @@ pub(crate) type RequestBody = UploadBody<Bounded>;
 
 /// A body that fails when it is silent for too long, or too large.
 pub(crate) struct Bounded {
-    /// Gone when it is drained.
+    /// Gone when it was taken in, or is drained.
     body: Option<Incoming>,
+    /// What was taken in: the data, then the trailers.
+    early: (Bytes, Option<HeaderMap>),
     /// How many more bytes there may be.
     left: Option<u64>,
     /// For how long there may be no frame while the upstream waits for one.
@@ -74,6 +76,8 @@ pub(crate) struct Bounded {
     waiting: Option<Pin<Box<Sleep>>>,
     /// A gRPC client that has its head may have nothing to say for as long as the call lasts.
     grpc: bool,
+    /// The client waits for a 100 and sends nothing before.
+    expects: bool,
     /// What is not read is read all the same, so that the client, which writes, gets to see its answer.
     drains: bool,
     notes: Option<Arc<Notes>>,
@@ -85,12 +89,7 @@ const DRAINING: Duration = Duration::from_secs(2);
 
 impl Bounded {
     /// A body whose client may be silent for `patience` and send `most` bytes; `expects`: it waits to be told to send it.
-    pub(crate) fn wrap(
-        req: Request<Incoming>,
-        patience: Duration,
-        most: Option<u64>,
-        expects: bool,
-    ) -> Request<RequestBody> {
+    pub(crate) fn wrap(req: Request<Incoming>, patience: Duration, most: Option<u64>, expects: bool) -> Request<Self> {
         // An HTTP/2 stream is reset without harm to others; who waits for a 100 sends nothing.
         let drains = req.version() < Version::HTTP_2 && !expects;
         let grpc = is_grpc(req.headers());
@@ -98,17 +97,45 @@ impl Bounded {
         let notes = (!req.body().is_end_stream()).then(Arc::<Notes>::default);
         let mut req = req.map(|body| Self {
             body: Some(body),
+            early: (Bytes::new(), None),
             left: most,
             patience,
             waiting: None,
             grpc,
+            expects,
             drains,
             notes: notes.clone(),
         });
         if let Some(notes) = notes {
             req.extensions_mut().insert(notes);
         }
-        UploadBody::track(req)
+        req
+    }
+
+    /// Whether the body is one that its client sends in any case, of at most `most` bytes: its length is declared, and nobody
+    /// waits for an answer in the middle of it.
+    pub(crate) fn may_be_taken_in(&self, most: u64) -> bool {
+        let length = self.size_hint().exact();
+        !self.grpc && !self.expects && length.is_some_and(|length| (1..=most).contains(&length))
+    }
+
+    /// Reads the whole body before anybody waits for it, in `total` at most: until then it takes no place of anybody else's.
+    pub(crate) async fn take_in(&mut self, total: Duration) -> Result<(), Fault> {
+        let whole = async {
+            let (mut data, mut trailers) = (BytesMut::new(), None);
+            while let Some(frame) = self.frame().await {
+                match frame.map_err(|_| self.notes.as_ref().and_then(|notes| notes.fault()))?.into_data() {
+                    Ok(more) => data.extend_from_slice(&more),
+                    Err(frame) => trailers = frame.into_trailers().ok(),
+                }
+            }
+            (self.body, self.early) = (None, (data.freeze(), trailers));
+            Ok(())
+        };
+        match timeout(total, whole).await {
+            Ok(taken) => taken.map_err(|fault: Option<Fault>| fault.unwrap_or(Fault::BrokeOff)),
+            Err(_) => Err(Fault::Stalled),
+        }
     }
 
     fn failed(&self, fault: Fault, error: impl Into<BoxError>) -> BoxError {
@@ -138,7 +165,13 @@ impl Body for Bounded {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let Some(body) = &mut self.body else {
+            let (data, trailers) = &mut self.early;
+            return Poll::Ready(match std::mem::take(data) {
+                data if data.is_empty() => trailers.take().map(|trailers| Ok(Frame::trailers(trailers))),
+                data => Some(Ok(Frame::data(data))),
+            });
+        };
         let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
             return self.poll_stalled(cx).map(|error| Some(Err(error)));
         };
@@ -161,11 +194,12 @@ impl Body for Bounded {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        let (data, trailers) = &self.early;
+        self.body.as_ref().map_or(data.is_empty() && trailers.is_none(), Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(self.early.0.len() as u64), Body::size_hint)
     }
 }
 

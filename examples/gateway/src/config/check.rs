@@ -129,6 +129,7 @@ fn limits(document: &mut Document<'_>, config: &Config) {
     number(document, &["limits", "header_bytes"], limits.header_bytes, kib(8)..=kib(1024));
     let longest = super::Bytes(limits.header_bytes.0.min(u64::from(u16::MAX - 1)));
     number(document, &["limits", "uri_bytes"], limits.uri_bytes, super::Bytes(1)..=longest);
+    number(document, &["limits", "buffer_bytes"], limits.buffer_bytes, super::Bytes(0)..=kib(1024));
     time(document, &["limits", "header_timeout"], limits.header_timeout, HOUR);
     if let Some(timeout) = limits.body_timeout {
         time(document, &["limits", "body_timeout"], timeout, HOUR);

@@ -83,6 +83,7 @@ impl Kind {
         let text = match (self, name) {
             (Self::Route, "deadline") => super::ROUTE_DEADLINE,
             (Self::Cluster, "deadline") => super::CLUSTER_DEADLINE,
+            (_, "bulkhead") => super::BULKHEAD,
             _ => "",
         };
         let (table, _) = DeTable::parse_recoverable(text);

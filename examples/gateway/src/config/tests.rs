@@ -93,7 +93,7 @@ fn a_policy_named_default_holds_for_those_that_name_none() {
            [policy.default.route.bulkhead]\nlimit = 9\n[policy.other.route]\n";
     let loaded = load(&text);
     let limit = |name: &str| loaded.config.routes[name].bulkhead.config.limit;
-    assert_eq!([limit("r"), limit("other"), limit("free")], [9, 64, 64]);
+    assert_eq!([limit("r"), limit("other"), limit("free")], [9, 256, 256]);
 }
 
 #[test]
@@ -194,7 +194,9 @@ proptest! {
         let model = model.unwrap_or_default();
         let of = |key| model.get(key).copied();
         let (config, default) = (&bulkhead.config, buttress::BulkheadConfig::default());
-        assert_eq!(config.limit, of("limit").unwrap_or(default.limit), "{text}");
+        if bulkhead.on {
+            assert_eq!(config.limit, of("limit").unwrap_or(256), "{text}");
+        }
         assert_eq!(config.max_queue, of("max_queue").unwrap_or(default.max_queue), "{text}");
         assert_eq!(config.stripes, of("stripes").unwrap_or(default.stripes), "{text}");
     }

@@ -93,7 +93,8 @@ fn route(document: &mut Document<'_>, config: &Config, name: &str, route: &Route
         attempts(document, name, route, total, per_try);
     }
     // What waits in the endpoints' queues is let in, too.
-    if route.bulkhead.on && cluster.bulkhead.on {
+    let is_read = !document.is_taken(&["cluster", &route.cluster, "bulkhead"]);
+    if route.bulkhead.on && cluster.bulkhead.on && is_read {
         let each = &cluster.bulkhead.config;
         let most = (u64::from(each.limit) + u64::from(each.max_queue)) * cluster.endpoints.len() as u64;
         if most > 0 && u64::from(route.bulkhead.config.limit) > most {

@@ -185,10 +185,10 @@ fn check_shows_every_chain_with_the_values_that_hold() {
     let [text, warnings] = said(FINE);
     for line in [
         "is fine: 1 route, 1 cluster\n",
-        "route.a: / -> cluster.a\n  deadline  total=30s  read=grpc-timeout\n  bulkhead  limit=64\n",
+        "route.a: / -> cluster.a\n  deadline  total=30s  read=grpc-timeout\n  bulkhead  limit=256\n",
         "cluster.a: 127.0.0.1:9001, HTTP/1\n  breaker   failure_rate=0.5  hang_after=",
         "window=10s  min_calls=20  open_for=5s  max_open=1m",
-        "  bulkhead  limit=64\n  deadline  emit=grpc-timeout\n",
+        "  bulkhead  limit=256\n  deadline  emit=grpc-timeout\n",
     ] {
         assert!(text.contains(line), "{line}: {text}");
     }

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 
-const LIMITS: &str = "headers = 20\nuri_bytes = 100\nheader_bytes = \"8KiB\"\nbody_bytes = 10\nbody_timeout = \"200ms\"";
+const LIMITS: &str =
+    "headers = 20\nuri_bytes = 100\nheader_bytes = \"8KiB\"\nbody_bytes = 10\nbody_timeout = \"200ms\"";
 const ROUTE: &str = "methods = [\"GET\", \"POST\"]";
 
 /// A request that is too much of one thing, over either protocol.

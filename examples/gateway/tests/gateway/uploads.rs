@@ -44,7 +44,7 @@ async fn ended(gateway: &Gateway) {
 async fn an_upload_that_stalls_is_a_408_and_the_breaker_counts_nothing() {
     let upstream = Upstream::fine().await;
     let tables = one(upstream.address, "breaker = { consecutive = 2 }", "");
-    let gateway = Gateway::start_with("body_timeout = \"200ms\"", &tables);
+    let gateway = Gateway::start_with("buffer_bytes = 0\nbody_timeout = \"200ms\"", &tables);
     let mut clients = Vec::new();
     let start = Instant::now();
     for _ in 0..5 {
@@ -82,8 +82,10 @@ async fn uploads_that_trickle_accuse_nobody() {
     let upstream = Upstream::fine().await;
     let breaker =
         "breaker = { consecutive = 2, hang_after = \"200ms\", slow_after = \"100ms\", slow_rate = 0.5, min_calls = 4 }";
-    let gateway =
-        Gateway::start_with("", &one(upstream.address, &format!("{breaker}\ndeadline = {{ per_try = \"2s\" }}"), ""));
+    let gateway = Gateway::start_with(
+        "buffer_bytes = 0",
+        &one(upstream.address, &format!("{breaker}\ndeadline = {{ per_try = \"2s\" }}"), ""),
+    );
     let trickle = async |mut client: TcpStream, seconds: u32| {
         client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nsome").await.unwrap();
         for _ in 0..seconds * 20 {
@@ -142,7 +144,7 @@ async fn answers_early(head: &'static str) -> SocketAddr {
 async fn an_upload_that_breaks_off_or_stalls_after_the_head_counts_nothing_either() {
     let address = answers_early("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nearly\r\n").await;
     let tables = one(address, "breaker = { consecutive = 2 }", "");
-    let gateway = Gateway::start_with("body_timeout = \"200ms\"", &tables);
+    let gateway = Gateway::start_with("buffer_bytes = 0\nbody_timeout = \"200ms\"", &tables);
     for rest_of_it in ["zz\r\n", ""] {
         for _ in 0..3 {
             let mut client = TcpStream::connect(gateway.address).await.unwrap();
@@ -195,7 +197,7 @@ async fn http2() -> SocketAddr {
 #[tokio::test]
 async fn over_http_2_it_is_the_same() {
     let tables = one(http2().await, "http2 = true\nbreaker = { consecutive = 2 }", "");
-    let gateway = Gateway::start_with("body_timeout = \"200ms\"", &tables);
+    let gateway = Gateway::start_with("buffer_bytes = 0\nbody_timeout = \"200ms\"", &tables);
     let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
     for _ in 0..3 {
         let begun = iter([Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"ten bytes.")))]);
@@ -240,4 +242,25 @@ async fn clients_that_break_off_their_uploads_do_not_open_the_breaker() {
     let status = gateway.status().await;
     assert_eq!(status["layers"]["cluster.u.breaker"]["opened_total"], 0, "{status:#}");
     assert_eq!(status["layers"]["cluster.u.bulkhead"]["in_flight"], 0, "{status:#}");
+}
+
+#[tokio::test]
+async fn a_client_that_is_slow_with_a_small_body_takes_no_place_of_others() {
+    let upstream = Upstream::fine().await;
+    let route = "bulkhead = { limit = 1 }";
+    let gateway = Gateway::start_with("body_timeout = \"300ms\"", &one(upstream.address, "", route));
+    let mut slow = TcpStream::connect(gateway.address).await.unwrap();
+    slow.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe").await.unwrap();
+    // The body's beginning is there before the others are.
+    for _ in 0..20 {
+        assert_eq!(get(gateway.address, "/").await.status(), 200);
+    }
+    assert!(!upstream.received().contains("POST"), "{}", upstream.received());
+    slow.write_all(b"llo").await.unwrap();
+    until(&mut slow, "HTTP/1.1 200 OK").await;
+    assert!(upstream.received().ends_with("hello"), "{}", upstream.received());
+
+    slow.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe").await.unwrap();
+    let answer = until(&mut slow, "\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("connection: close"), "{answer}");
 }
