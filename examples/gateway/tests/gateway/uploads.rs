@@ -218,7 +218,7 @@ async fn over_http_2_it_is_the_same() {
 async fn clients_that_break_off_their_uploads_do_not_open_the_breaker() {
     let upstream = Upstream::fine().await;
     let breaker = "breaker = { consecutive = 2 }";
-    let gateway = Gateway::before(upstream.address, breaker);
+    let gateway = Gateway::start_with("buffer_bytes = 0", &one(upstream.address, breaker, ""));
     for i in 1..=10 {
         let mut client = TcpStream::connect(gateway.address).await.unwrap();
         let head = format!("POST /{i} HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nsome");
