@@ -88,13 +88,12 @@ fn build_gateway() -> Result<PathBuf, Box<dyn Error>> {
     if binary.exists() { Ok(binary) } else { Err(format!("no {}: use --gateway", binary.display()).into()) }
 }
 
-/// Every layer with its defaults, and room for all clients.
+/// Every layer with its defaults.
 fn gateway_config(Ports { listen, admin, upstreams }: &Ports<'_>) -> String {
     let addresses: Vec<_> = upstreams.iter().map(|address| format!("\"{address}\"")).collect();
     format!(
-        "[server]\nlisten = \"{listen}\"\n[admin]\nlisten = \"{admin}\"\n\
-         [upstream.shop]\naddress = [{}]\n[upstream.shop.bulkhead]\nlimit = 256\n\
-         [route.shop]\nprefix = \"/\"\nupstream = \"shop\"\n[route.shop.bulkhead]\nlimit = 256\n",
+        "[listener.public]\naddress = \"{listen}\"\n[admin]\naddress = \"{admin}\"\n\
+         [cluster.shop]\nendpoints = [{}]\n[route.shop]\nprefix = \"/\"\ncluster = \"shop\"\n",
         addresses.join(", ")
     )
 }
