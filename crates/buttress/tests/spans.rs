@@ -5,7 +5,7 @@ use buttress::{
     Error,
     http::HttpServer,
     prelude::*,
-    telemetry::{AccessLog, AccessRecord, AttemptSpanLayer, RequestSpanLayer, TraceContext},
+    telemetry::{AccessLog, AttemptSpanLayer, RequestSpanLayer, TraceContext},
 };
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -202,7 +202,8 @@ async fn each_attempt_has_a_span_id_of_its_own_in_its_headers_and_the_state_as_i
 #[tokio::test]
 async fn without_a_subscriber_the_context_is_passed_on_all_the_same() {
     let inner = service_fn(async |req: Request<Full<Bytes>>| {
-        assert!(AccessRecord::of(req.extensions()).is_none() && tracing::Span::current().is_none());
+        let context = buttress::Context::of(req.extensions()).unwrap();
+        assert!(context.attempts.is_none() && tracing::Span::current().is_none());
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(req.headers()["traceparent"].as_bytes().to_vec())))
     });
     let layers = ServiceBuilder::new()

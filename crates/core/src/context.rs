@@ -1,4 +1,11 @@
-use std::time::{Duration, Instant};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
 
 /// How important a request is. Retries drop one level; an untrusted peer can only lower it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,10 +86,39 @@ pub struct Context {
     /// Which trace it belongs to.
     #[cfg(feature = "http")]
     pub trace: Option<crate::http::TraceContext>,
+    /// Whom it is from: only who knows which proxies to believe knows that.
+    pub client: Option<IpAddr>,
+    /// Where attempts to send it on are counted, if anybody counts them.
+    pub attempts: Option<Attempts>,
     /// Where the request's body stands, if it comes from somebody else.
     #[cfg(feature = "http")]
     pub upload: Option<crate::http::Upload>,
 }
+
+/// A count of attempts that clones share.
+#[derive(Clone, Debug, Default)]
+pub struct Attempts(Arc<AtomicU32>);
+
+impl Attempts {
+    /// Counts one more.
+    pub fn add(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    /// How many there were.
+    pub fn get(&self) -> u32 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// The same count, not an equal one.
+impl PartialEq for Attempts {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Attempts {}
 
 #[cfg(feature = "http")]
 impl Context {

@@ -58,7 +58,7 @@ pub use budget::{Budget, BudgetConfig, BudgetSnapshot, Denied, Token};
 pub use clock::TokioClock;
 pub use clock::{Clock, Origin};
 pub use config::ConfigError;
-pub use context::{Context, Deadline, Priority};
+pub use context::{Attempts, Context, Deadline, Priority};
 pub use draw::Draw;
 pub use error::{BoxError, ChainError, Error, Lift, LiftFuture};
 pub use gate::{Admit, Fresh, Gate, GateFuture, GateLayer, Gatekeeper};

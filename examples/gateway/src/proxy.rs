@@ -17,7 +17,6 @@ use buttress::{
     BoxError, ConfigError, Context, Priority, Reason, Rejection,
     core::Protocol,
     http::{HttpGateway, Tunnel, UploadBody},
-    telemetry::AccessRecord,
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
@@ -126,19 +125,18 @@ impl Gateway {
     /// Answers a request, whatever happens.
     pub(crate) async fn serve(
         &self,
-        req: Request<Incoming>,
+        mut req: Request<Incoming>,
         arrival: &Arrival,
         slot: &Slot,
     ) -> Response<impl Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static + use<>> {
+        let client = self.trust.client(req.headers(), arrival.peer.ip());
+        Context::of_mut(req.extensions_mut()).client = Some(client);
         let found = self.find(&req);
         let front = found.as_ref().map_or(&self.unrouted, |(route, _)| &route.front);
         let call = HttpGateway::new(self.name).start_refusable(&req);
         let http1 = req.version() < Version::HTTP_2;
         let mut once = Some((found, call));
         let answer = service_fn(|req: Request<Incoming>| {
-            if let Some(record) = AccessRecord::of(req.extensions()) {
-                record.client(self.trust.client(req.headers(), arrival.peer.ip()));
-            }
             let (found, call) = once.take().expect("it is called once");
             async move {
                 let forwarded = async {

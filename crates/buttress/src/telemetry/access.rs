@@ -1,13 +1,9 @@
-use super::{End, RequestSpans, TraceContext};
-use buttress_core::{Clock, Rejection, TokioClock};
-use http::{Extensions, Method, Uri};
+use super::{End, RequestSpans};
+use buttress_core::{Attempts, Clock, Context, Rejection, TokioClock};
+use http::{Method, Request, Uri};
 use std::{
-    fmt,
     net::IpAddr,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -50,21 +46,15 @@ impl AccessLog {
     }
 }
 
-/// What one call collects for its line in the access log, among its request's extensions. Clones share it.
-///
-/// An [`AttemptSpanLayer`](super::AttemptSpanLayer) counts the attempts in it; who has no such layer does so by
-/// [`attempt`](Self::attempt).
-#[derive(Clone)]
-pub struct AccessRecord(Arc<Line>);
-
-struct Line {
+/// What one call collects for its line in the access log.
+pub(super) struct Line {
     spans: Arc<RequestSpans>,
+    client: Option<IpAddr>,
     method: Method,
     uri: Uri,
     trace: u128,
     began: Instant,
-    attempts: AtomicU32,
-    client: OnceLock<IpAddr>,
+    attempts: Attempts,
 }
 
 /// How it went.
@@ -76,54 +66,33 @@ pub(super) struct Ended {
     pub(super) head: Option<Duration>,
 }
 
-impl AccessRecord {
+impl Line {
     /// One for a call that begins now, if anybody wants it.
-    pub(super) fn begin(spans: &Arc<RequestSpans>, method: &Method, uri: &Uri, trace: &TraceContext) -> Option<Self> {
+    pub(super) fn begin<B>(spans: &Arc<RequestSpans>, req: &mut Request<B>, trace: u128) -> Option<Box<Self>> {
         if spans.access() == AccessLog::Off || !tracing::enabled!(target: TARGET, tracing::Level::INFO) {
             return None;
         }
-        Some(Self(Arc::new(Line {
-            spans: spans.clone(),
-            method: method.clone(),
-            uri: uri.clone(),
-            trace: trace.trace_id(),
-            began: TokioClock.now(),
-            attempts: AtomicU32::new(0),
-            client: OnceLock::new(),
-        })))
-    }
-
-    /// The record among a request's extensions.
-    pub fn of(extensions: &Extensions) -> Option<&Self> {
-        extensions.get()
-    }
-
-    /// Counts an attempt to send the request on.
-    pub fn attempt(&self) {
-        self.0.attempts.fetch_add(1, Relaxed);
-    }
-
-    /// Says whom the request is from: only who knows which proxies to believe knows that. The first word counts.
-    pub fn client(&self, address: IpAddr) {
-        let _ = self.0.client.set(address);
+        let (method, uri) = (req.method().clone(), req.uri().clone());
+        let context = Context::of_mut(req.extensions_mut());
+        let (client, attempts) = (context.client, context.attempts.get_or_insert_default().clone());
+        Some(Box::new(Self { spans: spans.clone(), client, method, uri, trace, began: TokioClock.now(), attempts }))
     }
 
     pub(super) fn age(&self) -> Duration {
-        TokioClock.now().saturating_duration_since(self.0.began)
+        TokioClock.now().saturating_duration_since(self.began)
     }
 
     /// Shows it, if the setting of this moment wants it.
     pub(super) fn show(&self, ended: &Ended) {
-        let line = &*self.0;
-        if !line.spans.access().wants(ended.end) {
+        if !self.spans.access().wants(ended.end) {
             return;
         }
-        let route = line.spans.route();
+        let route = self.spans.route();
         tracing::info!(
             target: TARGET,
-            client = line.client.get().map(tracing::field::display),
-            method = line.method.as_str(),
-            path = line.uri.path(),
+            client = self.client.map(tracing::field::display),
+            method = self.method.as_str(),
+            path = self.uri.path(),
             route = (!route.is_empty()).then_some(route),
             status = ended.status,
             grpc_code = ended.grpc,
@@ -132,18 +101,8 @@ impl AccessRecord {
             layer = ended.rejection.map(|rejection| rejection.layer),
             head_seconds = ended.head.map(|head| head.as_secs_f64()),
             seconds = self.age().as_secs_f64(),
-            attempts = line.attempts.load(Relaxed),
-            trace_id = %format_args!("{:032x}", line.trace),
+            attempts = self.attempts.get(),
+            trace_id = %format_args!("{:032x}", self.trace),
         );
-    }
-}
-
-impl fmt::Debug for AccessRecord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let line = &*self.0;
-        f.debug_struct("AccessRecord")
-            .field("method", &line.method)
-            .field("path", &line.uri.path())
-            .finish_non_exhaustive()
     }
 }

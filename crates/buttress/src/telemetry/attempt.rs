@@ -1,4 +1,4 @@
-use super::{AccessRecord, Measured, SpanFuture, SpanPermit, Telemetry, TraceContext, span::TARGET};
+use super::{Measured, SpanFuture, SpanPermit, Telemetry, TraceContext, span::TARGET};
 use crate::Speak;
 use buttress_core::{Call, Context as CallContext, NoCut, Protocol, http::HttpClient};
 use http::Request;
@@ -108,10 +108,11 @@ where
             None => TraceContext::read(req.headers()).map_or_else(TraceContext::new, |parent| parent.child()),
         };
         trace.write(req.headers_mut());
-        if let Some(record) = AccessRecord::of(req.extensions()) {
-            record.attempt();
+        let context = CallContext::of(req.extensions());
+        if let Some(attempts) = context.and_then(|context| context.attempts.as_ref()) {
+            attempts.add();
         }
-        let attempt = CallContext::of(req.extensions()).map_or(0, |context| context.attempt);
+        let attempt = context.map_or(0, |context| context.attempt);
         let span = span(&req, attempt, &trace);
         let call = self.protocol.start(&req);
         let permit = SpanPermit::new(measured, &span, None);

@@ -68,7 +68,7 @@ A client that is called while a request is served continues its trace if the req
 # Access records
 
 With [`AccessLog::All`] or [`AccessLog::Failed`] a [`RequestSpanLayer`] emits an INFO event under the target `access` at the real end of
-each call, when its client went away, too: method, path (without the query), route, status, outcome, reason and layer of a refusal, times to the head and to the end,
+each call, when its client went away, too: client (what the request's [`Context`](crate::Context) says), method, path (without the query), route, status, outcome, reason and layer of a refusal, times to the head and to the end,
 attempts and trace id."
 )]
 
@@ -88,7 +88,7 @@ mod span;
 mod tests;
 
 #[cfg(feature = "http")]
-pub use access::{AccessLog, AccessRecord};
+pub use access::AccessLog;
 #[cfg(feature = "http")]
 pub use attempt::{AttemptSpanLayer, AttemptSpans};
 #[cfg(feature = "http")]

@@ -1,4 +1,4 @@
-use super::{AccessLog, AccessRecord, Measured, SpanFuture, SpanPermit, Telemetry, TraceContext, span::TARGET};
+use super::{AccessLog, Measured, SpanFuture, SpanPermit, Telemetry, TraceContext, access::Line, span::TARGET};
 use crate::Speak;
 use buttress_core::{Call, Handle, NoCut, Protocol, Value, http::HttpServer};
 use http::Request;
@@ -198,10 +198,7 @@ where
         let parent = self.spans.incoming.then(|| TraceContext::read(req.headers())).flatten();
         let trace = parent.as_ref().map_or_else(TraceContext::new, TraceContext::child);
         let span = self.spans.span(req.method().as_str(), req.uri().path(), &trace, parent.as_ref());
-        let record = AccessRecord::begin(&self.spans, req.method(), req.uri(), &trace);
-        if let Some(record) = &record {
-            req.extensions_mut().insert(record.clone());
-        }
+        let record = Line::begin(&self.spans, &mut req, trace.trace_id());
         trace.put(req.extensions_mut());
         let call = self.protocol.start(&req);
         let permit = SpanPermit::new(measured, &span, record);

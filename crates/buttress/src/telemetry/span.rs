@@ -1,4 +1,7 @@
-use super::{AccessRecord, End, Measured, access::Ended};
+use super::{
+    End, Measured,
+    access::{Ended, Line},
+};
 use buttress_core::{Call, GateFuture, NoCut, Outcome, Pushback, Rejection, Settle, Status, abandoned};
 use pin_project_lite::pin_project;
 use std::{
@@ -22,7 +25,7 @@ pub struct SpanPermit {
 
 struct Seen {
     span: Span,
-    record: Option<AccessRecord>,
+    record: Option<Box<Line>>,
     status: Option<u16>,
     grpc: Option<u8>,
     rejection: Option<Rejection>,
@@ -31,7 +34,7 @@ struct Seen {
 }
 
 impl SpanPermit {
-    pub(super) fn new(measured: Measured, span: &Span, record: Option<AccessRecord>) -> Self {
+    pub(super) fn new(measured: Measured, span: &Span, record: Option<Box<Line>>) -> Self {
         let wanted = !span.is_disabled() || record.is_some();
         let seen =
             || Seen { span: span.clone(), record, status: None, grpc: None, rejection: None, head: None, over: false };
@@ -42,7 +45,7 @@ impl SpanPermit {
 impl Seen {
     fn headed(&mut self) {
         if self.head.is_none() {
-            self.head = self.record.as_ref().map(AccessRecord::age);
+            self.head = self.record.as_ref().map(|record| record.age());
         }
     }
 
