@@ -73,21 +73,21 @@ pub(crate) fn cluster(name: &str, config: &config::Cluster, controls: &mut Contr
     let registry = &*registry;
     let layers = |scope: &str| ServiceBuilder::new().http_client().registry(registry).named(scope);
     // All endpoints of a cluster share one telemetry, which has its name already.
-    let attempt = |scope: &str, attempts, chaos, pool: Pool| {
-        let spans = AttemptSpanLayer::new().telemetry(attempts);
+    let attempt = |scope: &str, address: &Authority, attempts, chaos, pool: Pool| {
+        let spans = AttemptSpanLayer::new().telemetry(attempts).server(address.host(), address.port_u16());
         let layers = ServiceBuilder::new().http_client().with(spans).registry(registry).named(scope).with(chaos);
         layers.service(pool.lift_errors())
     };
     let (target, balancer) = match config.bulkhead.config.max_queue {
         0 => spread(&scope, config, registry, guards, |guards| {
-            let Guards { scope, breaker, bulkhead, per_try, attempts, chaos, pool, .. } = guards;
+            let Guards { scope, address, breaker, bulkhead, per_try, attempts, chaos, pool } = guards;
             let layers = layers(&scope).with(BreakerLayer::shared(breaker)).bulkhead(bulkhead).deadline(per_try);
-            layers.service(attempt(&scope, attempts, chaos, pool))
+            layers.service(attempt(&scope, &address, attempts, chaos, pool))
         }),
         _ => spread(&scope, config, registry, guards, |guards| {
-            let Guards { scope, breaker, bulkhead, per_try, attempts, chaos, pool, .. } = guards;
+            let Guards { scope, address, breaker, bulkhead, per_try, attempts, chaos, pool } = guards;
             let layers = layers(&scope).with(BreakerLayer::shared(breaker)).queued_bulkhead(bulkhead).deadline(per_try);
-            layers.service(attempt(&scope, attempts, chaos, pool))
+            layers.service(attempt(&scope, &address, attempts, chaos, pool))
         }),
     }?;
     balancers.extend(balancer.map(|balancer| (name.to_owned(), balancer)));
@@ -214,7 +214,12 @@ pub(crate) fn front(
         config::Access::Failed => AccessLog::Failed,
         config::Access::All => AccessLog::All,
     };
-    Ok(RequestSpanLayer::new().route(pattern.to_owned()).access(access).telemetry(telemetry).protocol(gateway))
+    Ok(RequestSpanLayer::new()
+        .name(scope.to_owned())
+        .route(pattern.to_owned())
+        .access(access)
+        .telemetry(telemetry)
+        .protocol(gateway))
 }
 
 /// A bulkhead that log lines name after its place, unless the config names it.

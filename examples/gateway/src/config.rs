@@ -362,11 +362,11 @@ fn margin() -> f64 {
 }
 
 fn canary_window() -> Duration {
-    Duration::from_secs(30)
+    Duration::from_secs(60)
 }
 
 fn canary_calls() -> u32 {
-    20
+    100
 }
 
 impl Config {

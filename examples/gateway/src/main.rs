@@ -102,8 +102,8 @@ fn demo_length(text: &str) -> Result<Duration, String> {
         Ok(seconds) => Duration::from_secs(seconds.into()),
         Err(_) => buttress::core::config::parse_duration(text)?,
     };
-    let allowed = Duration::from_secs(5)..=Duration::from_secs(3600);
-    if allowed.contains(&length) { Ok(length) } else { Err("allowed: 5s to 1h".to_owned()) }
+    let allowed = Duration::from_secs(10)..=Duration::from_secs(3600);
+    if allowed.contains(&length) { Ok(length) } else { Err("allowed: 10s to 1h".to_owned()) }
 }
 
 fn switch(text: &str) -> Result<bool, String> {

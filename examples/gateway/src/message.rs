@@ -99,10 +99,22 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, host: Option<HeaderValue>, 
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
+    join_cookies(headers);
     match host {
         Some(host) => headers.insert(header::HOST, host),
         None => headers.remove(header::HOST),
     };
+}
+
+/// HTTP/2 may send cookies one by one; HTTP/1 knows one line of them (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(header::COOKIE).iter();
+    if let (Some(_), Some(_)) = (cookies.next(), cookies.next()) {
+        let all: Vec<_> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        if let Ok(line) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+            headers.insert(header::COOKIE, line);
+        }
+    }
 }
 
 /// Makes the headers of an upstream's response those of one that goes on.

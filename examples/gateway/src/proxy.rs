@@ -10,7 +10,7 @@ use crate::{
     server::Slot,
     trust::{self, Arrival, Trust},
     tunnel,
-    upload::{Bounded, Fault},
+    upload::{self, Bounded, Fault},
     upstream::{self, Failed},
 };
 use buttress::{
@@ -140,7 +140,13 @@ impl Gateway {
             let (found, call) = once.take().expect("it is called once");
             async move {
                 let forwarded = async {
-                    let (route, host) = found?;
+                    let (route, host) = match found {
+                        Ok(found) => found,
+                        Err(refusal) => {
+                            upload::leave(req);
+                            return Err(refusal);
+                        }
+                    };
                     self.forward(route, host, req, arrival, slot).await
                 };
                 let refusal = match unpanicked(forwarded).await {
@@ -197,6 +203,7 @@ impl Gateway {
         if let (Some(most), Some(declared)) = (route.body_bytes, declared)
             && declared > most
         {
+            upload::leave(req);
             return Err(Rejection::new(Reason::BodyTooLarge, "gateway").into());
         }
         let (asked, switch) = match message::upgrade(&req, &route.upgrades) {
@@ -261,6 +268,9 @@ impl Gateway {
         }
         let version = req.version();
         let headers = req.headers_mut();
+        if !trusted {
+            trust::lower(headers, &self.trust.priority_header, priority);
+        }
         // In one step: five come.
         headers.reserve(5);
         message::clean_request(headers, host.clone(), |name| !trusted && trust::is_claim(name));

@@ -329,7 +329,12 @@ impl Connection {
         };
         tokio::select! {
             _ = connection.as_mut() => return,
-            begun = fresh => if !begun { return },
+            begun = fresh => if !begun {
+                // An HTTP/2 client that has no request yet is told, and comes back when it has one.
+                connection.as_mut().graceful_shutdown();
+                let _ = time::timeout(Duration::from_secs(1), connection).await;
+                return;
+            },
         }
         // GOAWAY tells an HTTP/2 client at once and loses nothing. HTTP/1 clients learn it from `Connection: close`;
         // those that stay idle are closed when the listener is.

@@ -101,6 +101,17 @@ pub(crate) fn priority(headers: &HeaderMap, name: &HeaderName) -> Option<Priorit
     }
 }
 
+/// Makes what a stranger says of a request's importance no more than it has.
+pub(crate) fn lower(headers: &mut HeaderMap, name: &HeaderName, has: Priority) {
+    if priority(headers, name).is_none_or(|said| said <= has) {
+        return;
+    }
+    headers.remove("priority");
+    if headers.contains_key(name) {
+        headers.insert(name, HeaderValue::from_static(has.as_str()));
+    }
+}
+
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -147,12 +158,27 @@ pub(crate) fn is_claim(name: &str) -> bool {
     };
     match name.as_bytes() {
         b"forwarded" => true,
-        [b'x', b'-' | b'_', ..] => {
-            ["x-forwarded", "x-original-", "x-rewrite-", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "x-envoy-"]
+        [b'x', b'-' | b'_', ..] => [
+            "x-forwarded",
+            "x-original-",
+            "x-rewrite-",
+            "x-real-ip",
+            "x-client-ip",
+            "x-cluster-client-ip",
+            "x-envoy-",
+            "x-host",
+            "x-proxyuser-ip",
+            "x-url-scheme",
+        ]
+        .into_iter()
+        .any(begins),
+        // `Proxy` becomes `HTTP_PROXY` where CGI is spoken.
+        [b'c' | b'f' | b'p' | b't', ..] => {
+            ["cf-connecting-ip", "client-ip", "fastly-client-ip", "front-end-https", "true-client-ip"]
                 .into_iter()
                 .any(begins)
+                || name == "proxy"
         }
-        [b't', b'r', ..] => begins("true-client-ip"),
         _ => false,
     }
 }
@@ -206,6 +232,21 @@ mod tests {
         assert_eq!(of(&[("priority", "u=3")]), Some(Priority::Normal));
         assert_eq!(of(&[("priority", "u=7, i")]), Some(Priority::Sheddable));
         assert_eq!(of(&[("priority", "u=9")]), None);
+    }
+
+    #[test]
+    fn a_stranger_can_only_lower_a_priority() {
+        let name = HeaderName::from_static("x-priority");
+        for (said, has, left) in [
+            (("x-priority", "critical"), Priority::Normal, Some("normal")),
+            (("x-priority", "sheddable"), Priority::Normal, Some("sheddable")),
+            (("priority", "u=0"), Priority::Normal, None),
+            (("priority", "u=6"), Priority::Normal, Some("u=6")),
+        ] {
+            let mut headers = HeaderMap::from_iter([(said.0.parse().unwrap(), HeaderValue::from_static(said.1))]);
+            lower(&mut headers, &name, has);
+            assert_eq!(headers.get(said.0).map(|value| value.to_str().unwrap()), left, "{said:?}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use buttress::{
     http::{UploadBody, is_grpc},
 };
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request, Version};
+use http::{HeaderMap, Request, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -41,6 +41,7 @@ pub(crate) enum Fault {
 pub(crate) struct Notes {
     fault: OnceLock<Fault>,
     answered: AtomicBool,
+    over: AtomicBool,
 }
 
 impl Notes {
@@ -58,6 +59,11 @@ impl Notes {
     pub(crate) fn answered(&self) {
         self.answered.store(true, Relaxed);
     }
+
+    /// So is the rest of it.
+    pub(crate) fn over(&self) {
+        self.over.store(true, Relaxed);
+    }
 }
 
 /// A client's request body; the layers of a chain know when they wait for it.
@@ -74,6 +80,8 @@ pub(crate) struct Bounded {
     /// For how long there may be no frame while the upstream waits for one.
     patience: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
+    /// When what is left of the body after its answer is given up: nothing else bounds it then.
+    last: Option<Pin<Box<Sleep>>>,
     /// A gRPC client that has its head may have nothing to say for as long as the call lasts.
     grpc: bool,
     /// The client waits for a 100 and sends nothing before.
@@ -90,8 +98,9 @@ const DRAINING: Duration = Duration::from_secs(2);
 impl Bounded {
     /// A body whose client may be silent for `patience` and send `most` bytes; `expects`: it waits to be told to send it.
     pub(crate) fn wrap(req: Request<Incoming>, patience: Duration, most: Option<u64>, expects: bool) -> Request<Self> {
-        // An HTTP/2 stream is reset without harm to others; who waits for a 100 sends nothing.
-        let drains = req.version() < Version::HTTP_2 && !expects;
+        // Who waits for a 100 sends nothing. (An HTTP/2 stream is reset without harm to others, but some clients take the reset
+        // for the answer.)
+        let drains = !expects;
         let grpc = is_grpc(req.headers());
         // Without a body there is nothing to tell.
         let notes = (!req.body().is_end_stream()).then(Arc::<Notes>::default);
@@ -101,6 +110,7 @@ impl Bounded {
             left: most,
             patience,
             waiting: None,
+            last: None,
             grpc,
             expects,
             drains,
@@ -165,6 +175,12 @@ impl Body for Bounded {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.notes.as_ref().is_some_and(|notes| notes.over.load(Relaxed)) {
+            let last = self.last.get_or_insert_with(|| Box::pin(sleep(DRAINING)));
+            if last.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Some(Err("the answer is over".into())));
+            }
+        }
         let Some(body) = &mut self.body else {
             let (data, trailers) = &mut self.early;
             return Poll::Ready(match std::mem::take(data) {
@@ -213,6 +229,13 @@ impl Drop for Bounded {
         {
             runtime.spawn(drain(body));
         }
+    }
+}
+
+/// Leaves a body that nobody wants.
+pub(crate) fn leave(req: Request<Incoming>) {
+    if !req.body().is_end_stream() && !req.headers().contains_key(header::EXPECT) {
+        tokio::spawn(drain(req.into_body()));
     }
 }
 

@@ -225,6 +225,7 @@ impl Future for Answer {
         Poll::Ready(match result {
             Ok(res) => {
                 self.notes.iter().for_each(|notes| notes.answered());
+                let res = res.map(|body| body.telling(self.notes.clone()));
                 Ok(misframed_is_failed(unasked_is_failed(res, self.asked.as_ref())))
             }
             Err(error) => Err(PoolError { fault: self.notes.as_ref().and_then(|notes| notes.fault()), ..error }),
@@ -246,7 +247,16 @@ fn unasked_is_failed(res: Response<Received>, asked: Option<&tunnel::Asked>) -> 
 fn misframed_is_failed(mut res: Response<Received>) -> Response<Received> {
     let mut codings = res.headers().get_all(header::TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
-        (None, _) => res,
+        (None, _) => {
+            // hyper takes `2, 2` for what it means; it goes on as one.
+            let length = res.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+            if let Some((first, _)) = length.and_then(|length| length.split_once(','))
+                && let Ok(length) = first.trim().parse::<u64>()
+            {
+                res.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+            }
+            res
+        }
         (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
             res.headers_mut().remove(header::CONTENT_LENGTH);
             res

@@ -9,7 +9,8 @@ use std::{fmt, sync::Arc};
 ///
 /// A success and a failure count; an overload, a client's fault and a call that was given up do not. An error that says that the
 /// side takes no calls at all (every circuit is open, there is no endpoint) counts as a failure: a breaker further in would
-/// otherwise hide a canary that is down. One that is dropped without a conclusion is what [`abandoned`] says.
+/// otherwise hide a canary that is down. One that is dropped without a conclusion is what [`abandoned`] says: over
+/// HTTP a good answer whose body nobody reads to its end counts for nobody, and callers that read none give the stable side no calls.
 pub struct CanaryPermit {
     lease: Arc<Lease<Shared>>,
     pick: Pick,

@@ -1,6 +1,6 @@
 use super::{End, RequestSpans};
 use buttress_core::{Attempts, Clock, Context, Rejection, TokioClock};
-use http::{Method, Request, Uri};
+use http::{HeaderValue, Method, Request, Uri, header};
 use std::{
     net::IpAddr,
     sync::Arc,
@@ -51,6 +51,7 @@ pub(super) struct Line {
     spans: Arc<RequestSpans>,
     client: Option<IpAddr>,
     method: Method,
+    host: Option<HeaderValue>,
     uri: Uri,
     trace: u128,
     began: Instant,
@@ -73,9 +74,19 @@ impl Line {
             return None;
         }
         let (method, uri) = (req.method().clone(), req.uri().clone());
+        let host = req.headers().get(header::HOST).cloned();
         let context = Context::of_mut(req.extensions_mut());
         let (client, attempts) = (context.client, context.attempts.get_or_insert_default().clone());
-        Some(Box::new(Self { spans: spans.clone(), client, method, uri, trace, began: TokioClock.now(), attempts }))
+        Some(Box::new(Self {
+            spans: spans.clone(),
+            client,
+            method,
+            host,
+            uri,
+            trace,
+            began: TokioClock.now(),
+            attempts,
+        }))
     }
 
     pub(super) fn age(&self) -> Duration {
@@ -87,12 +98,14 @@ impl Line {
         if !self.spans.access().wants(ended.end) {
             return;
         }
-        let route = self.spans.route();
+        let (name, route) = (self.spans.name(), self.spans.route());
         tracing::info!(
             target: TARGET,
             client = self.client.map(tracing::field::display),
             method = self.method.as_str(),
+            host = self.uri.host().or_else(|| self.host.as_ref()?.to_str().ok()),
             path = self.uri.path(),
+            name = (!name.is_empty()).then_some(name),
             route = (!route.is_empty()).then_some(route),
             status = ended.status,
             grpc_code = ended.grpc,

@@ -20,17 +20,25 @@ use tracing::{Span, field::Empty};
 #[derive(Clone, Debug, Default)]
 pub struct AttemptSpanLayer<P = HttpClient> {
     telemetry: Option<Arc<Telemetry>>,
+    server: Option<Arc<Server>>,
     protocol: P,
 }
 
 impl AttemptSpanLayer {
     /// Speaks [`HttpClient`] until told otherwise.
     pub fn new() -> Self {
-        Self { telemetry: None, protocol: HttpClient::new() }
+        Self { telemetry: None, server: None, protocol: HttpClient::new() }
     }
 }
 
 impl<P> AttemptSpanLayer<P> {
+    /// Sets `server.address` and `server.port`, where a request's target does not name the server that it goes to.
+    #[must_use]
+    pub fn server(mut self, address: impl Into<String>, port: impl Into<Option<u16>>) -> Self {
+        self.server = Some(Arc::new(Server { address: address.into(), port: port.into() }));
+        self
+    }
+
     /// Measures the attempts besides, as a [`TelemetryLayer`](super::TelemetryLayer) around it would; one layer costs less than two.
     #[must_use]
     pub fn telemetry(mut self, telemetry: Arc<Telemetry>) -> Self {
@@ -40,7 +48,7 @@ impl<P> AttemptSpanLayer<P> {
 
     /// Speaks another protocol of HTTP.
     pub fn protocol<Q>(self, protocol: Q) -> AttemptSpanLayer<Q> {
-        AttemptSpanLayer { telemetry: self.telemetry, protocol }
+        AttemptSpanLayer { telemetry: self.telemetry, server: self.server, protocol }
     }
 }
 
@@ -56,7 +64,8 @@ impl<S, P: Clone> Layer<S> for AttemptSpanLayer<P> {
     type Service = AttemptSpans<S, P>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        AttemptSpans { inner, telemetry: self.telemetry.clone(), protocol: self.protocol.clone() }
+        let (telemetry, server) = (self.telemetry.clone(), self.server.clone());
+        AttemptSpans { inner, telemetry, server, protocol: self.protocol.clone() }
     }
 }
 
@@ -65,17 +74,29 @@ impl<S, P: Clone> Layer<S> for AttemptSpanLayer<P> {
 pub struct AttemptSpans<S, P = HttpClient> {
     inner: S,
     telemetry: Option<Arc<Telemetry>>,
+    server: Option<Arc<Server>>,
     protocol: P,
 }
 
-fn span<B>(req: &Request<B>, attempt: u32, trace: &TraceContext) -> Span {
+/// Where requests go.
+#[derive(Debug)]
+struct Server {
+    address: String,
+    port: Option<u16>,
+}
+
+fn span<B>(req: &Request<B>, server: Option<&Server>, attempt: u32, trace: &TraceContext) -> Span {
+    let (address, port) = match server {
+        Some(Server { address, port }) => (Some(address.as_str()), *port),
+        None => (req.uri().host(), req.uri().port_u16()),
+    };
     tracing::debug_span!(
         target: TARGET,
         "attempt",
         http.request.method = req.method().as_str(),
         url.path = req.uri().path(),
-        server.address = req.uri().host(),
-        server.port = req.uri().port_u16(),
+        server.address = address,
+        server.port = port,
         http.request.resend_count = (attempt > 0).then_some(attempt),
         trace_id = %format_args!("{:032x}", trace.trace_id()),
         span_id = %format_args!("{:016x}", trace.span_id()),
@@ -113,7 +134,7 @@ where
             attempts.add();
         }
         let attempt = context.map_or(0, |context| context.attempt);
-        let span = span(&req, attempt, &trace);
+        let span = span(&req, self.server.as_deref(), attempt, &trace);
         let call = self.protocol.start(&req);
         let permit = SpanPermit::new(measured, &span, None);
         let inner = span.in_scope(|| self.inner.call(req));

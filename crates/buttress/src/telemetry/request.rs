@@ -18,6 +18,7 @@ use tracing::{Span, field::Empty};
 /// What the services of a [`RequestSpanLayer`] share, and its handle.
 pub struct RequestSpans {
     route: Cow<'static, str>,
+    name: Cow<'static, str>,
     incoming: bool,
     access: AtomicU8,
 }
@@ -26,6 +27,11 @@ impl RequestSpans {
     /// The label `http.route`; empty where there is none.
     pub fn route(&self) -> &str {
         &self.route
+    }
+
+    /// What access records say besides; empty where they say nothing.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Of which calls an access record is shown.
@@ -58,7 +64,8 @@ impl RequestSpans {
 
 impl Clone for RequestSpans {
     fn clone(&self) -> Self {
-        Self { route: self.route.clone(), incoming: self.incoming, access: AtomicU8::new(self.access() as u8) }
+        let (route, name) = (self.route.clone(), self.name.clone());
+        Self { route, name, incoming: self.incoming, access: AtomicU8::new(self.access() as u8) }
     }
 }
 
@@ -97,7 +104,12 @@ pub struct RequestSpanLayer<P = HttpServer> {
 impl RequestSpanLayer {
     /// Without a route, without access records.
     pub fn new() -> Self {
-        let spans = RequestSpans { route: Cow::Borrowed(""), incoming: true, access: AtomicU8::new(0) };
+        let spans = RequestSpans {
+            route: Cow::Borrowed(""),
+            name: Cow::Borrowed(""),
+            incoming: true,
+            access: AtomicU8::new(0),
+        };
         Self { spans: Arc::new(spans), telemetry: None, protocol: HttpServer::new() }
     }
 }
@@ -113,6 +125,13 @@ impl<P> RequestSpanLayer<P> {
     #[must_use]
     pub fn route(mut self, route: impl Into<Cow<'static, str>>) -> Self {
         Arc::make_mut(&mut self.spans).route = route.into();
+        self
+    }
+
+    /// Sets what access records say besides, where several routes have one template: a name.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        Arc::make_mut(&mut self.spans).name = name.into();
         self
     }
 

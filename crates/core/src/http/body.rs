@@ -8,6 +8,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::{
+    any::Any,
+    error::Error as StdError,
     fmt, mem,
     pin::Pin,
     task::{Context, Poll},
@@ -17,6 +19,32 @@ use std::{
 pub trait ResponseBody: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static {}
 
 impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static> ResponseBody for B {}
+
+/// Why a body ended before its end: a boxed error that has a name.
+///
+/// The compiler forgets inside of async blocks that a boxed error is `'static`, and then takes no layer around a body that has
+/// one. A body with this error can be there; layers look into it as they look into a box.
+#[derive(Debug)]
+pub struct BodyError(BoxError);
+
+impl BodyError {
+    /// With the error behind it.
+    pub fn new(error: impl Into<BoxError>) -> Self {
+        Self(error.into())
+    }
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for BodyError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&*self.0)
+    }
+}
 
 /// A body that may be ended early, made by [`Cut::cover`].
 pub trait CutBody<B: ResponseBody> {
@@ -182,10 +210,12 @@ impl<G: Settle, M, C: Classify> Tie<G, HttpCall<M, C>> {
             }
             Some(Err(error)) => {
                 // A boxed error may be a cut of a layer further in, and say that the client chose it.
-                let boxed = (error as &dyn std::any::Any).downcast_ref::<BoxError>();
-                let outcome = boxed.map_or(Outcome::Failure, |error| super::error_outcome(&**error));
+                let any: &dyn Any = error;
+                let boxed = any.downcast_ref::<BoxError>().map(|error| &**error as &(dyn StdError + 'static));
+                let boxed = boxed.or_else(|| any.downcast_ref::<BodyError>().map(|error| error as _));
+                let outcome = boxed.map_or(Outcome::Failure, super::error_outcome);
                 if G::HEEDS_REFUSALS {
-                    tell_refused(&mut self.guard, boxed.and_then(|error| Rejection::find(&**error)));
+                    tell_refused(&mut self.guard, boxed.and_then(Rejection::find));
                 }
                 self.settle(self.call.excused(outcome), None);
             }

@@ -29,7 +29,7 @@ use bytes::Bytes;
 use http_body::Body;
 use std::{convert::Infallible, num::NonZeroU8};
 
-pub use body::{CutBody, ResponseBody, Tracked, Uncut};
+pub use body::{BodyError, CutBody, ResponseBody, Tracked, Uncut};
 pub use outcome::{Classify, Head, RequestBodyError, Table, error_outcome, parse_grpc_pushback, parse_retry_after};
 pub use refuse::{Ask, Fail, Gateway, Refuse, Render, Reply};
 pub use replay::{KeptRequest, ReplayBody, attempts_before};

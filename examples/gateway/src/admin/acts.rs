@@ -107,7 +107,8 @@ pub(super) async fn inject(
             faults => faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
         };
         tracing::warn!(cluster, endpoint, faults = text, "an operator injects");
-        let _ = writeln!(said, "injected into {cluster}/{endpoint}: {text}");
+        let off = if controls.chaos.mode() == Mode::Disabled { " (without effect: the layer is disabled)" } else { "" };
+        let _ = writeln!(said, "injected into {cluster}/{endpoint}: {text}{off}");
     }
     Ok(said)
 }

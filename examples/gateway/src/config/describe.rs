@@ -1,6 +1,6 @@
 //! What a config comes to, defaults included.
 
-use super::{Config, Layer};
+use super::{Config, Layer, texts::Text};
 use buttress::{
     BalanceConfig, BreakerConfig, BulkheadConfig, DeadlineConfig, RetryConfig, breaker::Window,
     core::config::format_duration, deadline::Headers,
@@ -16,7 +16,27 @@ impl fmt::Display for Chains<'_> {
         let mut routes: Vec<_> = self.0.routes.iter().collect();
         routes.sort_by_key(|(_, route)| Reverse(route.pattern().len()));
         for (name, route) in routes {
-            writeln!(f, "route.{name}: {} -> cluster.{}", route.pattern(), route.cluster)?;
+            write!(f, "route.{name}: ")?;
+            for (list, between) in [
+                (route.methods.iter().map(ToString::to_string).collect::<Vec<_>>(), "|"),
+                (route.hosts.iter().map(Text::write).collect(), "|"),
+            ] {
+                if !list.is_empty() {
+                    write!(f, "{} ", list.join(between))?;
+                }
+            }
+            write!(f, "{}", route.pattern())?;
+            for (header, value) in &route.headers {
+                write!(f, " {header}={value}")?;
+            }
+            writeln!(f, " -> cluster.{}", route.cluster)?;
+            if let Some(canary) = &route.canary {
+                writeln!(
+                    f,
+                    "  canary    weight={} %  cluster.{}  margin={}",
+                    canary.weight, canary.cluster, canary.margin
+                )?;
+            }
             layer(f, "deadline", &route.deadline, deadline)?;
             layer(f, "bulkhead", &route.bulkhead, bulkhead)?;
             layer(f, "retry", &Layer { on: route.retry.on, config: self.0.retry(route) }, retry)?;

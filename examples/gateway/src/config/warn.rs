@@ -1,6 +1,7 @@
 //! What is allowed, and yet hardly meant.
 
 use super::{Cluster, Config, Route, document::Document};
+use crate::router::has_dot_segments;
 use buttress::core::config::format_duration;
 use std::time::Duration;
 
@@ -63,6 +64,25 @@ fn route(document: &mut Document<'_>, config: &Config, name: &str, route: &Route
     let at = |layer, field| [path[0], path[1], layer, field];
     if route.bulkhead.on && route.bulkhead.config.limit == 0 {
         no_places(document, &path);
+    }
+    if route.pattern().split('/').any(|segment| segment.contains('*') && !segment.starts_with("{*")) {
+        let field = if route.path.is_some() { "path" } else { "prefix" };
+        let message = format!("`*` in `route.{name}.{field}` stands for itself");
+        document.warn(
+            &["route", name, field],
+            message,
+            "a `prefix`, which takes all below it, or `{*rest}` in a `path`",
+        );
+    }
+    if let Some(prefix) = &route.prefix {
+        if prefix.contains('{') {
+            let message = format!("`{{` in `route.{name}.prefix` stands for itself");
+            document.warn(&["route", name, "prefix"], message, "a `path`, where it begins a parameter");
+        }
+        if prefix.parse().is_ok_and(|uri| has_dot_segments(&uri)) {
+            let message = format!("`route.{name}.prefix` has dot segments, and requests with such are refused");
+            document.warn(&["route", name, "prefix"], message, "the path that it comes to");
+        }
     }
     if let Some(canary) = &route.canary
         && (canary.weight == 0.0 || canary.weight == 100.0)

@@ -179,7 +179,7 @@ impl Frame {
         let faults = self.endpoints.iter().filter_map(|(reading, fault)| Some((reading.role.name, (*fault)?)));
         let faults: Vec<_> = faults.map(|(name, fault)| format!("{name} {fault}")).collect();
         let faults = if faults.is_empty() { "nothing fails".to_owned() } else { faults.join(", ") };
-        let did = if did.is_empty() { "all calls pass".to_owned() } else { did.join(", ") };
+        let did = if did.is_empty() { "no layer acted".to_owned() } else { did.join(", ") };
         let (clients, given) = (number(self.clients.good), number(self.given.good));
         let seconds = self.elapsed.as_secs_f64();
         format!("{seconds:>5.0}s | clients {clients:>5} % | upstreams {given:>5} % | {did} | {faults}")

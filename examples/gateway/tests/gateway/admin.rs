@@ -66,8 +66,9 @@ async fn log_lines_say_which_upstream() {
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(log.contains("circuit opened name=\"cluster.u\""), "{log}");
     for field in [
-        "access: client=127.0.0.1 method=\"GET\" path=\"/\"",
+        "access: client=127.0.0.1 method=\"GET\" host=",
         "status=502",
+        "path=\"/\" name=\"route.r\" route=\"/\"",
         "reason=\"connect_refused\"",
         "layer=\"pool\"",
     ] {

@@ -61,7 +61,7 @@ fn without_protection_clients_get_what_upstreams_give() {
 fn a_demo_too_short_to_show_anything_is_refused() {
     let output = demo(&["--duration", "1s"]);
     let error = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && error.contains("--duration") && error.contains("5s to 1h"), "{error}");
+    assert!(!output.status.success() && error.contains("--duration") && error.contains("10s to 1h"), "{error}");
 }
 
 #[test]

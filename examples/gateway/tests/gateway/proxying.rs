@@ -148,6 +148,15 @@ async fn http_1_and_http_2_clients_are_served_on_one_port() {
 }
 
 #[tokio::test]
+async fn cookies_that_come_one_by_one_are_one_line_to_an_http_1_upstream() {
+    let upstream = Upstream::fine().await;
+    let gateway = Gateway::before(upstream.address, "");
+    let req = Request::get(format!("http://{}/", gateway.address)).header("cookie", "a=1").header("cookie", "b=2");
+    assert_eq!(call(req.body(Full::default()).unwrap(), true).await.status(), 200);
+    assert!(upstream.received().contains("cookie: a=1; b=2\r\n"), "{}", upstream.received());
+}
+
+#[tokio::test]
 async fn bodies_stream_both_ways_and_trailers_come_through() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let gateway = Gateway::before(listener.local_addr().unwrap(), "");

@@ -264,3 +264,17 @@ async fn a_client_that_is_slow_with_a_small_body_takes_no_place_of_others() {
     let answer = until(&mut slow, "\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("connection: close"), "{answer}");
 }
+
+#[tokio::test]
+async fn who_goes_on_sending_after_its_answer_is_over_does_not_keep_the_upstream_for_ever() {
+    let address = answers_early("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nearly").await;
+    let gateway = Gateway::start_with("", &one(address, "", ""));
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nsome").await.unwrap();
+    until(&mut client, "early").await;
+    let begun = Instant::now();
+    while client.write_all(b"x").await.is_ok() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it is still read");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
