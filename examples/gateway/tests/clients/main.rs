@@ -3,6 +3,10 @@
 #[path = "../gateway/process.rs"]
 #[allow(dead_code)]
 mod process;
+#[path = "../gateway/authority.rs"]
+mod authority;
+mod curl;
+mod slow;
 
 use bytes::Bytes;
 use http::{Request, Response};
