@@ -27,7 +27,16 @@ async fn curl_agrees_on_a_protocol_over_tls_and_refuses_a_stranger() {
     let curl = |authority: &Authority, name: &str, version: &str| {
         let (ca, at) = (authority.certificate(), format!("https://{name}:{}/100000", gateway.address.port()));
         let mut command = Command::new("curl");
-        command.args(["-sS", "--fail", "--max-time", "20", "-o", "/dev/null", "-w", "%{http_version} %{size_download}"]);
+        command.args([
+            "-sS",
+            "--fail",
+            "--max-time",
+            "20",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_version} %{size_download}",
+        ]);
         command.args([version, "--resolve", &resolve(name), "--cacert"]).arg(ca).arg(at);
         tokio::task::spawn_blocking(move || command.output().unwrap())
     };
@@ -54,8 +63,12 @@ async fn statuses() -> SocketAddr {
         while let Ok((stream, _)) = listener.accept().await {
             let service = hyper::service::service_fn(async |req: Request<hyper::body::Incoming>| {
                 let status: u16 = req.uri().path()[1..].parse().unwrap();
-                let body = if status == 200 { "body" } else { "" };
-                let res = Response::builder().status(status).header("etag", "\"v\"");
+                // Over HTTP/2 hyper leaves it to us that HEAD is answered without a body.
+                let body = if status == 200 && req.method() != "HEAD" { "body" } else { "" };
+                let mut res = Response::builder().status(status).header("etag", "\"v\"");
+                if status == 200 {
+                    res = res.header("content-length", 4);
+                }
                 Ok::<_, Infallible>(res.body(http_body_util::Full::<bytes::Bytes>::from(body)).unwrap())
             });
             tokio::spawn(async move {
@@ -66,7 +79,8 @@ async fn statuses() -> SocketAddr {
     address
 }
 
-/// Each is asked for twice on one connection: what a body that nobody expects would spoil is the second answer.
+/// Over HTTP/1 each is asked for twice on one connection: what a body that nobody expects would spoil is the second answer.
+/// Over HTTP/2 once: there are versions of curl that cannot use a connection of prior knowledge again (curl/curl#10634).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn curl_gets_answers_without_bodies_and_keeps_its_connection() {
     if !is_there("curl", &["--version"]) {
@@ -75,7 +89,7 @@ async fn curl_gets_answers_without_bodies_and_keeps_its_connection() {
     for upstream_lines in ["", "http2 = true"] {
         let gateway = Gateway::before(statuses().await, upstream_lines);
         let at = |status: &str| format!("http://{}/{status}", gateway.address);
-        for version in ["--http1.1", "--http2-prior-knowledge"] {
+        for (version, times) in [("--http1.1", 2), ("--http2-prior-knowledge", 1)] {
             for (args, status, length) in [
                 (&[][..], "204", ""),
                 (&["-H", "If-None-Match: \"v\""][..], "304", ""),
@@ -85,10 +99,11 @@ async fn curl_gets_answers_without_bodies_and_keeps_its_connection() {
             ] {
                 let said = "%{http_code} %{num_connects} %header{etag} %header{content-length}\n";
                 let common = ["-sS", "--max-time", "20", version, "-w", said, "-o", "/dev/null", "-o", "/dev/null"];
-                let output = run("curl", &[&common, args, &[&at(status), &at(status)]].concat()).await;
-                let what = format!("{upstream_lines} {version} {args:?} {status}");
+                let at = at(status);
+                let output = run("curl", &[&common, args, &vec![at.as_str(); times]].concat()).await;
                 let lines = [1, 0].map(|connects| format!("{status} {connects} \"v\" {length}\n"));
-                assert_eq!(String::from_utf8_lossy(&output.stdout), lines.concat(), "{what}");
+                let what = format!("{upstream_lines} {version} {args:?} {status}");
+                assert_eq!(String::from_utf8_lossy(&output.stdout), lines[..times].concat(), "{what}");
             }
         }
     }

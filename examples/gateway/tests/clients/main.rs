@@ -1,11 +1,11 @@
 //! Clients and servers that others wrote, through the gateway as a process. Those that are not installed are skipped, and said.
 
-#[path = "../gateway/process.rs"]
-#[allow(dead_code)]
-mod process;
 #[path = "../gateway/authority.rs"]
 mod authority;
 mod curl;
+#[path = "../gateway/process.rs"]
+#[allow(dead_code)]
+mod process;
 mod slow;
 
 use bytes::Bytes;

@@ -115,8 +115,9 @@ async fn http_1_client(balancer: Arc<Balancer>, tally: Arc<Tally>) {
         tokio::spawn(connection);
         while !tally.stop.load(SeqCst) {
             let answer = sender.send_request(request("a")).await;
-            let goes_on =
-                answer.as_ref().is_ok_and(|res| res.headers().get(header::CONNECTION).is_none_or(|said| said != "close"));
+            let goes_on = answer
+                .as_ref()
+                .is_ok_and(|res| res.headers().get(header::CONNECTION).is_none_or(|said| said != "close"));
             tally.count(answer).await;
             if !goes_on {
                 tally.moves.fetch_add(1, SeqCst);

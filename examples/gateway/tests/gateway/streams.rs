@@ -126,9 +126,7 @@ async fn a_range_is_asked_for_and_answered_as_it_is() {
     .await;
     let gateway = Gateway::before(upstream.address, "");
     let mut client = strict::Client::connect(gateway.address).await;
-    for (range, status, said, body) in
-        [("2-4", "206", "bytes 2-4/10", "234"), ("20-", "416", "bytes */10", "")]
-    {
+    for (range, status, said, body) in [("2-4", "206", "bytes 2-4/10", "234"), ("20-", "416", "bytes */10", "")] {
         client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nRange: bytes={range}\r\nIf-Range: \"v\"\r\n\r\n")).await;
         let answer = client.answer(false).await.unwrap();
         assert_eq!((answer.status(), answer.header("content-range"), &*answer.text()), (status, said, body));
