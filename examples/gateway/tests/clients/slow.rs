@@ -101,7 +101,7 @@ async fn slow_clients_keep_nobody_else_from_being_served() {
         for (mode, path, args) in [
             ("slow heads", "/1000", &["-H", "-i", "3", "-x", "24"][..]),
             ("slow bodies", "/1000", &["-B", "-i", "3", "-s", "4096", "-x", "10"][..]),
-            ("slow reads", "/100000", &["-X", "-w", "10", "-y", "20", "-n", "5", "-z", "5", "-k", "3"][..]),
+            ("slow reads", "/1000000", &["-X", "-w", "10", "-y", "20", "-n", "5", "-z", "5", "-k", "3"][..]),
             ("ranges", "/1000", &["-R", "-a", "5", "-b", "3000"][..]),
         ] {
             // Each has a fresh one.
@@ -112,7 +112,10 @@ async fn slow_clients_keep_nobody_else_from_being_served() {
             let share = served.share() * 100.0;
             let line = format!("{what}, {mode}: {share:.2} % of {calls} served, up to {connections} open; {wrong:?}");
             eprintln!("{line}");
-            failed.extend((share < 99.0).then_some(line));
+            // Who does not read an answer that fits into no buffer holds a place until `write_timeout`; there are fewer places
+            // than slow readers, unless one client can have only so many connections.
+            let is_judged = !limits.is_empty() || mode != "slow reads";
+            failed.extend((is_judged && share < 99.0).then_some(line));
         }
     }
     assert!(failed.is_empty(), "{failed:#?}");
