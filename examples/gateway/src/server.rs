@@ -277,11 +277,8 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
-        .max_buf_size((2 * head).max(HARD_HEAD));
-    // hyper's own limit is 100, and a higher one costs every request an allocation.
-    if limits.headers > 100 {
-        builder.http1().max_headers(2 * limits.headers);
-    }
+        .max_buf_size((2 * head).max(HARD_HEAD))
+        .max_headers(2 * limits.headers);
     builder
         .http2()
         .timer(TokioTimer::new())

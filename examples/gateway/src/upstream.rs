@@ -132,7 +132,8 @@ impl Pool {
                 .build(connector);
             Transport::Http2(Box::new(Hyper(client)))
         } else {
-            Transport::Http1(Connections::new(connector, &scheme, &authority, config.pool_idle))
+            let (patience, keep) = (config.connect_timeout, config.pool_idle);
+            Transport::Http1(Connections::new(connector, &scheme, &authority, patience, keep))
         };
         Ok(Self(Arc::new(Inner { client, scheme, authority })))
     }

@@ -23,11 +23,17 @@ async fn each_limit_says_what_it_is_in_the_form_that_is_asked_for() {
         upstream.address
     );
     let gateway = Gateway::start_with(LIMITS, &tables);
-    let rows: [(Make, &str, u16, &str); 5] = [
+    let rows: [(Make, &str, u16, &str); 6] = [
         (|at| Request::get(format!("{at}/nowhere")), "", 404, "no_route"),
         (|at| Request::delete(format!("{at}/r")), "", 405, "method_not_allowed"),
         (|at| Request::post(format!("{at}/r")), "eleven bytes", 413, "body_too_large"),
         (|at| Request::get(format!("{at}/r/{}", "x".repeat(100))), "", 414, "uri_too_long"),
+        (
+            |at| (0..25).fold(Request::get(format!("{at}/r")), |req, i| req.header(format!("x-{i}"), "y")),
+            "",
+            431,
+            "header_too_large",
+        ),
         (|at| Request::get(format!("{at}/r")).header("x", "y".repeat(9000)), "", 431, "header_too_large"),
     ];
     for http2 in [false, true] {
@@ -95,7 +101,7 @@ async fn heads_beyond_what_is_read_at_all_are_refused_and_their_connections_clos
         (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", &big[..70_000]), "414"),
         (format!("GET / HTTP/1.1\r\nHost: a\r\nx: {big}\r\n\r\n"), "431"),
         (format!("GET / HTTP/1.1\r\nHost: a\r\n{big}: x\r\n\r\n"), "431"),
-        (format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "x: y\r\n".repeat(101)), "431"),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "x: y\r\n".repeat(201)), "431"),
         (format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "x: y\r\n".repeat(20_000)), "431"),
     ] {
         let mut client = Client::connect(gateway.address).await;
