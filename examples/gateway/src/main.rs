@@ -15,6 +15,7 @@ mod proxy;
 mod router;
 mod run;
 mod server;
+mod taken;
 mod tls;
 mod trust;
 mod tunnel;

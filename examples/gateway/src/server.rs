@@ -3,12 +3,14 @@
 use crate::{
     config::{Config, Limits},
     proxy::Gateway,
+    taken::Taken,
     trust::Arrival,
 };
 use buttress::{BoxError, Handle, Value};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body;
+use http_body_util::Either;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -164,6 +166,7 @@ impl Server {
             phases: self.phases.clone(),
             seen: Mutex::default(),
             first: Notify::new(),
+            write_timeout: self.limits.write_timeout,
         };
         let connection = Arc::new(connection);
         let patience = self.limits.header_timeout;
@@ -301,6 +304,7 @@ struct Connection {
     /// The version of the first request.
     seen: Mutex<Option<Version>>,
     first: Notify,
+    write_timeout: Duration,
 }
 
 impl Connection {
@@ -364,6 +368,9 @@ impl Connection {
         if version != Version::HTTP_2 && last {
             res.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        Ok(res)
+        Ok(res.map(|body| match version {
+            Version::HTTP_2 if !body.is_end_stream() => Either::Right(Taken::new(body, self.write_timeout)),
+            _ => Either::Left(body),
+        }))
     }
 }

@@ -1,8 +1,12 @@
 //! Clients and servers that others wrote, through the gateway as a process. Those that are not installed are skipped, and said.
 
+#[path = "../gateway/authority.rs"]
+mod authority;
+mod curl;
 #[path = "../gateway/process.rs"]
 #[allow(dead_code)]
 mod process;
+mod slow;
 
 use bytes::Bytes;
 use http::{Request, Response};

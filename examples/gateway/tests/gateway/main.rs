@@ -2,12 +2,14 @@
 
 mod admin;
 mod answers;
+mod authority;
 mod configs;
 mod demo;
 mod drain;
 mod floods;
 mod golden;
 mod grpc;
+mod killed;
 mod limits;
 mod malformed;
 mod mutations;
@@ -15,7 +17,11 @@ mod process;
 mod proxying;
 mod raw;
 mod refusals;
+mod restart;
 mod retries;
 mod smuggling;
+mod streams;
 mod strict;
+mod tls;
+mod tunnels;
 mod uploads;

@@ -10,10 +10,12 @@ use std::{
     path::PathBuf,
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering::Relaxed},
+    time::Duration,
 };
 
+/// `GATEWAY` names another build of it: an optimised one, for figures.
 pub(crate) fn binary() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_buttress-gateway"))
+    Command::new(std::env::var("GATEWAY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_buttress-gateway").to_owned()))
 }
 
 /// Writes a config that no other test writes.
@@ -56,14 +58,15 @@ impl Gateway {
         Self::start(&format!("{LISTEN}{admin}\n{rest}"))
     }
 
-    fn start(text: &str) -> Self {
+    /// Starts it with this config.
+    pub(crate) fn start(text: &str) -> Self {
         let path = config_file(text);
         let mut child =
             binary().args(["run", "-c"]).arg(&path).env("RUST_LOG", "off").stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut address = || {
             let line = lines.next().expect("the gateway says where it listens").unwrap();
-            line.rsplit("http://").next().unwrap().parse().unwrap()
+            line.rsplit("://").next().unwrap().parse().unwrap()
         };
         let (address, admin) = (address(), address());
         Self { child, address, admin, path }
@@ -94,10 +97,28 @@ impl Gateway {
         self.child.try_wait().unwrap()
     }
 
+    /// Its end, waited for.
+    pub(crate) async fn end(&mut self) -> ExitStatus {
+        buttress_sim::eventually("the gateway has ended", || self.ended().is_some()).await;
+        self.ended().unwrap()
+    }
+
     /// `/status`, read.
     pub(crate) async fn status(&self) -> serde_json::Value {
         let res = get(self.admin, "/status").await;
         serde_json::from_slice(res.body()).unwrap()
+    }
+
+    /// What a layer shows, once it is `value`.
+    pub(crate) async fn shows(&self, layer: &str, field: &str, value: impl Into<serde_json::Value>) {
+        let value = value.into();
+        let seen = async {
+            while self.status().await["layers"][layer][field] != value {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let seen = tokio::time::timeout(Duration::from_secs(20), seen).await;
+        assert!(seen.is_ok(), "{layer} {field} is not {value}: {:#}", self.status().await["layers"][layer]);
     }
 }
 
