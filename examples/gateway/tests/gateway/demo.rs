@@ -50,7 +50,7 @@ fn clients_are_well_while_every_third_endpoint_fails_and_every_layer_says_what_i
 
 #[test]
 fn without_protection_clients_get_what_upstreams_give() {
-    let text = held(demo(&["--duration", "6s", "--protection", "off"]));
+    let text = held(demo(&["--duration", "10s", "--protection", "off"]));
     for said in ["PROTECTION IS OFF", "as expected without protection: "] {
         assert!(text.contains(said), "{said}: {text}");
     }
