@@ -34,7 +34,7 @@ impl Registry {
     ///
     /// let registry = Registry::new();
     /// let _layer = ServiceBuilder::new().opaque().registry(&registry).bulkhead(64);
-    /// assert!(registry.encode_prometheus().contains("buttress_bulkhead_limit{name=\"bulkhead\"} 64\n"));
+    /// assert!(registry.encode_prometheus().contains("buttress_bulkhead_limit{name=\"bulkhead\"} 64"));
     /// ```
     pub fn encode_prometheus(&self) -> String {
         let mut exporter = Exporter::default();

@@ -25,9 +25,9 @@
 //! http_server_request_duration_seconds_count{name="api.telemetry",outcome="failure"} 3
 //! buttress_telemetry_refusals_total{name="api.telemetry",error_type="at_capacity"} 17
 //! buttress_telemetry_responses_total{name="api.telemetry",class="5xx"} 20
-//! buttress_telemetry_in_flight{name="api.telemetry"} 5
-//! buttress_bulkhead_limit{name="api.bulkhead"} 64
-//! buttress_bulkhead_mode{name="api.bulkhead",mode="auto"} 1
+//! buttress_telemetry_in_flight{name="api.telemetry"} 5.0
+//! buttress_bulkhead_limit{name="api.bulkhead"} 64.0
+//! buttress_bulkhead_mode{name="api.bulkhead",mode="auto"} 1.0
 //! ```
 //!
 //! - [`TelemetryLayer`] stands outermost (or around whatever is to be measured) and never refuses. It sees a call to its real end:
