@@ -1,6 +1,6 @@
 use buttress_core::sync::{
     AtomicU64,
-    Ordering::{AcqRel, Acquire, Release},
+    Ordering::{AcqRel, Acquire},
 };
 
 /// The share of calls, whether it was given up, and since which decision of an operator: one word, so that a verdict on what was
@@ -69,7 +69,8 @@ impl Word {
     /// Another generation with this weight. One at a time: under the lock of the config.
     pub(super) fn renew(&self, weight: f64) {
         let generation = self.load().generation().wrapping_add(1);
-        self.0.store(u64::from(generation) << GENERATION_SHIFT | share(weight), Release);
+        // Not a bare store: it takes its place among the verdicts, which are exchanges.
+        self.0.swap(u64::from(generation) << GENERATION_SHIFT | share(weight), AcqRel);
     }
 }
 
