@@ -117,18 +117,8 @@ impl Default for BreakerConfig {
     }
 }
 
-macro_rules! setters {
-    ($($(#[$doc:meta])* $name:ident: $type:ty => $value:expr;)*) => {$(
-        $(#[$doc])*
-        pub fn $name(mut self, $name: $type) -> Self {
-            self.$name = $value;
-            self
-        }
-    )*};
-}
-
 impl BreakerConfig {
-    setters! {
+    buttress_core::setters! {
         /// Sets [`consecutive`](Self#structfield.consecutive).
         consecutive: u32 => Some(consecutive);
         /// Sets [`failure_rate`](Self#structfield.failure_rate); `None` switches the condition off.

@@ -55,6 +55,38 @@ impl fmt::Display for ConfigError {
 
 impl StdError for ConfigError {}
 
+/// The setters of a config that is its own builder: a name, the type that its method takes, and what becomes the field's value.
+///
+/// ```
+/// # use std::time::Duration;
+/// #[derive(Default)]
+/// pub struct FooConfig {
+///     pub limit: Option<u32>,
+///     pub after: Duration,
+/// }
+///
+/// impl FooConfig {
+///     buttress_core::setters! {
+///         /// Sets [`limit`](Self#structfield.limit).
+///         limit: u32 => Some(limit);
+///         /// Sets [`after`](Self#structfield.after).
+///         after: Duration => after;
+///     }
+/// }
+/// assert_eq!(FooConfig::default().limit(5).limit, Some(5));
+/// ```
+#[macro_export]
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident: $type:ty => $value:expr;)*) => {$(
+        $(#[$doc])*
+        #[must_use]
+        pub fn $name(mut self, $name: $type) -> Self {
+            self.$name = $value;
+            self
+        }
+    )*};
+}
+
 const UNITS: [(&str, u64); 6] = [
     ("ns", 1),
     ("us", 1_000),

@@ -59,6 +59,14 @@ pub enum Reason {
     NotImplemented,
     /// The request has been here before.
     Loop,
+    /// The feature is switched off, and there is nothing in its place.
+    SwitchedOff,
+    /// The client asked for a stored answer only, and there is none that may be used.
+    NotStored,
+    /// A call that this one shared came to nothing.
+    SharedCallFailed,
+    /// Too few of those that were asked gave the same answer.
+    NoMajority,
 }
 
 /// One row of the table.
@@ -84,7 +92,7 @@ const fn row(
 
 impl Reason {
     /// Every reason, in the order of their discriminants.
-    pub const ALL: [Reason; 25] = [
+    pub const ALL: [Reason; 29] = [
         Self::BreakerOpen,
         Self::AtCapacity,
         Self::Shed,
@@ -110,6 +118,10 @@ impl Reason {
         Self::UploadBroken,
         Self::NotImplemented,
         Self::Loop,
+        Self::SwitchedOff,
+        Self::NotStored,
+        Self::SharedCallFailed,
+        Self::NoMajority,
     ];
 
     /// The table of reasons.
@@ -150,6 +162,12 @@ impl Reason {
             Self::UploadBroken => row("upload_broken", "the request body broke off", 400, 400, 1, "http_request_error"),
             Self::NotImplemented => row("not_implemented", "not implemented", 501, 501, 12, "http_request_error"),
             Self::Loop => row("loop", "the request goes in a circle", 502, 502, 13, "proxy_loop_detected"),
+            Self::SwitchedOff => row("switched_off", "switched off", 503, 503, 14, "proxy_internal_response"),
+            Self::NotStored => row("not_stored", "no stored answer", 504, 504, 14, "proxy_internal_response"),
+            Self::SharedCallFailed => {
+                row("shared_call_failed", "the call this one shared failed", 502, 502, 14, "destination_unavailable")
+            }
+            Self::NoMajority => row("no_majority", "no majority", 502, 502, 14, "destination_unavailable"),
         }
     }
 
@@ -204,14 +222,18 @@ impl Reason {
             | Self::UploadStalled
             | Self::UploadBroken
             | Self::NotImplemented
-            | Self::Loop => Outcome::Ignored,
+            | Self::Loop
+            | Self::SwitchedOff
+            | Self::NotStored
+            | Self::SharedCallFailed => Outcome::Ignored,
             Self::DeadlinePassed
             | Self::ConnectRefused
             | Self::ConnectTimeout
             | Self::PeerClosed
             | Self::BodyCut
             | Self::Injected
-            | Self::Panicked => Outcome::Failure,
+            | Self::Panicked
+            | Self::NoMajority => Outcome::Failure,
         }
     }
 }
@@ -247,6 +269,11 @@ impl Rejection {
     /// A refusal by `layer`.
     pub const fn new(reason: Reason, layer: &'static str) -> Self {
         Self(Details { reason, layer, retry_after: None })
+    }
+
+    /// Why: for constants, which cannot read it as a field.
+    pub(crate) const fn reason(&self) -> Reason {
+        self.0.reason
     }
 
     /// It is worth coming back after `delay`.

@@ -1,4 +1,4 @@
-use crate::{Outcome, Pushback};
+use crate::{Degraded, Outcome, Pushback};
 
 /// What a call holds from its admission to its real end: a permit.
 ///
@@ -11,7 +11,7 @@ use crate::{Outcome, Pushback};
 /// | [`pending`](Self::pending) | somebody waits for the answer: from here on the call takes time |
 /// | [`pause`](Self::pause) | the call waits for its own client: what passes now is not the service's time |
 /// | [`head`](Self::head) | nobody does any more: its latency ends with the response head. (gRPC: whoever asks for the first message waits again) |
-/// | [`refused`](Self::refused), [`status`](Self::status) | what the answer is, for a permit that asks to be told |
+/// | [`refused`](Self::refused), [`degraded`](Self::degraded), [`status`](Self::status) | what the answer is, for a permit that asks to be told |
 /// | [`conclude`](Self::conclude) | its outcome is known |
 /// | `Drop` | its real end: whatever is held is given back |
 pub trait Settle: Send + 'static {
@@ -37,6 +37,14 @@ pub trait Settle: Send + 'static {
     /// by an error that its body ends with. [`conclude`](Self::conclude) follows.
     fn refused(&mut self, rejection: crate::Rejection) {
         let _ = rejection;
+    }
+
+    /// Whether [`degraded`](Self::degraded) is told.
+    const HEEDS_DEGRADED: bool = false;
+
+    /// A layer further in gave this answer in place of the one that was asked for.
+    fn degraded(&mut self, degraded: Degraded) {
+        let _ = degraded;
     }
 
     /// Whether [`status`](Self::status) is told.
@@ -133,6 +141,14 @@ impl<A: Settle, B: Settle> Settle for (A, B) {
     fn refused(&mut self, rejection: crate::Rejection) {
         self.0.refused(rejection);
         self.1.refused(rejection);
+    }
+
+    const HEEDS_DEGRADED: bool = A::HEEDS_DEGRADED || B::HEEDS_DEGRADED;
+
+    #[inline]
+    fn degraded(&mut self, degraded: Degraded) {
+        self.0.degraded(degraded);
+        self.1.degraded(degraded);
     }
 
     const HEEDS_STATUS: bool = A::HEEDS_STATUS || B::HEEDS_STATUS;

@@ -19,11 +19,11 @@ mod unsent;
 mod upload;
 
 use crate::{
-    Call, Context, Cut, Outcome, Protocol, Pushback, Rejection, Settle, Status, Verdict,
+    Call, Context, Cut, Degraded, Outcome, Protocol, Pushback, Rejection, Settle, Status, Verdict,
     protocol::sealed::Sealed,
     settle::{settle_in_place, tell_refused},
 };
-use ::http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, header};
+use ::http::{Extensions, HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
 use body::Tie;
 use bytes::Bytes;
 use http_body::Body;
@@ -38,6 +38,9 @@ pub use transport::TransportError;
 pub use tunnel::Tunnel;
 pub use unsent::{Unsent, is_unsent};
 pub use upload::{Upload, UploadBody, UploadLayer, Uploads};
+
+/// The header of a degraded answer: `fallback; cause=breaker_open`. See [`Degraded`](crate::Degraded).
+pub const X_DEGRADED: HeaderName = HeaderName::from_static("x-degraded");
 
 /// Refusals become responses: for servers, whatever their error type, and for generated tonic clients.
 pub type HttpServer<C = Table> = Http<Reply, C>;
@@ -351,6 +354,11 @@ impl<M, C: Classify> HttpCall<M, C> {
         let ended = res.body().is_end_stream() || self.is_bodiless(res.status());
         let verdict = self.judge_head(res.status(), res.headers(), res.extensions(), ended);
         tell_refused(guard, verdict.rejection);
+        if G::HEEDS_DEGRADED
+            && let (Some(guard), Some(degraded)) = (&mut *guard, Degraded::of(res))
+        {
+            guard.degraded(degraded);
+        }
         if G::HEEDS_STATUS
             && let Some(guard) = guard
         {

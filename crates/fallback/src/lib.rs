@@ -1,0 +1,4 @@
+//! Degradation for Tower services: reduced service instead of failure, and never silently.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub use buttress_core::ConfigError;
