@@ -322,3 +322,24 @@ async fn a_refusal_in_a_client_is_the_type_of_its_error() {
         (Some("connect_refused"), Some("failure"))
     );
 }
+
+#[tokio::test]
+async fn a_degraded_answer_is_told_apart_though_all_went_well() {
+    use buttress::core::{Cause, Degraded, DegradedBy};
+    let (log, _guard) = Log::here();
+    let telemetry = std::sync::Arc::new(Telemetry::server());
+    let layer = RequestSpanLayer::new().access(AccessLog::Failed).telemetry(telemetry.clone());
+    let service = layer.layer(service_fn(async |_: Request<Full<Bytes>>| {
+        let mut res = Response::new(Full::from("the last good answer"));
+        Degraded::new(DegradedBy::Stale, Cause::Failure).mark(&mut res);
+        Ok::<_, Infallible>(res)
+    }));
+    let Ok(res) = service.oneshot(request("/")).await;
+    res.into_body().collect().await.unwrap();
+    let [record] = &log.records()[..] else { panic!("a record") };
+    assert_eq!((get(record, "degraded"), get(record, "cause")), (Some("stale"), Some("failure")));
+    assert_eq!(get(record, "outcome"), Some("success"));
+    assert_eq!(get(&log.span("request").fields, "degraded"), Some("stale"));
+    let seen = telemetry.snapshot();
+    assert_eq!(DegradedBy::ALL.map(|by| seen.degraded(by)), [0, 1, 0, 0]);
+}

@@ -1,5 +1,5 @@
 use super::{End, RequestSpans};
-use buttress_core::{Attempts, Clock, Context, Rejection, TokioClock};
+use buttress_core::{Attempts, Clock, Context, Degraded, Rejection, TokioClock};
 use http::{HeaderValue, Method, Request, Uri, header};
 use std::{
     net::IpAddr,
@@ -18,7 +18,7 @@ pub enum AccessLog {
     /// Of none.
     #[default]
     Off,
-    /// Of all that did not end well: every [`End`] but [`End::Success`].
+    /// Of all that did not end well, every [`End`] but [`End::Success`], and of degraded answers.
     Failed,
     /// Of all.
     All,
@@ -37,10 +37,10 @@ impl AccessLog {
         }
     }
 
-    fn wants(self, end: End) -> bool {
+    fn wants(self, ended: &Ended) -> bool {
         match self {
             Self::Off => false,
-            Self::Failed => end != End::Success,
+            Self::Failed => ended.end != End::Success || ended.degraded.is_some(),
             Self::All => true,
         }
     }
@@ -64,6 +64,7 @@ pub(super) struct Ended {
     pub(super) status: Option<u16>,
     pub(super) grpc: Option<u8>,
     pub(super) rejection: Option<Rejection>,
+    pub(super) degraded: Option<Degraded>,
     pub(super) head: Option<Duration>,
 }
 
@@ -95,7 +96,7 @@ impl Line {
 
     /// Shows it, if the setting of this moment wants it.
     pub(super) fn show(&self, ended: &Ended) {
-        if !self.spans.access().wants(ended.end) {
+        if !self.spans.access().wants(ended) {
             return;
         }
         let (name, route) = (self.spans.name(), self.spans.route());
@@ -112,6 +113,8 @@ impl Line {
             outcome = ended.end.as_str(),
             reason = ended.rejection.map(|rejection| rejection.reason.as_str()),
             layer = ended.rejection.map(|rejection| rejection.layer),
+            degraded = ended.degraded.map(|degraded| degraded.by.as_str()),
+            cause = ended.degraded.map(|degraded| degraded.cause.as_str()),
             head_seconds = ended.head.map(|head| head.as_secs_f64()),
             seconds = self.age().as_secs_f64(),
             attempts = self.attempts.get(),

@@ -104,6 +104,7 @@ fn span<B>(req: &Request<B>, server: Option<&Server>, attempt: u32, trace: &Trac
         rpc.grpc.status_code = Empty,
         error.type = Empty,
         outcome = Empty,
+        degraded = Empty,
     )
 }
 

@@ -1,5 +1,5 @@
 use super::{End, Telemetry, policy::Shared, policy::Stripe, snapshot};
-use buttress_core::{Clock, Lease, Outcome, Pushback, Rejection, Settle, Status, TokioClock, abandoned};
+use buttress_core::{Clock, Degraded, Lease, Outcome, Pushback, Rejection, Settle, Status, TokioClock, abandoned};
 use std::{
     fmt,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -96,6 +96,16 @@ impl Settle for Measured {
             if let Some(count) = call.stripe().refused.get(rejection.reason as usize) {
                 count.fetch_add(1, Relaxed);
             }
+        }
+    }
+
+    const HEEDS_DEGRADED: bool = true;
+
+    fn degraded(&mut self, degraded: Degraded) {
+        if let Some(call) = &self.call
+            && let Some(count) = call.stripe().degraded.get(degraded.by as usize)
+        {
+            count.fetch_add(1, Relaxed);
         }
     }
 

@@ -1,7 +1,7 @@
 use super::{End, Measured, Side, TelemetryConfig, TelemetrySnapshot, snapshot::GRPC_CODES, snapshot::STATUS_CLASSES};
 use buttress_core::{
-    Admit, Clock, ConfigError, Fresh, Gatekeeper, Handle, Histogram, Measure, Mode, ModeCell, Reason, Rejection,
-    Series, Striped, TokioClock, Value,
+    Admit, Clock, ConfigError, DegradedBy, Fresh, Gatekeeper, Handle, Histogram, Measure, Mode, ModeCell, Reason,
+    Rejection, Series, Striped, TokioClock, Value,
 };
 use std::{
     array, fmt,
@@ -32,6 +32,7 @@ pub(super) struct Stripe {
     pub(super) statuses: [AtomicU64; STATUS_CLASSES.len()],
     pub(super) grpc: [AtomicU64; GRPC_CODES.len()],
     pub(super) refused: [AtomicU64; Reason::ALL.len()],
+    pub(super) degraded: [AtomicU64; DegradedBy::ALL.len()],
 }
 
 impl Stripe {
@@ -45,6 +46,7 @@ impl Stripe {
             statuses: zeros(),
             grpc: zeros(),
             refused: zeros(),
+            degraded: zeros(),
         }
     }
 }
@@ -116,6 +118,7 @@ impl Telemetry {
             add(&mut seen.statuses, &stripe.statuses);
             add(&mut seen.grpc, &stripe.grpc);
             add(&mut seen.refused, &stripe.refused);
+            add(&mut seen.degraded, &stripe.degraded);
         }
         seen
     }
@@ -159,6 +162,7 @@ impl Handle for Telemetry {
             show(name, Value::Count(seen.count(end)));
         }
         show("refused_total", Value::Count(seen.refused.iter().sum()));
+        show("degraded_total", Value::Count(seen.degraded.iter().sum()));
         let all = seen.all();
         for (name, q) in [("p50", 0.5), ("p99", 0.99)] {
             show(name, Value::Duration(Duration::from_secs_f64(all.quantile(q).unwrap_or_default())));
@@ -192,6 +196,11 @@ impl Handle for Telemetry {
         for reason in Reason::ALL {
             let label = Some(("error_type", reason.as_str()));
             each("buttress_telemetry_refusals", help, label, Measure::Count(seen.refused(reason)));
+        }
+        let help = "Calls that got a degraded answer, by the kind of layer that gave it.";
+        for by in DegradedBy::ALL {
+            let label = Some(("by", by.as_str()));
+            each("buttress_telemetry_degraded", help, label, Measure::Count(seen.degraded(by)));
         }
         let help = "HTTP responses by the class of their status.";
         for (class, count) in STATUS_CLASSES.into_iter().zip(seen.statuses) {

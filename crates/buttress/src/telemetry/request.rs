@@ -58,6 +58,7 @@ impl RequestSpans {
             rpc.grpc.status_code = Empty,
             error.type = Empty,
             outcome = Empty,
+            degraded = Empty,
         )
     }
 }

@@ -1,4 +1,4 @@
-use buttress_core::{HistogramSnapshot, Mode, Outcome, Reason};
+use buttress_core::{DegradedBy, HistogramSnapshot, Mode, Outcome, Reason};
 
 /// How a call ended: by its [`Outcome`], or by a caller who did not wait for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,6 +84,7 @@ pub struct TelemetrySnapshot {
     pub(super) statuses: [u64; STATUS_CLASSES.len()],
     pub(super) grpc: [u64; GRPC_CODES.len()],
     pub(super) refused: [u64; Reason::ALL.len()],
+    pub(super) degraded: [u64; DegradedBy::ALL.len()],
 }
 
 impl TelemetrySnapshot {
@@ -96,6 +97,7 @@ impl TelemetrySnapshot {
             statuses: [0; STATUS_CLASSES.len()],
             grpc: [0; GRPC_CODES.len()],
             refused: [0; Reason::ALL.len()],
+            degraded: [0; DegradedBy::ALL.len()],
         }
     }
 
@@ -124,6 +126,11 @@ impl TelemetrySnapshot {
     /// How many calls a layer further in refused, or cut short, for this reason.
     pub fn refused(&self, reason: Reason) -> u64 {
         self.refused.get(reason as usize).copied().unwrap_or_default()
+    }
+
+    /// How many calls got a degraded answer of this kind of layer. HTTP only: elsewhere nothing tells.
+    pub fn degraded(&self, by: DegradedBy) -> u64 {
+        self.degraded.get(by as usize).copied().unwrap_or_default()
     }
 
     /// How many responses had a status of the class that begins with `hundreds` (5: the 5xx).

@@ -2,7 +2,7 @@ use super::{
     End, Measured,
     access::{Ended, Line},
 };
-use buttress_core::{Call, GateFuture, NoCut, Outcome, Pushback, Rejection, Settle, Status, abandoned};
+use buttress_core::{Call, Degraded, GateFuture, NoCut, Outcome, Pushback, Rejection, Settle, Status, abandoned};
 use pin_project_lite::pin_project;
 use std::{
     fmt,
@@ -29,6 +29,7 @@ struct Seen {
     status: Option<u16>,
     grpc: Option<u8>,
     rejection: Option<Rejection>,
+    degraded: Option<Degraded>,
     head: Option<Duration>,
     over: bool,
 }
@@ -36,8 +37,16 @@ struct Seen {
 impl SpanPermit {
     pub(super) fn new(measured: Measured, span: &Span, record: Option<Box<Line>>) -> Self {
         let wanted = !span.is_disabled() || record.is_some();
-        let seen =
-            || Seen { span: span.clone(), record, status: None, grpc: None, rejection: None, head: None, over: false };
+        let seen = || Seen {
+            span: span.clone(),
+            record,
+            status: None,
+            grpc: None,
+            rejection: None,
+            degraded: None,
+            head: None,
+            over: false,
+        };
         Self { measured, seen: wanted.then(seen) }
     }
 }
@@ -73,10 +82,13 @@ impl Seen {
                 };
             }
             span.record("outcome", end.as_str());
+            if let Some(degraded) = self.degraded {
+                span.record("degraded", degraded.by.as_str());
+            }
         }
         if let Some(record) = &self.record {
-            let (status, grpc, rejection, head) = (self.status, self.grpc, self.rejection, self.head);
-            span.in_scope(|| record.show(&Ended { end, status, grpc, rejection, head }));
+            let Self { status, grpc, rejection, degraded, head, .. } = *self;
+            span.in_scope(|| record.show(&Ended { end, status, grpc, rejection, degraded, head }));
         }
     }
 }
@@ -93,6 +105,15 @@ impl Settle for SpanPermit {
         self.measured.refused(rejection);
         if let Some(seen) = &mut self.seen {
             seen.rejection = Some(rejection);
+        }
+    }
+
+    const HEEDS_DEGRADED: bool = true;
+
+    fn degraded(&mut self, degraded: Degraded) {
+        self.measured.degraded(degraded);
+        if let Some(seen) = &mut self.seen {
+            seen.degraded = Some(degraded);
         }
     }
 
