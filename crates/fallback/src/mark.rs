@@ -1,0 +1,86 @@
+//! How an answer that was given in place of another one is marked, and tied to its end.
+
+use buttress_core::{Call, Degraded, NoCut, OpaqueCall, Outcome, Settle};
+
+use crate::Instead;
+
+/// A call whose answers say that they are degraded, where there is a place for it.
+///
+/// The calls of `Opaque` have none; those of HTTP mark the response.
+#[diagnostic::on_unimplemented(message = "degraded answers cannot be given by the protocol whose calls are `{Self}`")]
+pub trait Degrade<Res, Err>: Call<Res, Err> + sealed::Sealed {
+    #[doc(hidden)]
+    fn mark_own(own: &mut Self::Answer, degraded: Degraded);
+
+    #[doc(hidden)]
+    fn mark_other(other: &mut Res, degraded: Degraded);
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+impl<C> sealed::Sealed for OpaqueCall<C> {}
+impl<Res, Err, C> Degrade<Res, Err> for OpaqueCall<C>
+where
+    Self: Call<Res, Err>,
+{
+    fn mark_own(_: &mut Self::Answer, _: Degraded) {}
+    fn mark_other(_: &mut Res, _: Degraded) {}
+}
+
+#[cfg(feature = "http")]
+mod over_http {
+    use super::{Degrade, sealed::Sealed};
+    use buttress_core::{Call, Degraded, Rejection, http::HttpCall};
+    use bytes::Bytes;
+    use http::Response;
+
+    impl<M, C> Sealed for HttpCall<M, C> {}
+    impl<M, C, B, Err> Degrade<Response<B>, Err> for HttpCall<M, C>
+    where
+        Self: Call<Response<B>, Err, Answer = Response<Bytes>>,
+    {
+        fn mark_own(own: &mut Response<Bytes>, degraded: Degraded) {
+            mark(own, degraded);
+        }
+        fn mark_other(other: &mut Response<B>, degraded: Degraded) {
+            mark(other, degraded);
+        }
+    }
+
+    /// An answer that is degraded already says more than we know. It is none of a refusal any more.
+    fn mark<B>(res: &mut Response<B>, degraded: Degraded) {
+        res.extensions_mut().remove::<Rejection>();
+        if Degraded::of(res).is_none() {
+            degraded.mark(res);
+        }
+    }
+}
+
+/// The response that `instead` becomes. The call itself, where another service's answer is no better than the one it stands for.
+pub(crate) fn give<K, Res, Err, G>(
+    call: K,
+    instead: Instead<Res, K::Answer>,
+    degraded: Degraded,
+) -> Result<K::Response<G, NoCut>, K>
+where
+    K: Degrade<Res, Err>,
+    G: Settle,
+{
+    match instead {
+        Instead::Own(mut own) => {
+            K::mark_own(&mut own, degraded);
+            Ok(call.answer(own))
+        }
+        Instead::Other(mut other) => {
+            let verdict = call.judge(Ok(&other));
+            if verdict.rejection.is_some() || matches!(verdict.outcome, Outcome::Failure | Outcome::Overload) {
+                return Err(call);
+            }
+            K::mark_other(&mut other, degraded);
+            let tie = call.tie(Ok(&mut other), &mut None);
+            Ok(K::bind(other, tie, NoCut))
+        }
+    }
+}
