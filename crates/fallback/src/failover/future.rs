@@ -1,0 +1,445 @@
+use super::{
+    FailoverPermit, FailoverRule, Relay,
+    relay::{
+        accuses_tier, is_unbegun,
+        private::{Ask, Repeat},
+    },
+    state::{Pick, Shared},
+};
+use crate::failover::FailoverOn;
+use buttress_core::{
+    Call, Cause, Clock, Deadline, Degraded, DegradedBy, Lease, NoCut, Outcome, Protocol, Reason, Rejection, Replay,
+    TokioClock, Verdict, abandon, sync::Ordering::Relaxed,
+};
+use pin_project_lite::pin_project;
+use std::{
+    fmt,
+    future::Future,
+    mem,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+use tokio::time::{Instant as TokioInstant, Sleep, sleep_until};
+use tower_service::Service;
+
+pin_project! {
+    /// The future of [`FailoverService`](super::FailoverService).
+    pub struct FailoverFuture<S, C, P, R, Req>
+    where
+        P: Replay<Req>,
+        S: Service<<P as Replay<Req>>::Attempt>,
+        C: Service<<P as Replay<Req>>::Attempt>,
+    {
+        #[pin]
+        state: State<S, C, S::Future, C::Future, P::Attempt>,
+        #[pin]
+        timer: Option<Sleep>,
+        // When the present tier has had its share, or all of them theirs.
+        limit: Option<Instant>,
+        permit: Option<FailoverPermit>,
+        call: Option<<P as Protocol<Req>>::Call>,
+        more: More<S, C, P, R, Req>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S, C, F, G, A> {
+        Readying { service: Chosen<S, C>, attempt: Option<A> },
+        Primary { #[pin] future: F },
+        Backup { #[pin] future: G },
+        Done,
+    }
+}
+
+enum Chosen<S, C> {
+    Primary(S),
+    Backup(C),
+}
+
+const DONE: &str = "a future was polled after it had completed";
+
+impl<S, C, A> State<S, C, S::Future, C::Future, A>
+where
+    S: Service<A>,
+    C: Service<A, Response = S::Response, Error = S::Error>,
+{
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<S::Response, S::Error>> {
+        loop {
+            let called = match self.as_mut().project() {
+                StateProj::Primary { future } => return future.poll(cx),
+                StateProj::Backup { future } => return future.poll(cx),
+                StateProj::Readying { service: Chosen::Primary(service), attempt } => {
+                    ready!(service.poll_ready(cx))?;
+                    State::Primary { future: service.call(attempt.take().expect(DONE)) }
+                }
+                StateProj::Readying { service: Chosen::Backup(service), attempt } => {
+                    ready!(service.poll_ready(cx))?;
+                    State::Backup { future: service.call(attempt.take().expect(DONE)) }
+                }
+                StateProj::Done => panic!("{DONE}"),
+            };
+            self.set(called);
+        }
+    }
+}
+
+/// What takes a call to other tiers.
+pub(super) struct More<S, C, P, R, Req>
+where
+    P: Replay<Req>,
+    S: Service<P::Attempt>,
+{
+    protocol: P,
+    rule: R,
+    /// `None`: the first tier is the only one.
+    kept: Option<P::Kept>,
+    ask: Ask,
+    pick: Pick,
+    /// The place of the present tier in the order that begins with the picked one.
+    place: u8,
+    /// How often the request went on to another tier.
+    moves: u32,
+    backups: Arc<Lease<Vec<C>>>,
+    /// Where the primary is not the first.
+    primary: Option<S>,
+    end: Option<Deadline>,
+    /// Nobody else ends the call then.
+    ends_here: bool,
+    /// Why the first tier that was passed over was.
+    cause: Option<Cause>,
+    /// The best of the bad answers.
+    spare: Option<Box<Spare<S::Response, S::Error>>>,
+}
+
+struct Spare<Res, Err> {
+    result: Result<Res, Err>,
+    /// A layer refused, no service answered.
+    refused: bool,
+}
+
+/// What is wrong with a result.
+struct Finding {
+    cause: Cause,
+    /// The tier is to blame.
+    blame: bool,
+    /// Another tier may be asked though the request is none that two may process.
+    free: bool,
+}
+
+/// The next tier of a call.
+struct Next<A> {
+    permit: FailoverPermit,
+    attempt: A,
+}
+
+impl<S, C, P, R, Req> More<S, C, P, R, Req>
+where
+    P: Replay<Req>,
+    S: Service<P::Attempt>,
+{
+    #[inline]
+    pub(super) fn new(
+        protocol: P,
+        rule: R,
+        kept: Option<P::Kept>,
+        ask: Ask,
+        pick: Pick,
+        backups: Arc<Lease<Vec<C>>>,
+    ) -> Self {
+        Self {
+            protocol,
+            rule,
+            kept,
+            ask,
+            pick,
+            place: 0,
+            moves: 0,
+            backups,
+            primary: None,
+            end: None,
+            ends_here: false,
+            cause: None,
+            spare: None,
+        }
+    }
+
+    /// Takes a place in the tier that comes first in the order, from this place in it on. The primary always has one.
+    #[inline]
+    fn admit(&mut self, lease: &Arc<Lease<Shared>>, from: u8) -> Option<FailoverPermit> {
+        // Nine at most.
+        let tiers = lease.tiers.len() as u8;
+        (from..tiers).find_map(|place| {
+            let tier = (self.pick.start + place) % tiers;
+            let permit = Shared::admit(lease.clone(), tier, self.pick)?;
+            self.place = place;
+            Some(permit)
+        })
+    }
+
+    /// Until when the present tier may take, if that is to be watched.
+    #[inline]
+    fn limit(&self, lease: &Shared, tier: u8, now: Option<Instant>) -> Option<Deadline> {
+        let (end, now) = (self.end?, now?);
+        let is_last = usize::from(self.place) + 1 >= lease.tiers.len();
+        if is_last || self.kept.is_none() || self.ask.repeat != Repeat::Safe {
+            return self.ends_here.then_some(end);
+        }
+        let share = end.remaining(now).mul_f64(lease.tiers[usize::from(tier)].share);
+        Some(Deadline { at: now + share, ..end })
+    }
+
+    #[inline]
+    fn find<Res, Err>(&self, lease: &Shared, verdict: &Verdict, result: Result<&Res, &Err>) -> Option<Finding>
+    where
+        P: Relay<Req, Res, Err>,
+        R: FailoverRule<Req, Res, Err>,
+    {
+        let finding = |cause, free| Some(Finding { cause, blame: true, free });
+        if let Some(rejection) = verdict.rejection {
+            let reason = rejection.reason;
+            if reason == Reason::ClientDeadlinePassed && self.has_time() {
+                // It was the tier's share of it that passed.
+                return Some(Finding { cause: Cause::Refused(rejection), blame: false, free: false });
+            }
+            let is_bad = accuses_tier(reason) && lease.is_on(FailoverOn::Refused);
+            return is_bad.then_some(Finding {
+                cause: Cause::Refused(rejection),
+                blame: true,
+                free: is_unbegun(reason),
+            });
+        }
+        match Cause::of(verdict) {
+            Some(cause) if lease.is_bad(verdict.outcome) == Some(true) => finding(cause, P::is_free(self.ask, result)),
+            None if verdict.is_good() && !self.rule.accepts(result) => finding(Cause::Unwanted, false),
+            _ => None,
+        }
+    }
+
+    /// Whether another tier would have any time left.
+    fn has_time(&self) -> bool {
+        self.end.is_none_or(|end| end.at > TokioClock.now())
+    }
+
+    /// The next tier, if there is one that takes the call.
+    fn next(&mut self, lease: &Arc<Lease<Shared>>, finding: &Finding) -> Option<Next<P::Attempt>> {
+        let may = self.ask.repeat == Repeat::Safe || finding.free;
+        let is_left = usize::from(self.place) + 1 < lease.tiers.len();
+        let kept = self.kept.as_ref()?;
+        if !may || !is_left || self.protocol.lost(kept).is_some() || !self.has_time() || !lease.enforces() {
+            return None;
+        }
+        let mut permit = self.admit(lease, self.place + 1)?;
+        let attempt = self.protocol.again(self.kept.as_mut()?, self.moves + 1);
+        let Some(attempt) = attempt else {
+            permit.excuse();
+            return None;
+        };
+        self.moves += 1;
+        self.cause.get_or_insert(finding.cause);
+        Some(Next { permit, attempt })
+    }
+
+    fn keep(&mut self, result: Result<S::Response, S::Error>, refused: bool) {
+        if self.spare.as_ref().is_none_or(|spare| spare.refused || !refused) {
+            self.spare = Some(Box::new(Spare { result, refused }));
+        }
+    }
+}
+
+impl<S, C, P, R, Req> FailoverFuture<S, C, P, R, Req>
+where
+    P: Relay<Req, S::Response, S::Error>,
+    S: Service<<P as Replay<Req>>::Attempt> + Clone,
+    C: Service<<P as Replay<Req>>::Attempt, Response = S::Response, Error = S::Error> + Clone,
+{
+    #[inline]
+    pub(super) fn start(
+        lease: Arc<Lease<Shared>>,
+        mut more: More<S, C, P, R, Req>,
+        call: P::Call,
+        mut attempt: P::Attempt,
+        primary: &mut S,
+        is_ready: &mut bool,
+    ) -> Self {
+        let mut now = None;
+        if more.ask.deadline.is_some() || lease.config.timeout.is_some() {
+            let at = TokioClock.now();
+            let own = lease.config.timeout.map(|timeout| Deadline::new(at + timeout));
+            more.ends_here = own.is_some_and(|own| more.ask.deadline.is_none_or(|deadline| own.at < deadline.at));
+            more.end = if more.ends_here { own } else { more.ask.deadline };
+            now = Some(at);
+        }
+        let permit = more.admit(&lease, 0).expect("the primary always has a place");
+        let tier = permit.tier();
+        let limit = more.limit(&lease, tier, now);
+        if let Some(limit) = limit {
+            P::lower(&mut attempt, limit);
+        }
+        if more.pick.start != 0 {
+            more.cause = Some(Cause::Switched);
+        }
+        let state = match tier {
+            0 if mem::take(is_ready) => State::Primary { future: primary.call(attempt) },
+            0 => {
+                // The one that was asked goes on being asked; its clone stays for the next call.
+                let clone = primary.clone();
+                let asked = mem::replace(primary, clone);
+                State::Readying { service: Chosen::Primary(asked), attempt: Some(attempt) }
+            }
+            backup => {
+                more.primary = Some(primary.clone());
+                let service = more.backups[usize::from(backup) - 1].clone();
+                State::Readying { service: Chosen::Backup(service), attempt: Some(attempt) }
+            }
+        };
+        Self { state, timer: None, limit: limit.map(|limit| limit.at), permit: Some(permit), call: Some(call), more }
+    }
+
+    /// Goes on with the next tier. What went before is over.
+    #[cold]
+    fn go(self: Pin<&mut Self>, next: Next<P::Attempt>) {
+        let mut this = self.project();
+        let Next { permit, mut attempt } = next;
+        let tier = permit.tier();
+        let now = this.more.end.map(|_| TokioClock.now());
+        let limit = this.more.limit(permit.lease(), tier, now);
+        *this.limit = limit.map(|limit| limit.at);
+        if let Some(limit) = limit {
+            P::lower(&mut attempt, limit);
+        }
+        let service = match usize::from(tier).checked_sub(1) {
+            Some(backup) => Chosen::Backup(this.more.backups[backup].clone()),
+            None => Chosen::Primary(this.more.primary.take().expect("kept for its turn")),
+        };
+        this.state.set(State::Readying { service, attempt: Some(attempt) });
+        this.timer.set(None);
+        *this.permit = Some(permit);
+    }
+
+    /// The time of the present tier is over. `Some`: so is that of the call.
+    #[cold]
+    #[allow(clippy::type_complexity, reason = "what the future returns")]
+    fn time_out(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Option<Result<<P::Call as Call<S::Response, S::Error>>::Response<FailoverPermit, NoCut>, S::Error>> {
+        let mut this = self.as_mut().project();
+        let permit = this.permit.as_mut().expect(DONE);
+        let lease = permit.lease().clone();
+        let call = this.call.as_ref().expect(DONE);
+        let end = this.more.end.expect("it has passed");
+        let ends = this.more.ends_here.then_some(end.at);
+        // Who waits for its client, or has what its client made too short, is not to blame.
+        let waits = call.waits_for_client(cx);
+        let outcome = if end.by_client || waits { Outcome::Ignored } else { Outcome::Failure };
+        if outcome == Outcome::Failure && lease.is_on(FailoverOn::Failure) {
+            lease.tiers[usize::from(permit.tier())].timed_out.fetch_add(1, Relaxed);
+            permit.tell(false);
+        }
+        let rejection = Rejection::new(Reason::DeadlinePassed, "failover");
+        if *this.limit != ends {
+            let finding = Finding { cause: Cause::Refused(rejection), blame: true, free: false };
+            let next = if waits { None } else { this.more.next(&lease, &finding) };
+            if let Some(next) = next {
+                permit.excuse();
+                abandon(outcome, || this.state.set(State::Done));
+                self.go(next);
+            } else {
+                // It is the last one that there is, and has all the time there is.
+                *this.limit = ends;
+                this.timer.set(None);
+            }
+            return None;
+        }
+        abandon(outcome, || {
+            this.state.set(State::Done);
+            *this.permit = None;
+        });
+        let call = this.call.take().expect(DONE);
+        Some(match this.more.spare.take() {
+            Some(spare) => call.finish(spare.result, &mut None, NoCut),
+            None => call.reject(rejection),
+        })
+    }
+}
+
+impl<S, C, P, R, Req> Future for FailoverFuture<S, C, P, R, Req>
+where
+    P: Relay<Req, S::Response, S::Error>,
+    S: Service<<P as Replay<Req>>::Attempt> + Clone,
+    C: Service<<P as Replay<Req>>::Attempt, Response = S::Response, Error = S::Error> + Clone,
+    R: FailoverRule<Req, S::Response, S::Error>,
+{
+    type Output = Result<<P::Call as Call<S::Response, S::Error>>::Response<FailoverPermit, NoCut>, S::Error>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let mut this = self.as_mut().project();
+            // Out of its place, so that a panic settles the permit where it passes.
+            let permit = this.permit.take();
+            let polled = this.state.as_mut().poll(cx);
+            *this.permit = permit;
+            let Poll::Ready(mut result) = polled else {
+                let Some(limit) = *this.limit else { return Poll::Pending };
+                if this.timer.is_none() {
+                    this.timer.set(Some(sleep_until(TokioInstant::from_std(limit))));
+                }
+                // Outside tokio's budget: a call that uses all of it at every poll would never see its timer.
+                let timer = this.timer.as_mut().as_pin_mut().expect("just made");
+                ready!(pin!(tokio::task::unconstrained(timer)).poll(cx));
+                match self.as_mut().time_out(cx) {
+                    Some(result) => return Poll::Ready(result),
+                    None => continue,
+                }
+            };
+            let call = this.call.as_ref().expect(DONE);
+            let permit = this.permit.as_mut().expect(DONE);
+            let verdict = call.judge(result.as_ref());
+            if permit.tier() != 0
+                && let Ok(res) = &mut result
+            {
+                P::mark(res, Degraded::new(DegradedBy::Failover, this.more.cause.unwrap_or(Cause::Switched)));
+            }
+            match this.more.find(permit.lease(), &verdict, result.as_ref()) {
+                None if verdict.is_good() && verdict.end => permit.head_is_good(),
+                None => {}
+                Some(finding) => {
+                    if finding.blame {
+                        permit.tell(false);
+                    } else {
+                        permit.excuse();
+                    }
+                    let lease = permit.lease().clone();
+                    let next = this.more.next(&lease, &finding);
+                    this.more.keep(result, verdict.rejection.is_some());
+                    if let Some(next) = next {
+                        self.as_mut().go(next);
+                        continue;
+                    }
+                    result = this.more.spare.take().expect("just kept").result;
+                }
+            }
+            let call = this.call.take().expect(DONE);
+            return Poll::Ready(call.finish(result, this.permit, NoCut));
+        }
+    }
+}
+
+impl<S, C, P, R, Req> fmt::Debug for FailoverFuture<S, C, P, R, Req>
+where
+    P: Replay<Req>,
+    S: Service<<P as Replay<Req>>::Attempt>,
+    C: Service<<P as Replay<Req>>::Attempt>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FailoverFuture")
+            .field("place", &self.more.place)
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
+    }
+}
