@@ -225,7 +225,6 @@ impl Future for Answer {
         Poll::Ready(match result {
             Ok(res) => {
                 self.notes.iter().for_each(|notes| notes.answered());
-                let res = res.map(|body| body.telling(self.notes.clone()));
                 Ok(misframed_is_failed(unasked_is_failed(res, self.asked.as_ref())))
             }
             Err(error) => Err(PoolError { fault: self.notes.as_ref().and_then(|notes| notes.fault()), ..error }),

@@ -8,7 +8,6 @@
 mod tests;
 
 use super::{Connector, Sent};
-use crate::upload::Notes;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Uri, uri};
 use http_body::{Body, Frame, SizeHint};
@@ -229,22 +228,14 @@ impl Future for Sending {
 /// A response body. When it has come to its end, its connection is idle; one that is dropped before closes it.
 pub(crate) struct Received {
     body: Incoming,
-    /// Of the request's body, which may still be on its way.
-    notes: Option<Arc<Notes>>,
     back: Option<(SendRequest<Sent>, Arc<Connections>)>,
 }
 
 impl Received {
     pub(crate) fn new(body: Incoming, back: Option<(SendRequest<Sent>, Arc<Connections>)>) -> Self {
-        let mut received = Self { body, notes: None, back };
+        let mut received = Self { body, back };
         received.look_for_end();
         received
-    }
-
-    /// Tells `notes` when it is over.
-    pub(crate) fn telling(mut self, notes: Option<Arc<Notes>>) -> Self {
-        self.notes = notes;
-        self
     }
 
     fn look_for_end(&mut self) {
@@ -253,12 +244,6 @@ impl Received {
         {
             home.give_back(sender);
         }
-    }
-}
-
-impl Drop for Received {
-    fn drop(&mut self) {
-        self.notes.iter().for_each(|notes| notes.over());
     }
 }
 
