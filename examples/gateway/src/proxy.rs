@@ -196,13 +196,10 @@ impl Gateway {
         slot: &Slot,
     ) -> Result<Response<AnswerBody>, Refusal> {
         if !message::may_go_on(&mut req) {
+            upload::leave(req);
             return Ok(plain(StatusCode::OK, "this is as far as it goes").map(AnswerBody::from));
         }
-        let declared: Option<u64> =
-            req.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        if let (Some(most), Some(declared)) = (route.body_bytes, declared)
-            && declared > most
-        {
+        if route.body_bytes.is_some_and(|most| req.body().size_hint().lower() > most) {
             upload::leave(req);
             return Err(Rejection::new(Reason::BodyTooLarge, "gateway").into());
         }
