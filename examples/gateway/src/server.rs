@@ -176,11 +176,11 @@ impl Server {
                 Ok(Ok(stream)) => connection.run(stream, &self.builder, patience).await,
                 Ok(Err(error)) => {
                     self.stats.no_tls.fetch_add(1, Relaxed);
-                    tracing::debug!(peer = %peer, %error, "no TLS");
+                    tracing::debug!(%peer, %error, "no TLS");
                 }
                 Err(_) => {
                     self.stats.no_tls.fetch_add(1, Relaxed);
-                    tracing::debug!(peer = %peer, "no TLS in time");
+                    tracing::debug!(%peer, "no TLS in time");
                 }
             },
         }
