@@ -65,46 +65,21 @@ impl BalanceConfig {
         Self::default()
     }
 
-    /// Sets [`decay`](Self#structfield.decay).
-    pub fn decay(mut self, decay: Duration) -> Self {
-        self.decay = decay;
-        self
-    }
-
-    /// Sets [`penalty`](Self#structfield.penalty).
-    pub fn penalty(mut self, penalty: Duration) -> Self {
-        self.penalty = penalty;
-        self
-    }
-
-    /// Sets [`overload`](Self#structfield.overload).
-    pub fn overload(mut self, overload: Duration) -> Self {
-        self.overload = overload;
-        self
-    }
-
-    /// Sets [`max_overload`](Self#structfield.max_overload).
-    pub fn max_overload(mut self, max_overload: Duration) -> Self {
-        self.max_overload = max_overload;
-        self
-    }
-
-    /// Sets [`picks`](Self#structfield.picks).
-    pub fn picks(mut self, picks: u32) -> Self {
-        self.picks = picks;
-        self
-    }
-
-    /// Sets [`seed`](Self#structfield.seed).
-    pub fn seed(mut self, seed: impl Into<Option<u64>>) -> Self {
-        self.seed = seed.into();
-        self
-    }
-
-    /// Sets [`name`](Self#structfield.name).
-    pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.name = name.into();
-        self
+    buttress_core::setters! {
+        /// Sets [`decay`](Self#structfield.decay).
+        decay: Duration => decay;
+        /// Sets [`penalty`](Self#structfield.penalty).
+        penalty: Duration => penalty;
+        /// Sets [`overload`](Self#structfield.overload).
+        overload: Duration => overload;
+        /// Sets [`max_overload`](Self#structfield.max_overload).
+        max_overload: Duration => max_overload;
+        /// Sets [`picks`](Self#structfield.picks).
+        picks: u32 => picks;
+        /// Sets [`seed`](Self#structfield.seed).
+        seed: impl Into<Option<u64>> => seed.into();
+        /// Sets [`name`](Self#structfield.name).
+        name: impl Into<Cow<'static, str>> => name.into();
     }
 
     /// The balancer, without endpoints.

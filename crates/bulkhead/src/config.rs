@@ -119,52 +119,23 @@ impl BulkheadConfig {
         Self { limit, ..Self::default() }
     }
 
-    /// Sets [`limit`](Self#structfield.limit).
-    pub fn limit(mut self, limit: u32) -> Self {
-        self.limit = limit;
-        self
-    }
-
-    /// Sets [`max_queue`](Self#structfield.max_queue).
-    pub fn max_queue(mut self, max_queue: u32) -> Self {
-        self.max_queue = max_queue;
-        self
-    }
-
-    /// Sets [`max_wait`](Self#structfield.max_wait).
-    pub fn max_wait(mut self, max_wait: Duration) -> Self {
-        self.max_wait = max_wait;
-        self
-    }
-
-    /// Sets [`order`](Self#structfield.order).
-    pub fn order(mut self, order: QueueOrder) -> Self {
-        self.order = order;
-        self
-    }
-
-    /// Sets [`release`](Self#structfield.release).
-    pub fn release(mut self, release: Release) -> Self {
-        self.release = release;
-        self
-    }
-
-    /// Sets [`admission`](Self#structfield.admission).
-    pub fn admission(mut self, admission: AdmissionMode) -> Self {
-        self.admission = admission;
-        self
-    }
-
-    /// Sets [`stripes`](Self#structfield.stripes).
-    pub fn stripes(mut self, stripes: u32) -> Self {
-        self.stripes = stripes;
-        self
-    }
-
-    /// Sets [`name`](Self#structfield.name).
-    pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.name = name.into();
-        self
+    buttress_core::setters! {
+        /// Sets [`limit`](Self#structfield.limit).
+        limit: u32 => limit;
+        /// Sets [`max_queue`](Self#structfield.max_queue).
+        max_queue: u32 => max_queue;
+        /// Sets [`max_wait`](Self#structfield.max_wait).
+        max_wait: Duration => max_wait;
+        /// Sets [`order`](Self#structfield.order).
+        order: QueueOrder => order;
+        /// Sets [`release`](Self#structfield.release).
+        release: Release => release;
+        /// Sets [`admission`](Self#structfield.admission).
+        admission: AdmissionMode => admission;
+        /// Sets [`stripes`](Self#structfield.stripes).
+        stripes: u32 => stripes;
+        /// Sets [`name`](Self#structfield.name).
+        name: impl Into<Cow<'static, str>> => name.into();
     }
 
     /// The bulkhead.

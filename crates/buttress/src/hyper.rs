@@ -58,12 +58,12 @@ where
     type Error = HyperError;
     type Future = HyperFuture;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), HyperError>> {
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), HyperError>> {
+        (&*self).poll_ready(cx)
     }
 
     fn call(&mut self, req: Request<B>) -> HyperFuture {
-        HyperFuture(self.0.request(req))
+        (&*self).call(req)
     }
 }
 

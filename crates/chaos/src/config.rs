@@ -45,22 +45,13 @@ impl ChaosConfig {
         self
     }
 
-    /// Sets [`faults`](Self#structfield.faults).
-    pub fn faults(mut self, faults: impl IntoIterator<Item = Fault>) -> Self {
-        self.faults = faults.into_iter().collect();
-        self
-    }
-
-    /// Sets [`seed`](Self#structfield.seed).
-    pub fn seed(mut self, seed: impl Into<Option<u64>>) -> Self {
-        self.seed = seed.into();
-        self
-    }
-
-    /// Sets [`name`](Self#structfield.name).
-    pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.name = name.into();
-        self
+    buttress_core::setters! {
+        /// Sets [`faults`](Self#structfield.faults).
+        faults: impl IntoIterator<Item = Fault> => faults.into_iter().collect();
+        /// Sets [`seed`](Self#structfield.seed).
+        seed: impl Into<Option<u64>> => seed.into();
+        /// Sets [`name`](Self#structfield.name).
+        name: impl Into<Cow<'static, str>> => name.into();
     }
 
     /// The policy.

@@ -58,34 +58,17 @@ impl BudgetConfig {
         Self { ratio, ..Self::default() }
     }
 
-    /// Sets [`ratio`](Self#structfield.ratio).
-    pub fn ratio(mut self, ratio: f64) -> Self {
-        self.ratio = ratio;
-        self
-    }
-
-    /// Sets [`min_per_sec`](Self#structfield.min_per_sec).
-    pub fn min_per_sec(mut self, min_per_sec: f64) -> Self {
-        self.min_per_sec = min_per_sec;
-        self
-    }
-
-    /// Sets [`capacity`](Self#structfield.capacity).
-    pub fn capacity(mut self, capacity: u32) -> Self {
-        self.capacity = capacity;
-        self
-    }
-
-    /// Sets [`window`](Self#structfield.window).
-    pub fn window(mut self, window: Duration) -> Self {
-        self.window = window;
-        self
-    }
-
-    /// Sets [`max_concurrent`](Self#structfield.max_concurrent).
-    pub fn max_concurrent(mut self, max_concurrent: impl Into<Option<u32>>) -> Self {
-        self.max_concurrent = max_concurrent.into();
-        self
+    crate::setters! {
+        /// Sets [`ratio`](Self#structfield.ratio).
+        ratio: f64 => ratio;
+        /// Sets [`min_per_sec`](Self#structfield.min_per_sec).
+        min_per_sec: f64 => min_per_sec;
+        /// Sets [`capacity`](Self#structfield.capacity).
+        capacity: u32 => capacity;
+        /// Sets [`window`](Self#structfield.window).
+        window: Duration => window;
+        /// Sets [`max_concurrent`](Self#structfield.max_concurrent).
+        max_concurrent: impl Into<Option<u32>> => max_concurrent.into();
     }
 
     /// The budget; its time begins now.

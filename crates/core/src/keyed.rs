@@ -42,16 +42,11 @@ impl KeyedConfig {
         Self { capacity, ..Self::default() }
     }
 
-    /// Sets [`capacity`](Self#structfield.capacity).
-    pub fn capacity(mut self, capacity: u32) -> Self {
-        self.capacity = capacity;
-        self
-    }
-
-    /// Sets [`idle`](Self#structfield.idle).
-    pub fn idle(mut self, idle: Duration) -> Self {
-        self.idle = idle;
-        self
+    crate::setters! {
+        /// Sets [`capacity`](Self#structfield.capacity).
+        capacity: u32 => capacity;
+        /// Sets [`idle`](Self#structfield.idle).
+        idle: Duration => idle;
     }
 
     /// The table, empty: `key` says which entry a request belongs to, `make` makes the policy of a key that comes up.

@@ -56,46 +56,21 @@ impl DeadlineConfig {
         Self { total: Some(total), ..Self::default() }
     }
 
-    /// See [`total`](Self#structfield.total).
-    pub fn total(mut self, total: impl Into<Option<Duration>>) -> Self {
-        self.total = total.into();
-        self
-    }
-
-    /// See [`per_try`](Self#structfield.per_try).
-    pub fn per_try(mut self, per_try: impl Into<Option<Duration>>) -> Self {
-        self.per_try = per_try.into();
-        self
-    }
-
-    /// See [`idle`](Self#structfield.idle).
-    pub fn idle(mut self, idle: impl Into<Option<Duration>>) -> Self {
-        self.idle = idle.into();
-        self
-    }
-
-    /// See [`absolute`](Self#structfield.absolute).
-    pub fn absolute(mut self, absolute: impl Into<Option<Duration>>) -> Self {
-        self.absolute = absolute.into();
-        self
-    }
-
-    /// See [`read`](Self#structfield.read).
-    pub fn read(mut self, read: impl Into<Option<Headers>>) -> Self {
-        self.read = read.into();
-        self
-    }
-
-    /// See [`emit`](Self#structfield.emit).
-    pub fn emit(mut self, emit: impl Into<Option<Headers>>) -> Self {
-        self.emit = emit.into();
-        self
-    }
-
-    /// See [`propagate`](Self#structfield.propagate).
-    pub fn propagate(mut self, propagate: bool) -> Self {
-        self.propagate = propagate;
-        self
+    buttress_core::setters! {
+        /// See [`total`](Self#structfield.total).
+        total: impl Into<Option<Duration>> => total.into();
+        /// See [`per_try`](Self#structfield.per_try).
+        per_try: impl Into<Option<Duration>> => per_try.into();
+        /// See [`idle`](Self#structfield.idle).
+        idle: impl Into<Option<Duration>> => idle.into();
+        /// See [`absolute`](Self#structfield.absolute).
+        absolute: impl Into<Option<Duration>> => absolute.into();
+        /// See [`read`](Self#structfield.read).
+        read: impl Into<Option<Headers>> => read.into();
+        /// See [`emit`](Self#structfield.emit).
+        emit: impl Into<Option<Headers>> => emit.into();
+        /// See [`propagate`](Self#structfield.propagate).
+        propagate: bool => propagate;
     }
 
     /// The deadlines, with counts of their own.
@@ -154,16 +129,11 @@ impl Headers {
         Self::default()
     }
 
-    /// See [`grpc_timeout`](Self#structfield.grpc_timeout).
-    pub fn grpc_timeout(mut self, grpc_timeout: bool) -> Self {
-        self.grpc_timeout = grpc_timeout;
-        self
-    }
-
-    /// See [`header`](Self#structfield.header).
-    pub fn header(mut self, name: impl Into<String>) -> Self {
-        self.header = Some(name.into());
-        self
+    buttress_core::setters! {
+        /// See [`grpc_timeout`](Self#structfield.grpc_timeout).
+        grpc_timeout: bool => grpc_timeout;
+        /// See [`header`](Self#structfield.header).
+        header: impl Into<String> => Some(header.into());
     }
 
     fn check(&self) -> Result<Wire, ConfigError> {

@@ -92,76 +92,31 @@ impl RetryConfig {
         Self { max_attempts, ..Self::default() }
     }
 
-    /// Sets [`max_attempts`](Self#structfield.max_attempts).
-    pub fn max_attempts(mut self, max_attempts: u32) -> Self {
-        self.max_attempts = max_attempts;
-        self
-    }
-
-    /// Sets [`budget`](Self#structfield.budget).
-    pub fn budget(mut self, budget: BudgetConfig) -> Self {
-        self.budget = budget;
-        self
-    }
-
-    /// Sets [`backoff`](Self#structfield.backoff).
-    pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.backoff = backoff;
-        self
-    }
-
-    /// Sets [`max_retry_after`](Self#structfield.max_retry_after).
-    pub fn max_retry_after(mut self, max_retry_after: Duration) -> Self {
-        self.max_retry_after = max_retry_after;
-        self
-    }
-
-    /// Sets [`min_attempt`](Self#structfield.min_attempt).
-    pub fn min_attempt(mut self, min_attempt: Duration) -> Self {
-        self.min_attempt = min_attempt;
-        self
-    }
-
-    /// Sets [`max_body`](Self#structfield.max_body).
-    pub fn max_body(mut self, max_body: usize) -> Self {
-        self.max_body = max_body;
-        self
-    }
-
-    /// Sets [`idempotency_key`](Self#structfield.idempotency_key).
-    pub fn idempotency_key(mut self, idempotency_key: bool) -> Self {
-        self.idempotency_key = idempotency_key;
-        self
-    }
-
-    /// Sets [`statuses`](Self#structfield.statuses).
-    pub fn statuses(mut self, statuses: impl IntoIterator<Item = u16>) -> Self {
-        self.statuses = statuses.into_iter().collect();
-        self
-    }
-
-    /// Sets [`grpc_codes`](Self#structfield.grpc_codes).
-    pub fn grpc_codes(mut self, grpc_codes: impl IntoIterator<Item = u8>) -> Self {
-        self.grpc_codes = grpc_codes.into_iter().collect();
-        self
-    }
-
-    /// Sets [`grpc_peek`](Self#structfield.grpc_peek).
-    pub fn grpc_peek(mut self, grpc_peek: bool) -> Self {
-        self.grpc_peek = grpc_peek;
-        self
-    }
-
-    /// Sets [`seed`](Self#structfield.seed).
-    pub fn seed(mut self, seed: impl Into<Option<u64>>) -> Self {
-        self.seed = seed.into();
-        self
-    }
-
-    /// Sets [`name`](Self#structfield.name).
-    pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.name = name.into();
-        self
+    buttress_core::setters! {
+        /// Sets [`max_attempts`](Self#structfield.max_attempts).
+        max_attempts: u32 => max_attempts;
+        /// Sets [`budget`](Self#structfield.budget).
+        budget: BudgetConfig => budget;
+        /// Sets [`backoff`](Self#structfield.backoff).
+        backoff: Backoff => backoff;
+        /// Sets [`max_retry_after`](Self#structfield.max_retry_after).
+        max_retry_after: Duration => max_retry_after;
+        /// Sets [`min_attempt`](Self#structfield.min_attempt).
+        min_attempt: Duration => min_attempt;
+        /// Sets [`max_body`](Self#structfield.max_body).
+        max_body: usize => max_body;
+        /// Sets [`idempotency_key`](Self#structfield.idempotency_key).
+        idempotency_key: bool => idempotency_key;
+        /// Sets [`statuses`](Self#structfield.statuses).
+        statuses: impl IntoIterator<Item = u16> => statuses.into_iter().collect();
+        /// Sets [`grpc_codes`](Self#structfield.grpc_codes).
+        grpc_codes: impl IntoIterator<Item = u8> => grpc_codes.into_iter().collect();
+        /// Sets [`grpc_peek`](Self#structfield.grpc_peek).
+        grpc_peek: bool => grpc_peek;
+        /// Sets [`seed`](Self#structfield.seed).
+        seed: impl Into<Option<u64>> => seed.into();
+        /// Sets [`name`](Self#structfield.name).
+        name: impl Into<Cow<'static, str>> => name.into();
     }
 
     /// The policy, with a budget of its own.

@@ -88,7 +88,7 @@ pub(crate) struct ListenerTls {
 pub(crate) struct Limits {
     /// Connections at once, over all listeners; more wait in the kernel's queue.
     pub(crate) connections: usize,
-    /// Connections at once from one address that is no trusted proxy; more are closed.
+    /// Connections at once from one IPv4 address, or IPv6 /64, that is no trusted proxy; more are closed.
     pub(crate) connections_per_client: Option<usize>,
     /// Requests at once on an HTTP/2 connection.
     pub(crate) streams: u32,

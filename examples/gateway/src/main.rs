@@ -6,6 +6,7 @@
 mod admin;
 mod answer;
 mod chain;
+mod clients;
 mod commands;
 mod config;
 mod demo;

@@ -10,7 +10,7 @@ use crate::{
     server::Slot,
     trust::{self, Arrival, Trust},
     tunnel,
-    upload::{self, Bounded, Fault},
+    upload::{self, Answering, Bounded, Fault},
     upstream::{self, Failed},
 };
 use buttress::{
@@ -150,7 +150,7 @@ impl Gateway {
                     self.forward(route, host, req, arrival, slot).await
                 };
                 let refusal = match unpanicked(forwarded).await {
-                    Ok(Ok(res)) => return Ok::<_, Infallible>(res.map(AnswerBody)),
+                    Ok(Ok(res)) => return Ok::<_, Infallible>(res),
                     Ok(Err(refusal)) => refusal,
                     Err(Panicked) => Rejection::new(Reason::Panicked, "gateway").into(),
                 };
@@ -159,7 +159,7 @@ impl Gateway {
                 if http1 && matches!(refusal.rejection.reason, Reason::BadRequest | Reason::NotImplemented) {
                     res.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
-                Ok(res.map(AnswerBody))
+                Ok(res.map(AnswerBody::from))
             }
         });
         let Ok(res) = front.layer(answer).oneshot(req).await;
@@ -194,15 +194,12 @@ impl Gateway {
         mut req: Request<Incoming>,
         arrival: &Arrival,
         slot: &Slot,
-    ) -> Result<Response<ResponseBody>, Refusal> {
+    ) -> Result<Response<AnswerBody>, Refusal> {
         if !message::may_go_on(&mut req) {
-            return Ok(plain(StatusCode::OK, "this is as far as it goes"));
+            upload::leave(req);
+            return Ok(plain(StatusCode::OK, "this is as far as it goes").map(AnswerBody::from));
         }
-        let declared: Option<u64> =
-            req.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        if let (Some(most), Some(declared)) = (route.body_bytes, declared)
-            && declared > most
-        {
+        if route.body_bytes.is_some_and(|most| req.body().size_hint().lower() > most) {
             upload::leave(req);
             return Err(Rejection::new(Reason::BodyTooLarge, "gateway").into());
         }
@@ -217,6 +214,8 @@ impl Gateway {
         if req.body().may_be_taken_in(self.limits.buffer_bytes.0) {
             req.body_mut().take_in(route.upload_time).await.map_err(refused)?;
         }
+        // Whatever becomes of single attempts.
+        let answering = Answering::to(&req);
         let mut req = UploadBody::track(req);
         if let Some(asked) = &asked {
             req.extensions_mut().insert(asked.clone());
@@ -241,7 +240,7 @@ impl Gateway {
             let (upstream, permits) = (upgrade::on(&mut res), Tunnel::take(res.extensions_mut()));
             self.tunnels.spawn(tunnel::carry(client, upstream, permits, slot.clone(), self.limits.tunnel_idle));
         }
-        Ok(res)
+        Ok(res.map(|body| AnswerBody::new(body, answering)))
     }
 
     /// Whether the head is one that may be passed on.

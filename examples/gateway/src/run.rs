@@ -64,7 +64,7 @@ async fn serve(config: Config, gateway: Gateway) -> std::io::Result<ExitCode> {
         listeners.push(listening);
     }
     let admin = bind("admin.address", config.admin.address).await?;
-    let token = config.admin.token().map_err(std::io::Error::other)?;
+    let token = config.admin.token()?;
     let mut signals = Signals::new()?;
     println!("admin on http://{}", admin.local_addr()?);
 

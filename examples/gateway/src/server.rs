@@ -1,6 +1,7 @@
 //! The public listeners: connections, their limits, and an end in good order.
 
 use crate::{
+    clients::{Clients, Turn},
     config::{Config, Limits},
     proxy::Gateway,
     taken::Taken,
@@ -17,7 +18,6 @@ use hyper_util::{
     server::conn::auto,
 };
 use std::{
-    collections::HashMap,
     convert::Infallible,
     net::IpAddr,
     pin::pin,
@@ -176,11 +176,11 @@ impl Server {
                 Ok(Ok(stream)) => connection.run(stream, &self.builder, patience).await,
                 Ok(Err(error)) => {
                     self.stats.no_tls.fetch_add(1, Relaxed);
-                    tracing::debug!(peer = %peer, %error, "no TLS");
+                    tracing::debug!(%peer, %error, "no TLS");
                 }
                 Err(_) => {
                     self.stats.no_tls.fetch_add(1, Relaxed);
-                    tracing::debug!(peer = %peer, "no TLS in time");
+                    tracing::debug!(%peer, "no TLS in time");
                 }
             },
         }
@@ -230,39 +230,6 @@ impl Handle for Stats {
         show("accepted_total", Value::Count(self.accepted.load(Relaxed)));
         show("refused_total", Value::Count(self.refused.load(Relaxed)));
         show("tls_failed_total", Value::Count(self.no_tls.load(Relaxed)));
-    }
-}
-
-/// How many connections each client has.
-#[derive(Default)]
-struct Clients(Mutex<HashMap<IpAddr, usize>>);
-
-impl Clients {
-    fn enter(clients: &Arc<Self>, client: IpAddr, most: usize) -> Option<Turn> {
-        let mut counts = clients.0.lock().expect("never poisoned");
-        let count = counts.entry(client).or_default();
-        if *count >= most {
-            return None;
-        }
-        *count += 1;
-        Some(Turn(Some((clients.clone(), client))))
-    }
-}
-
-/// One of a client's connections, if they are counted.
-#[derive(Default)]
-struct Turn(Option<(Arc<Clients>, IpAddr)>);
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let Some((clients, client)) = self.0.take() else { return };
-        let mut counts = clients.0.lock().expect("never poisoned");
-        if let Some(count) = counts.get_mut(&client) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&client);
-            }
-        }
     }
 }
 

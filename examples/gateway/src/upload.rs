@@ -59,10 +59,26 @@ impl Notes {
     pub(crate) fn answered(&self) {
         self.answered.store(true, Relaxed);
     }
+}
 
-    /// So is the rest of it.
-    pub(crate) fn over(&self) {
-        self.over.store(true, Relaxed);
+/// Held with the client's answer, whichever attempt it is of: when it is dropped, the answer is over.
+pub(crate) struct Answering(Option<Arc<Notes>>);
+
+impl Answering {
+    /// The answer to `req`.
+    pub(crate) fn to<B>(req: &Request<B>) -> Self {
+        Self(Notes::of(req))
+    }
+
+    /// One that no request body waits for.
+    pub(crate) fn nothing() -> Self {
+        Self(None)
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|notes| notes.over.store(true, Relaxed));
     }
 }
 

@@ -1,5 +1,6 @@
 //! One upstream endpoint: a connection pool, and what its errors mean.
 
+mod connector;
 mod pool;
 
 use crate::{
@@ -12,9 +13,9 @@ use buttress::{
     hyper::HyperFuture,
 };
 use bytes::Bytes;
+use connector::Connector;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri};
 use http_body::{Body, Frame, SizeHint};
-use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
@@ -82,9 +83,6 @@ struct Inner {
     authority: uri::Authority,
 }
 
-/// Connects with TLS, or without.
-pub(crate) type Connector = HttpsConnector<HttpConnector>;
-
 enum Transport {
     Http1(Arc<Connections>),
     Http2(Box<Hyper<Connector, Sent>>),
@@ -120,6 +118,7 @@ impl Pool {
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(config.connect_timeout));
         let connector = tls::connector(config.tls.as_ref(), connector, config.http2)?;
+        let connector = Connector::new(connector, config.connect_timeout);
         let scheme = if config.tls.is_some() { uri::Scheme::HTTPS } else { uri::Scheme::HTTP };
         let client = if config.http2 {
             let client = Client::builder(TokioExecutor::new())
@@ -132,8 +131,7 @@ impl Pool {
                 .build(connector);
             Transport::Http2(Box::new(Hyper(client)))
         } else {
-            let (patience, keep) = (config.connect_timeout, config.pool_idle);
-            Transport::Http1(Connections::new(connector, &scheme, &authority, patience, keep))
+            Transport::Http1(Connections::new(connector, &scheme, &authority, config.pool_idle))
         };
         Ok(Self(Arc::new(Inner { client, scheme, authority })))
     }
@@ -225,7 +223,6 @@ impl Future for Answer {
         Poll::Ready(match result {
             Ok(res) => {
                 self.notes.iter().for_each(|notes| notes.answered());
-                let res = res.map(|body| body.telling(self.notes.clone()));
                 Ok(misframed_is_failed(unasked_is_failed(res, self.asked.as_ref())))
             }
             Err(error) => Err(PoolError { fault: self.notes.as_ref().and_then(|notes| notes.fault()), ..error }),

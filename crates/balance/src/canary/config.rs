@@ -59,40 +59,19 @@ impl CanaryConfig {
         Self { weight, ..Self::default() }
     }
 
-    /// Sets [`weight`](Self#structfield.weight).
-    pub fn weight(mut self, weight: f64) -> Self {
-        self.weight = weight;
-        self
-    }
-
-    /// Sets [`margin`](Self#structfield.margin).
-    pub fn margin(mut self, margin: f64) -> Self {
-        self.margin = margin;
-        self
-    }
-
-    /// Sets [`window`](Self#structfield.window).
-    pub fn window(mut self, window: Duration) -> Self {
-        self.window = window;
-        self
-    }
-
-    /// Sets [`min_calls`](Self#structfield.min_calls).
-    pub fn min_calls(mut self, min_calls: u32) -> Self {
-        self.min_calls = min_calls;
-        self
-    }
-
-    /// Sets [`seed`](Self#structfield.seed).
-    pub fn seed(mut self, seed: impl Into<Option<u64>>) -> Self {
-        self.seed = seed.into();
-        self
-    }
-
-    /// Sets [`name`](Self#structfield.name).
-    pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.name = name.into();
-        self
+    buttress_core::setters! {
+        /// Sets [`weight`](Self#structfield.weight).
+        weight: f64 => weight;
+        /// Sets [`margin`](Self#structfield.margin).
+        margin: f64 => margin;
+        /// Sets [`window`](Self#structfield.window).
+        window: Duration => window;
+        /// Sets [`min_calls`](Self#structfield.min_calls).
+        min_calls: u32 => min_calls;
+        /// Sets [`seed`](Self#structfield.seed).
+        seed: impl Into<Option<u64>> => seed.into();
+        /// Sets [`name`](Self#structfield.name).
+        name: impl Into<Cow<'static, str>> => name.into();
     }
 
     /// The policy.

@@ -57,18 +57,11 @@ impl TelemetryConfig {
         Self { side: Side::Client, ..Self::default() }
     }
 
-    /// Sets the label `http_route`.
-    #[must_use]
-    pub fn route(mut self, route: impl Into<Cow<'static, str>>) -> Self {
-        self.route = route.into();
-        self
-    }
-
-    /// Sets the number of stripes.
-    #[must_use]
-    pub fn stripes(mut self, stripes: u32) -> Self {
-        self.stripes = stripes;
-        self
+    buttress_core::setters! {
+        /// Sets the label `http_route`.
+        route: impl Into<Cow<'static, str>> => route.into();
+        /// Sets the number of stripes.
+        stripes: u32 => stripes;
     }
 
     /// Makes it.

@@ -7,8 +7,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::{Connector, Sent};
-use crate::upload::Notes;
+use super::{Sent, connector::Connector};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Uri, uri};
 use http_body::{Body, Frame, SizeHint};
@@ -20,13 +19,12 @@ use std::{
     error::Error as StdError,
     fmt,
     future::Future,
-    io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tower::{Service, ServiceExt};
 
 /// Sends each request over a connection of its own: the idle one that was used last, or a new one.
@@ -34,8 +32,6 @@ pub(crate) struct Connections {
     connector: Connector,
     /// Where to.
     uri: Uri,
-    /// How long a connection may take to be there, with TLS and all.
-    patience: Duration,
     /// How long an idle connection is kept.
     keep: Duration,
     idle: Mutex<Idle>,
@@ -96,12 +92,11 @@ impl Connections {
         connector: Connector,
         scheme: &uri::Scheme,
         authority: &uri::Authority,
-        patience: Duration,
         keep: Duration,
     ) -> Arc<Self> {
         let uri = Uri::builder().scheme(scheme.clone()).authority(authority.clone()).path_and_query("/").build();
         let uri = uri.expect("a scheme, an authority and a path are a URI");
-        Arc::new(Self { connector, uri, patience, keep, idle: Mutex::default() })
+        Arc::new(Self { connector, uri, keep, idle: Mutex::default() })
     }
 
     /// Sends `req`, whose target is a path.
@@ -180,8 +175,7 @@ impl Connections {
     async fn connect(&self) -> Result<SendRequest<Sent>, Failure> {
         let mut connector = self.connector.clone();
         let connected = async { connector.ready().await?.call(self.uri.clone()).await };
-        let timed_out = |_| Failure::Connect(io::Error::from(io::ErrorKind::TimedOut).into());
-        let io = timeout(self.patience, connected).await.map_err(timed_out)?.map_err(Failure::Connect)?;
+        let io = connected.await.map_err(Failure::Connect)?;
         let (sender, connection) = handshake(io).await.map_err(|error| Failure::Connect(Box::new(error)))?;
         tokio::spawn(async move {
             if let Err(error) = connection.with_upgrades().await {
@@ -229,22 +223,14 @@ impl Future for Sending {
 /// A response body. When it has come to its end, its connection is idle; one that is dropped before closes it.
 pub(crate) struct Received {
     body: Incoming,
-    /// Of the request's body, which may still be on its way.
-    notes: Option<Arc<Notes>>,
     back: Option<(SendRequest<Sent>, Arc<Connections>)>,
 }
 
 impl Received {
     pub(crate) fn new(body: Incoming, back: Option<(SendRequest<Sent>, Arc<Connections>)>) -> Self {
-        let mut received = Self { body, notes: None, back };
+        let mut received = Self { body, back };
         received.look_for_end();
         received
-    }
-
-    /// Tells `notes` when it is over.
-    pub(crate) fn telling(mut self, notes: Option<Arc<Notes>>) -> Self {
-        self.notes = notes;
-        self
     }
 
     fn look_for_end(&mut self) {
@@ -253,12 +239,6 @@ impl Received {
         {
             home.give_back(sender);
         }
-    }
-}
-
-impl Drop for Received {
-    fn drop(&mut self) {
-        self.notes.iter().for_each(|notes| notes.over());
     }
 }
 

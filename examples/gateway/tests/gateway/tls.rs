@@ -163,6 +163,23 @@ async fn an_upstream_that_cannot_prove_its_name_gets_nothing_and_opens_the_break
 }
 
 #[tokio::test]
+async fn the_connect_timeout_is_for_the_handshake_too() {
+    let authority = Authority::new();
+    // The kernel accepts for it.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    for http2 in [false, true] {
+        let lines = format!(
+            "http2 = {http2}\ntls = {{ ca = {:?} }}\nconnect_timeout = \"300ms\"\ndeadline = {{ per_try = \"20s\" }}",
+            authority.certificate()
+        );
+        let gateway = Gateway::start_with("", &one(listener.local_addr().unwrap(), &lines, "retry = false"));
+        let res = get(gateway.address, "/").await;
+        let said = (res.status().as_u16(), header(&res, "proxy-status"));
+        assert_eq!(said, (504, "buttress; error=connection_timeout"), "http2 = {http2}");
+    }
+}
+
+#[tokio::test]
 async fn an_upstream_that_never_finishes_its_handshake_is_cut_by_the_deadline() {
     let authority = Authority::new();
     // The kernel accepts for it.

@@ -278,3 +278,28 @@ async fn who_goes_on_sending_after_its_answer_is_over_does_not_keep_the_upstream
         sleep(Duration::from_millis(50)).await;
     }
 }
+
+#[tokio::test]
+async fn an_upload_goes_on_after_an_attempt_that_was_answered_early_and_thrown_away() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gateway = Gateway::start_with(
+        "buffer_bytes = 0",
+        &one(listener.local_addr().unwrap(), "", "retry = { budget = { ratio = 1.0 } }"),
+    );
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    client.write_all(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 60\r\n\r\nsome").await.unwrap();
+    let (mut first, _) = listener.accept().await.unwrap();
+    until(&mut first, "some").await;
+    first.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+    let (mut second, _) = listener.accept().await.unwrap();
+    until(&mut second, "some").await;
+    // Longer than what is left after an answer is waited for.
+    for _ in 0..56 {
+        sleep(Duration::from_millis(60)).await;
+        client.write_all(b"x").await.unwrap();
+    }
+    until(&mut second, &"x".repeat(56)).await;
+    second.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+    let answer = until(&mut client, "\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}

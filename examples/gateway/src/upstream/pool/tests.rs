@@ -67,10 +67,8 @@ async fn say(answer: &str, mut stream: TcpStream) {
 }
 
 fn connections(address: SocketAddr, keep: Duration) -> Arc<Connections> {
-    {
-        let connector = crate::tls::connector(None, HttpConnector::new(), false).unwrap();
-        Connections::new(connector, &uri::Scheme::HTTP, &address.to_string().parse().unwrap(), KEEP, keep)
-    }
+    let connector = Connector::new(crate::tls::connector(None, HttpConnector::new(), false).unwrap(), KEEP);
+    Connections::new(connector, &uri::Scheme::HTTP, &address.to_string().parse().unwrap(), keep)
 }
 
 fn get() -> Request<Sent> {
