@@ -3,13 +3,25 @@
 
 pub mod backup;
 mod fallback;
+mod levels;
 mod mark;
+mod toggle;
 
-pub use backup::{Backup, Instead, NoBackup};
 #[cfg(feature = "http")]
 pub use backup::StaticResponse;
+pub use backup::{Backup, Instead, NoBackup};
 pub use buttress_core::ConfigError;
 pub use fallback::{
     AnswerFuture, AnswerLayer, AnswerService, ByVerdict, Fallback, FallbackConfig, FallbackLayer, FallbackRule,
     FallbackSnapshot, Trigger, Triggers,
 };
+pub use levels::{
+    LevelChange, LevelConfig, LevelGuard, LevelSnapshot, Levels, LevelsConfig, LevelsSnapshot, SteppedBy,
+};
+pub use toggle::{
+    Back, Switch, SwitchFuture, SwitchLayer, SwitchService, SwitchedBy, Toggle, ToggleChange, ToggleConfig,
+    ToggleLayer, TogglePermit, ToggleSnapshot, ToggleState, Toggles, TogglesBuilder,
+};
+
+/// The target of events, as the facade names the crate.
+const TARGET: &str = "buttress::fallback";
