@@ -138,7 +138,7 @@ pub enum AnswerFixed {
     Nothing,
 }
 
-impl<B, Res: Send> Backup<Request<B>, Res, Response<Bytes>> for StaticResponse {
+impl<B, Res> Backup<Request<B>, Res, Response<Bytes>> for StaticResponse {
     type Kept = AnswerFixed;
     type Future = Ready<Option<Instead<Res, Response<Bytes>>>>;
 
