@@ -4,7 +4,9 @@
 pub mod backup;
 pub mod failover;
 mod fallback;
+mod levels;
 mod mark;
+mod toggle;
 
 #[cfg(feature = "http")]
 pub use backup::StaticResponse;
@@ -15,3 +17,13 @@ pub use fallback::{
     AnswerFuture, AnswerLayer, AnswerService, ByVerdict, Fallback, FallbackConfig, FallbackLayer, FallbackRule,
     FallbackSnapshot, Trigger, Triggers,
 };
+pub use levels::{
+    LevelChange, LevelConfig, LevelGuard, LevelSnapshot, Levels, LevelsConfig, LevelsSnapshot, SteppedBy,
+};
+pub use toggle::{
+    Back, Switch, SwitchFuture, SwitchLayer, SwitchService, SwitchedBy, Toggle, ToggleChange, ToggleConfig,
+    ToggleLayer, TogglePermit, ToggleSnapshot, ToggleState, Toggles, TogglesBuilder,
+};
+
+/// The target of events, as the facade names the crate.
+const TARGET: &str = "buttress::fallback";

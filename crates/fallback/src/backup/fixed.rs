@@ -54,7 +54,11 @@ impl StaticResponse {
     pub fn file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
         let read = std::fs::read(path).map_err(|error| {
-            ConfigError::new("file", format_args!("{}: {error}", path.display()), "a file that can be read at the start")
+            ConfigError::new(
+                "file",
+                format_args!("{}: {error}", path.display()),
+                "a file that can be read at the start",
+            )
         });
         let body = Bytes::from(read?);
         let kind = mime_guess::from_path(path).first_or_octet_stream();
@@ -96,9 +100,9 @@ impl StaticResponse {
     /// A name or a value that is none; a header that the server writes by itself (`content-length`, `transfer-encoding`, `connection`).
     pub fn header(self, name: &str, value: &str) -> Result<Self, ConfigError> {
         let allowed = "the name of a header, other than those that the server writes";
-        let parsed = HeaderName::try_from(name).ok().filter(|name| {
-            ![header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION].contains(name)
-        });
+        let parsed = HeaderName::try_from(name)
+            .ok()
+            .filter(|name| ![header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION].contains(name));
         let parsed = parsed.ok_or_else(|| ConfigError::new("header", name, allowed))?;
         self.with_header("header", parsed, value)
     }
@@ -134,7 +138,7 @@ pub enum AnswerFixed {
     Nothing,
 }
 
-impl<B, Res: Send> Backup<Request<B>, Res, Response<Bytes>> for StaticResponse {
+impl<B, Res> Backup<Request<B>, Res, Response<Bytes>> for StaticResponse {
     type Kept = AnswerFixed;
     type Future = Ready<Option<Instead<Res, Response<Bytes>>>>;
 

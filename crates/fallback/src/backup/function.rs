@@ -35,7 +35,7 @@ pub fn value<T: Clone + Send + Sync + 'static>(value: T) -> AnswerValue<T> {
 #[derive(Clone, Copy, Debug)]
 pub struct AnswerValue<T>(T);
 
-impl<Req, Res: Send, T: Clone + Send + Sync + 'static> Backup<Req, Res, T> for AnswerValue<T> {
+impl<Req, Res, T: Clone + Send + Sync + 'static> Backup<Req, Res, T> for AnswerValue<T> {
     type Kept = ();
     type Future = Ready<Option<Instead<Res, T>>>;
 
@@ -81,9 +81,6 @@ pub struct AnswerBy<F, G> {
 
 impl<Req, Res, Own, K, F, G> Backup<Req, Res, Own> for AnswerBy<F, G>
 where
-    Res: Send,
-    Own: Send,
-    K: Send,
     F: Fn(&Req) -> K + Clone + Send + Sync + 'static,
     G: Fn(K, &Cause) -> Option<Own> + Clone + Send + Sync + 'static,
 {
@@ -141,11 +138,9 @@ pub struct AnswerLater<F, G> {
 
 impl<Req, Res, Own, E, K, F, G, Fut> Backup<Req, Res, Own> for AnswerLater<F, G>
 where
-    Res: Send,
-    K: Send,
     F: Fn(&Req) -> K + Clone + Send + Sync + 'static,
     G: Fn(K, Cause) -> Fut + Clone + Send + Sync + 'static,
-    Fut: Future<Output = Result<Own, E>> + Send,
+    Fut: Future<Output = Result<Own, E>>,
 {
     type Kept = K;
     type Future = AnswerLaterFuture<Fut, Res>;

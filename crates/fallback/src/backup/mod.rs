@@ -62,9 +62,9 @@ use std::{
 )]
 pub trait Backup<Req, Res, Own>: Clone + Send + Sync + 'static {
     /// What is kept of a request while it is served; `()` where nothing is.
-    type Kept: Send;
+    type Kept;
     /// The answer. `None`: there is none, and what was there goes on.
-    type Future: Future<Output = Option<Instead<Res, Own>>> + Send;
+    type Future: Future<Output = Option<Instead<Res, Own>>>;
 
     /// What is kept of `req`: asked for every request, before it goes to the service.
     fn keep(&self, req: &Req) -> Self::Kept;
@@ -91,11 +91,7 @@ pub const fn none() -> NoBackup {
     NoBackup
 }
 
-impl<Req, Res, Own> Backup<Req, Res, Own> for NoBackup
-where
-    Res: Send,
-    Own: Send,
-{
+impl<Req, Res, Own> Backup<Req, Res, Own> for NoBackup {
     type Kept = ();
     type Future = Ready<Option<Instead<Res, Own>>>;
 

@@ -53,10 +53,8 @@ pub struct AnswerByService<F, S> {
 
 impl<Req, Res, Own, R, F, S> Backup<Req, Res, Own> for AnswerByService<F, S>
 where
-    R: Send,
     F: Fn(&Req) -> R + Clone + Send + Sync + 'static,
-    S: Service<R, Response = Res, Future: Send> + Clone + Send + Sync + 'static,
-    Own: 'static,
+    S: Service<R, Response = Res> + Clone + Send + Sync + 'static,
 {
     type Kept = R;
     type Future = AnswerByServiceFuture<S, R, Own>;

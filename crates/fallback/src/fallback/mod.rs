@@ -10,9 +10,6 @@ pub use future::AnswerFuture;
 pub use layer::{AnswerLayer, AnswerService, FallbackLayer};
 pub use policy::{Fallback, FallbackSnapshot};
 
-/// The target of events, as the facade names the crate.
-const TARGET: &str = "buttress::fallback";
-
 /// The kind of layer, in refusals and for a registry.
 const LAYER: &str = "fallback";
 

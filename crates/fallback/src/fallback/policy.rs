@@ -1,4 +1,5 @@
-use super::{FallbackConfig, LAYER, TARGET, Trigger, Triggers};
+use super::{FallbackConfig, LAYER, Trigger, Triggers};
+use crate::TARGET;
 use buttress_core::{
     Cause, ConfigError, Fresh, Handle, Mode, ModeCell, Outcome, Parked, Reason, Value, Verdict, Wakers,
     sync::{AtomicU8, AtomicU64, Mutex, Ordering::Relaxed, lock},
@@ -77,10 +78,8 @@ impl FallbackSnapshot {
 
 /// Whether a refusal says that the request cannot be served as it is: the answer to it is the refusal.
 fn accuses_request(reason: Reason) -> bool {
-    let is_of_request = matches!(
-        reason,
-        Reason::ClientDeadlinePassed | Reason::NotImplemented | Reason::Loop | Reason::NotStored
-    );
+    let is_of_request =
+        matches!(reason, Reason::ClientDeadlinePassed | Reason::NotImplemented | Reason::Loop | Reason::NotStored);
     is_of_request || reason.status() < 500
 }
 

@@ -1,0 +1,11 @@
+//! Levels: a service that gives up one thing after the other while there is too much to do.
+
+mod config;
+mod handle;
+mod ladder;
+#[expect(clippy::module_inception, reason = "the module is about more than the handle")]
+mod levels;
+
+pub use config::{LevelConfig, LevelsConfig};
+pub use handle::{LevelSnapshot, LevelsSnapshot};
+pub use levels::{LevelChange, LevelGuard, Levels, SteppedBy};
