@@ -200,6 +200,22 @@ async fn each_attempt_has_a_span_id_of_its_own_in_its_headers_and_the_state_as_i
 }
 
 #[tokio::test]
+async fn an_attempt_says_which_server_it_goes_to() {
+    let inner =
+        service_fn(async |_: Request<Full<Bytes>>| Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())));
+    for (layer, address, port) in [
+        (AttemptSpanLayer::new(), "a.test", Some("81")),
+        (AttemptSpanLayer::new().server("10.0.0.1", 8080), "10.0.0.1", Some("8080")),
+        (AttemptSpanLayer::new().server("b.test", None), "b.test", None),
+    ] {
+        let (log, _guard) = Log::here();
+        layer.protocol(HttpServer::new()).layer(inner).oneshot(request("http://a.test:81/")).await.unwrap();
+        let fields = log.span("attempt").fields;
+        assert_eq!((get(&fields, "server.address"), get(&fields, "server.port")), (Some(address), port));
+    }
+}
+
+#[tokio::test]
 async fn without_a_subscriber_the_context_is_passed_on_all_the_same() {
     let inner = service_fn(async |req: Request<Full<Bytes>>| {
         let context = buttress::Context::of(req.extensions()).unwrap();

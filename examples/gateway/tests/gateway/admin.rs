@@ -2,7 +2,7 @@
 
 use crate::{
     process::{Gateway, LISTEN, binary, call, config_file, get, header, one},
-    raw::Upstream,
+    raw::{Upstream, exchange, until},
 };
 use buttress_sim::eventually;
 use http::Request;
@@ -10,8 +10,10 @@ use http_body_util::Full;
 use serde_json::json;
 use std::{
     io::{BufRead, BufReader},
+    net::SocketAddr,
     process::Stdio,
 };
+use tokio::{io::AsyncWriteExt, net::TcpListener};
 
 #[tokio::test]
 async fn a_layer_that_is_switched_off_refuses_nothing_and_status_says_so() {
@@ -47,23 +49,54 @@ async fn pages_end_with_a_newline_and_status_says_no_name_twice() {
     assert!(status["layers"]["cluster.u.breaker"].get("name").is_none(), "{status}");
 }
 
-#[tokio::test]
-async fn log_lines_say_which_upstream() {
-    let tables = one("127.0.0.1:1".parse().unwrap(), "breaker = { min_calls = 3 }", "");
+/// What a gateway writes to standard error while `calls` are made, which get its address and that of its admin pages.
+async fn logged(tables: &str, calls: impl AsyncFnOnce(SocketAddr, SocketAddr)) -> String {
     let path = config_file(&format!("{LISTEN}{tables}"));
     let mut gateway = binary();
     gateway.args(["run", "-c"]).arg(&path).env_remove("RUST_LOG").stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = gateway.spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    let address = line.trim().rsplit("http://").next().unwrap().parse().unwrap();
-    for _ in 0..5 {
-        get(address, "/").await;
-    }
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut address = || lines.next().unwrap().unwrap().rsplit("http://").next().unwrap().parse().unwrap();
+    calls(address(), address()).await;
     child.kill().unwrap();
     let output = child.wait_with_output().unwrap();
     std::fs::remove_file(path).unwrap();
-    let log = String::from_utf8(output.stderr).unwrap();
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[tokio::test]
+async fn a_body_that_an_inner_deadline_cuts_has_its_reason_in_records_and_counts() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tables = one(listener.local_addr().unwrap(), "deadline = { per_try = \"200ms\" }", "retry = false");
+    let log = logged(&tables, async |address, admin| {
+        let client = tokio::spawn(exchange(address, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+        let (mut upstream, _) = listener.accept().await.unwrap();
+        until(&mut upstream, "\r\n\r\n").await;
+        upstream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nearly").await.unwrap();
+        let answer = client.await.unwrap();
+        assert!(answer.ends_with("early"), "{answer}");
+        let page = get(admin, "/metrics").await;
+        let text = String::from_utf8_lossy(page.body()).into_owned();
+        let line =
+            text.lines().find(|line| line.contains("refusals_total") && line.ends_with(" 1")).unwrap_or_default();
+        assert!(line.contains("route.r.telemetry") && line.contains("\"deadline_passed\""), "{line}");
+    })
+    .await;
+    let line = log.lines().find(|line| line.contains("access: ")).expect("a record");
+    for field in ["status=200", "reason=\"deadline_passed\"", "layer=\"deadline\""] {
+        assert!(line.contains(field), "{field} is not in {line}");
+    }
+}
+
+#[tokio::test]
+async fn log_lines_say_which_upstream() {
+    let tables = one("127.0.0.1:1".parse().unwrap(), "breaker = { min_calls = 3 }", "");
+    let log = logged(&tables, async |address, _| {
+        for _ in 0..5 {
+            get(address, "/").await;
+        }
+    })
+    .await;
     assert!(log.contains("circuit opened name=\"cluster.u\""), "{log}");
     for field in [
         "access: client=127.0.0.1 method=\"GET\" host=",
@@ -120,6 +153,14 @@ async fn an_operator_injects_faults_and_ends_them() {
 
     assert!(order(&gateway, &["inject", "u", "--clear"]).await.0);
     assert_eq!(status_of(&gateway).await, 200);
+
+    for (mode, is_off) in [("disabled", true), ("auto", false)] {
+        let uri = format!("http://{}/mode/cluster.u.chaos?mode={mode}", gateway.admin);
+        assert_eq!(call(Request::post(uri).body(Full::default()).unwrap(), false).await.status(), 200);
+        let (fine, said) = order(&gateway, &["inject", "u", "status=418"]).await;
+        assert!(fine && said.contains("without effect: the layer is disabled") == is_off, "{mode}: {said}");
+        assert_eq!(status_of(&gateway).await, if is_off { 200 } else { 418 });
+    }
     let (fine, said) = order(&gateway, &["inject", "u", "status=99"]).await;
     assert!(!fine && said.contains("99") && said.contains("allowed"), "{said}");
     let (fine, said) = order(&gateway, &["inject", "u"]).await;

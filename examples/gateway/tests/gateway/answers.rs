@@ -28,6 +28,8 @@ fn rows() -> Vec<(String, Then)> {
         (ok("Content-Length: 5\r\n", &format!("hello{POISON}")), Whole("200", "hello")),
         (ok("Content-Length: 5\r\nContent-Length: 5\r\n", "hello"), Whole("200", "hello")),
         (ok("Content-Length: 5\r\nContent-Length: 6\r\n", "hello!"), Failed),
+        (ok("Content-Length: 5, 5\r\n", "hello"), Whole("200", "hello")),
+        (ok("Content-Length: 5, 6\r\n", "hello!"), Failed),
         (ok("Content-Length: +5\r\n", "hello"), Failed),
         (ok("Content-Length: x\r\n", "hello"), Failed),
         (ok("Content-Length: -5\r\n", "hello"), Failed),

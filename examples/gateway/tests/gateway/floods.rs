@@ -17,6 +17,7 @@ const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
+const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
@@ -233,6 +234,28 @@ async fn clients_that_never_open_their_windows_hold_nothing_for_ever() {
     drop(clients);
 }
 
+/// The kind of the next frame, and what is in it; `None`: the connection is closed.
+async fn next_frame(client: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
+    let mut head = [0; 9];
+    timeout(Duration::from_secs(5), client.read_exact(&mut head)).await.expect("something happens").ok()?;
+    let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+    client.read_exact(&mut payload).await.ok()?;
+    Some((head[3], payload))
+}
+
+#[tokio::test]
+async fn who_shakes_hands_and_asks_for_nothing_is_told_to_go() {
+    let upstream = Upstream::fine().await;
+    let gateway = Gateway::start_with("header_timeout = \"300ms\"", &one(upstream.address, "", ""));
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    client.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
+    let mut kinds = Vec::new();
+    while let Some((kind, _)) = next_frame(&mut client).await {
+        kinds.push(kind);
+    }
+    assert!(kinds.contains(&GOAWAY), "{kinds:?}");
+}
+
 #[tokio::test]
 async fn streams_beyond_the_limit_are_refused_and_the_others_answered() {
     let upstream = Upstream::fine().await;
@@ -245,11 +268,8 @@ async fn streams_beyond_the_limit_are_refused_and_the_others_answered() {
     client.write_all(&sent).await.unwrap();
     let mut refused = 0;
     while refused < 90 {
-        let mut head = [0; 9];
-        timeout(Duration::from_secs(5), client.read_exact(&mut head)).await.expect("90 are refused").unwrap();
-        let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
-        client.read_exact(&mut payload).await.unwrap();
-        refused += u32::from(head[3] == RST_STREAM && payload == [0, 0, 0, 7]);
+        let (kind, payload) = next_frame(&mut client).await.expect("90 are refused");
+        refused += u32::from(kind == RST_STREAM && payload == [0, 0, 0, 7]);
     }
     assert_eq!(get(gateway.address, "/").await.status(), 200);
 }

@@ -24,4 +24,5 @@ mod streams;
 mod strict;
 mod tls;
 mod tunnels;
+mod unwanted;
 mod uploads;

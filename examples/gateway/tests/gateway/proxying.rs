@@ -126,6 +126,28 @@ async fn what_a_client_says_of_where_it_comes_from_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_stranger_can_only_lower_what_upstreams_are_told_of_its_importance() {
+    let upstream = Upstream::fine().await;
+    let tables = one(upstream.address, "", "");
+    let (stranger, friend) = (String::new(), "[trust]\nproxies = [\"127.0.0.0/8\"]\n".to_owned());
+    for (trust, said, told) in [
+        (&stranger, "x-priority: critical", "x-priority: normal"),
+        (&stranger, "x-priority: sheddable", "x-priority: sheddable"),
+        (&stranger, "priority: u=0, i", ""),
+        (&stranger, "priority: u=6", "priority: u=6"),
+        (&friend, "x-priority: critical", "x-priority: critical"),
+        (&friend, "priority: u=0, i", "priority: u=0, i"),
+    ] {
+        let gateway = Gateway::start_with("", &format!("{trust}{tables}"));
+        let before = upstream.received().len();
+        exchange(gateway.address, format!("GET / HTTP/1.1\r\nHost: a\r\n{said}\r\nConnection: close\r\n\r\n")).await;
+        let received = upstream.received()[before..].to_ascii_lowercase();
+        let lines: Vec<_> = received.lines().filter(|line| line.contains("priority:")).collect();
+        assert_eq!(lines.join("\n"), told, "{said}: {received}");
+    }
+}
+
+#[tokio::test]
 async fn the_target_of_an_absolute_form_request_wins_over_its_host() {
     let upstream = Upstream::fine().await;
     let gateway = Gateway::before(upstream.address, "");

@@ -79,15 +79,17 @@ async fn a_streams_policy_cuts_silence_and_nothing_else() {
     }
 }
 
-fn trailers(name: &'static str) -> HeaderMap {
-    HeaderMap::from_iter([(http::HeaderName::from_static(name), HeaderValue::from_static("7"))])
+fn trailers(names: &[&'static str]) -> HeaderMap {
+    names.iter().map(|name| (http::HeaderName::from_static(name), HeaderValue::from_static("7"))).collect()
 }
 
-#[tokio::test]
-async fn trailers_go_both_ways_from_http_2_to_http_2() {
+type Noted = mpsc::UnboundedReceiver<(Option<HeaderMap>, Bytes)>;
+
+/// A gateway before an HTTP/2 upstream that answers with the trailer `x-down`, and notes the trailers and the body of each request.
+async fn noting() -> (Gateway, Noted) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let gateway = Gateway::before(listener.local_addr().unwrap(), "http2 = true");
-    let (note, mut noted) = mpsc::unbounded_channel();
+    let (note, noted) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
         let service = service_fn(move |req: Request<Incoming>| {
@@ -96,21 +98,45 @@ async fn trailers_go_both_ways_from_http_2_to_http_2() {
                 let body = req.into_body().collect().await.unwrap();
                 note.send((body.trailers().cloned(), body.to_bytes())).unwrap();
                 let body = Full::new(Bytes::from_static(b"answer"));
-                Ok::<_, Infallible>(Response::new(body.with_trailers(async { Some(Ok(trailers("x-down"))) })))
+                Ok::<_, Infallible>(Response::new(body.with_trailers(async { Some(Ok(trailers(&["x-down"]))) })))
             }
         });
         let http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         let _ = http2.serve_connection(TokioIo::new(stream), service).await;
     });
-    let frames = [Frame::data(Bytes::from_static(b"question")), Frame::trailers(trailers("x-up"))];
+    (gateway, noted)
+}
+
+/// Asks over HTTP/2, with these trailers; `declared`: the length of the body is said.
+async fn ask(gateway: &Gateway, up: HeaderMap, declared: bool) -> (Option<HeaderMap>, Bytes) {
+    let frames = [Frame::data(Bytes::from_static(b"question")), Frame::trailers(up)];
     let body = StreamBody::new(tokio_stream::iter(frames.map(Ok::<_, Infallible>)));
     let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
-    let req = Request::post(format!("http://{}/", gateway.address)).header("te", "trailers").body(body).unwrap();
-    let answer = client.request(req).await.unwrap().into_body().collect().await.unwrap();
-    assert_eq!(answer.trailers(), Some(&trailers("x-down")));
-    assert_eq!(answer.to_bytes(), "answer");
+    let req = Request::post(format!("http://{}/", gateway.address)).header("te", "trailers");
+    let req = if declared { req.header("content-length", 8) } else { req };
+    let answer = client.request(req.body(body).unwrap()).await.unwrap().into_body().collect().await.unwrap();
+    (answer.trailers().cloned(), answer.to_bytes())
+}
+
+#[tokio::test]
+async fn trailers_go_both_ways_from_http_2_to_http_2() {
+    let (gateway, mut noted) = noting().await;
+    let (down, body) = ask(&gateway, trailers(&["x-up"]), false).await;
+    assert_eq!((down, &body[..]), (Some(trailers(&["x-down"])), &b"answer"[..]));
     let (up, body) = noted.recv().await.unwrap();
-    assert_eq!((up, &body[..]), (Some(trailers("x-up")), &b"question"[..]));
+    assert_eq!((up, &body[..]), (Some(trailers(&["x-up"])), &b"question"[..]));
+}
+
+#[tokio::test]
+async fn trailers_that_belong_in_a_head_go_no_further() {
+    let (gateway, mut noted) = noting().await;
+    // Small bodies of a declared length are read before the call begins.
+    for declared in [false, true] {
+        let up = trailers(&["x-up", "authorization", "cookie", "via", "x-forwarded-for", "x-real-ip", "forwarded"]);
+        ask(&gateway, up, declared).await;
+        let (up, body) = noted.recv().await.unwrap();
+        assert_eq!((up, &body[..]), (Some(trailers(&["x-up"])), &b"question"[..]), "declared: {declared}");
+    }
 }
 
 #[tokio::test]
