@@ -271,6 +271,8 @@ pub use buttress_core::{
 };
 #[cfg(feature = "deadline")]
 pub use buttress_deadline::{self as deadline, DeadlineConfig, DeadlineLayer, Deadlines};
+#[cfg(feature = "fallback")]
+pub use buttress_fallback::{self as fallback, Failover, FailoverLayer, Fallback, FallbackConfig, FallbackLayer};
 #[cfg(feature = "retry")]
 pub use buttress_retry::{self as retry, Backoff, ResendLayer, Retry, RetryConfig, RetryLayer};
 pub use policy::IntoPolicy;

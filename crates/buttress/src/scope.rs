@@ -1,3 +1,6 @@
+#[cfg(feature = "fallback")]
+mod fallback;
+
 use crate::Registry;
 #[cfg(feature = "http")]
 use buttress_core::http::{HttpClient, HttpGateway, HttpServer};

@@ -2,14 +2,16 @@
 
 use crate::{
     config,
-    upload::RequestBody,
+    upload::{Carried, RequestBody},
     upstream::{Attempt, Pool, PoolError},
 };
 use buttress::{
     Balancer, BoxError, Breaker, BreakerConfig, BreakerLayer, Bulkhead, BulkheadConfig, Canary, CanaryConfig,
-    CanaryLayer, Chaos, ChaosLayer, ConfigError, Deadlines, Endpoint, Error, Handle, Mode, Registry, RetryConfig,
+    CanaryLayer, Chaos, ChaosLayer, ConfigError, Deadlines, Endpoint, Error, FallbackConfig, Handle, Mode, Registry, RetryConfig, Signal, Failover,
     ServiceBuilderExt as _, ServiceExt as _, Telemetry, TelemetryConfig,
-    http::HttpGateway,
+    core::Replay,
+    fallback::{LevelsConfig, Levels, TierConfig, Toggles, backup},
+    http::{HttpClient, HttpGateway, ReplayBody},
     telemetry::{AccessLog, AttemptSpanLayer, RequestSpanLayer},
 };
 use bytes::Bytes;
@@ -22,7 +24,7 @@ use std::{
     sync::Arc,
     task::{Context, Poll},
 };
-use tower::{Service, ServiceBuilder, ServiceExt};
+use tower::{Service, ServiceBuilder, ServiceExt, util::MapRequestLayer};
 
 /// What clients get.
 pub(crate) type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
@@ -34,7 +36,6 @@ pub(crate) type Chain = Shared<Request<RequestBody>>;
 pub(crate) type Target = Shared<Request<Attempt>>;
 
 /// What the layers are, for operators.
-#[derive(Default)]
 pub(crate) struct Controls {
     /// All of them, under their names: `cluster.web/10.0.0.1:80.breaker`, `route.api.bulkhead`.
     pub(crate) registry: Registry,
@@ -42,8 +43,52 @@ pub(crate) struct Controls {
     pub(crate) endpoints: BTreeMap<String, BTreeMap<String, EndpointControls>>,
     /// By cluster; one of a single endpoint has none.
     pub(crate) balancers: BTreeMap<String, Arc<Balancer>>,
+    /// Where the config has levels.
+    pub(crate) levels: Option<Levels>,
+    pub(crate) toggles: Toggles,
+    /// By route.
+    pub(crate) failovers: BTreeMap<String, Arc<Failover>>,
     /// By route.
     pub(crate) canaries: BTreeMap<String, Arc<Canary>>,
+}
+
+impl Controls {
+    /// Levels and toggles; the layers are added when they are built.
+    pub(crate) fn new(config: &config::Config) -> Result<Self, ConfigError> {
+        let registry = Registry::new();
+        let levels = config.levels.config().map(LevelsConfig::build).transpose()?;
+        if let Some(levels) = &levels {
+            registry.add("levels", Arc::new(levels.clone()));
+        }
+        let mut toggles = Toggles::builder();
+        for (name, toggle) in &config.toggles {
+            let own = toggle.config(name);
+            toggles = toggles.add(match (&toggle.level, &levels) {
+                (Some(level), Some(levels)) => own.level(levels, level)?,
+                _ => own,
+            });
+        }
+        let toggles = toggles.build()?;
+        toggles.for_each(|toggle| _ = registry.add(format!("toggle.{}", toggle.name()), Arc::new(toggle.clone())));
+        let (endpoints, balancers) = (BTreeMap::new(), BTreeMap::new());
+        let (failovers, canaries) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { registry, endpoints, balancers, levels, toggles, failovers, canaries })
+    }
+
+    /// Levels heed the clusters that the config says: the share of endpoints whose circuits are open is their pressure.
+    pub(crate) fn watch_clusters(&self, config: &config::Levels) {
+        let Some(levels) = &self.levels else { return };
+        for (name, endpoints) in &self.endpoints {
+            if !config.clusters.is_empty() && !config.clusters.contains(name) {
+                continue;
+            }
+            let signals: Vec<_> = endpoints.values().map(|endpoint| endpoint.breaker.signal()).collect();
+            levels.source(move || {
+                let open = signals.iter().filter(|signal| signal.is(Signal::OPEN)).count();
+                open as f64 / signals.len() as f64
+            });
+        }
+    }
 }
 
 pub(crate) struct EndpointControls {
@@ -157,7 +202,8 @@ impl Guards {
     }
 }
 
-/// What stands around a route: deadline(total) > bulkhead > retry > canary, where there is one > cluster.
+/// What stands around a route: fallback > stale > toggle > deadline(total) > bulkhead > failover > retry > canary > cluster; the
+/// bulkhead and the retry always, the others where there are such.
 pub(crate) fn route(
     name: &str,
     config: &config::Route,
@@ -189,12 +235,50 @@ pub(crate) fn route(
     }
     let retry = switched(config.retry.on, retry.build()?)?;
     let total = switched(config.deadline.on, config.deadline.config.clone().build()?)?;
-    let layers = ServiceBuilder::new().http_client().registry(&controls.registry).named(&scope).deadline(total);
-    Ok(match config.bulkhead.config.max_queue {
-        0 => Shared::new(layers.bulkhead(bulkhead).retry(retry).service(inner)),
-        _ => Shared::new(layers.queued_bulkhead(bulkhead).retry(retry).service(inner)),
+    let registry = controls.registry.clone();
+    let layers = || ServiceBuilder::new().http_client().registry(&registry).named(&scope);
+    let bounds = layers().deadline(total);
+    let once = MapRequestLayer::new(|req: Request<RequestBody>| req.map(Carried::Once));
+    let queues = config.bulkhead.config.max_queue > 0;
+    let chain = match &config.failover {
+        None if queues => Shared::new(bounds.queued_bulkhead(bulkhead).layer(once).retry(retry).service(inner)),
+        None => Shared::new(bounds.bulkhead(bulkhead).layer(once).retry(retry).service(inner)),
+        Some(failover) => {
+            let kept = |req: Request<ReplayBody<RequestBody>>| req.map(Carried::Kept);
+            let primary = Tier::new(layers().layer(MapRequestLayer::new(kept)).retry(retry).service(inner));
+            let mut backups = Vec::new();
+            for cluster in &failover.clusters {
+                // It is asked once: the request was sent to others before.
+                let attempt = move |req| HttpClient::new().once(kept(req));
+                let tier = TierConfig::new(cluster.clone()).max_concurrent(failover.max_concurrent);
+                backups.push((tier, Tier::new(target(cluster)?.map_request(attempt))));
+            }
+            let tiers = failover.tiers(config, &scope).tiers(backups).build()?;
+            controls.failovers.insert(name.to_owned(), tiers.handle());
+            match queues {
+                true => Shared::new(bounds.queued_bulkhead(bulkhead).with(tiers).service(primary)),
+                false => Shared::new(bounds.bulkhead(bulkhead).with(tiers).service(primary)),
+            }
+        }
+    };
+    let chain = match &config.toggle {
+        None => chain,
+        // It has its name in the registry already.
+        Some(name) => {
+            let toggle = controls.toggles.layer(name, backup::none())?;
+            Shared::new(ServiceBuilder::new().http_client().with(toggle).service(chain))
+        }
+    };
+    let Some(fallback) = config.fallback() else { return Ok(chain) };
+    let policy = || FallbackConfig::default().on(Vec::from(fallback.on)).name(scope.clone());
+    Ok(match &fallback.fixed {
+        None => chain,
+        Some(fixed) => Shared::new(layers().with(policy().layer(fixed.build()?)?).service(chain)),
     })
 }
+
+/// What a failover turns to: the request's body may be kept for another one.
+type Tier = Shared<Request<ReplayBody<RequestBody>>>;
 
 /// What every request passes, whether there is a route for it or not: it is measured, has a span, and a line in the log.
 pub(crate) type Front = RequestSpanLayer<HttpGateway>;

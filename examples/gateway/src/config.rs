@@ -1,6 +1,7 @@
 //! The config file: what it may say, and what is wrong with it.
 
 mod check;
+mod degrade;
 mod describe;
 mod document;
 mod files;
@@ -20,6 +21,7 @@ mod tree;
 mod value;
 mod warn;
 
+pub(crate) use degrade::{Failover, Fallback, Levels, Toggle};
 pub(crate) use problems::Problems;
 pub(crate) use read::Loaded;
 pub(crate) use switch::Layer;
@@ -55,6 +57,10 @@ pub(crate) struct Config {
     pub(crate) trust: Trust,
     pub(crate) admin: Admin,
     pub(crate) log: Log,
+    pub(crate) levels: Levels,
+    /// By name.
+    #[serde(rename = "toggle")]
+    pub(crate) toggles: BTreeMap<String, Toggle>,
     /// By name. The only places requests are ever sent to.
     #[serde(rename = "cluster")]
     pub(crate) clusters: BTreeMap<String, Cluster>,
@@ -309,6 +315,10 @@ pub(crate) struct Route {
     pub(crate) cluster: String,
     /// Another one that gets a share of the calls.
     pub(crate) canary: Option<Canary>,
+    /// Others that are asked where it gives no good answer.
+    pub(crate) failover: Option<Failover>,
+    /// The name of a toggle: where that is off, nothing is called.
+    pub(crate) toggle: Option<String>,
     /// Whose `route` tables hold where this one says nothing.
     pub(crate) policy: Option<String>,
     #[serde(default)]
@@ -318,6 +328,9 @@ pub(crate) struct Route {
     /// The protocols that connections may be upgraded to.
     #[serde(default = "websocket")]
     pub(crate) upgrades: Vec<String>,
+    /// What is answered in place of a bad answer.
+    #[serde(default)]
+    pub(crate) fallback: Layer<Fallback>,
     /// `total`, above all.
     #[serde(default)]
     pub(crate) deadline: Layer<DeadlineConfig>,
@@ -403,8 +416,7 @@ impl Config {
     /// How long the clients of `route` may send nothing of a request body.
     pub(crate) fn body_timeout(&self, route: &Route) -> Duration {
         self.limits.body_timeout.unwrap_or_else(|| {
-            let clusters = [Some(&route.cluster), route.canary.as_ref().map(|canary| &canary.cluster)];
-            let deadlines = clusters.into_iter().flatten().filter_map(|name| Some(&self.clusters.get(name)?.deadline));
+            let deadlines = route.clusters().filter_map(|name| Some(&self.clusters.get(name)?.deadline));
             let per_try = deadlines.filter(|deadline| deadline.on).map(|deadline| deadline.config.per_try);
             let ends = per_try.chain([route.deadline.config.total.filter(|_| route.deadline.on)]);
             // Before the deadline, so that a client hears what it did. A fifth is left for what came before it fell silent.

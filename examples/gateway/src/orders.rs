@@ -61,6 +61,36 @@ pub(crate) enum Order {
         #[command(flatten)]
         target: Target,
     },
+    /// Switches a feature on or off, whatever its conditions say, or leaves it to them again.
+    Toggle {
+        switch: ToggleSwitch,
+        /// The name of a toggle.
+        toggle: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Holds a level of service, whatever the pressure is, or leaves it to the pressure again; without either, shows it.
+    Level {
+        /// The name of a level.
+        #[arg(conflicts_with = "unpin")]
+        pin: Option<String>,
+        #[arg(long)]
+        unpin: bool,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Sends the calls of a route to this one of its clusters first, or leaves it to the failover again.
+    Failover {
+        /// The name of a route.
+        route: String,
+        /// The name of a cluster.
+        #[arg(long, required_unless_present = "auto", conflicts_with = "auto")]
+        prefer: Option<String>,
+        #[arg(long)]
+        auto: bool,
+        #[command(flatten)]
+        target: Target,
+    },
     /// Sets the share of the calls that a route's canary gets, or lets it have its share again after it was taken from it.
     Canary {
         /// The name of a route.
@@ -90,6 +120,26 @@ impl fmt::Display for BreakerMode {
         f.write_str(match self {
             Self::Open => "open",
             Self::Close => "close",
+            Self::Auto => "auto",
+        })
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum ToggleSwitch {
+    /// Every call passes.
+    On,
+    /// None does.
+    Off,
+    /// Its conditions decide again.
+    Auto,
+}
+
+impl fmt::Display for ToggleSwitch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::On => "on",
+            Self::Off => "off",
             Self::Auto => "auto",
         })
     }
@@ -132,6 +182,21 @@ fn answer(order: Order) -> Result<String, String> {
             query.extend_pairs(endpoint.map(|endpoint| ("endpoint", endpoint)));
             query.extend_pairs(clear.then_some(("clear", "")));
             (Method::POST, format!("/inject/{}", segment(&cluster)), target)
+        }
+        Order::Toggle { switch, toggle, target } => {
+            query.append_pair("switch", &switch.to_string());
+            (Method::POST, format!("/toggle/{}", segment(&toggle)), target)
+        }
+        Order::Level { pin, unpin, target } => {
+            let method = if pin.is_some() || unpin { Method::POST } else { Method::GET };
+            query.extend_pairs(pin.map(|level| ("pin", level)));
+            query.extend_pairs(unpin.then_some(("unpin", "")));
+            (method, "/levels".to_owned(), target)
+        }
+        Order::Failover { route, prefer, auto, target } => {
+            query.extend_pairs(prefer.map(|cluster| ("prefer", cluster)));
+            query.extend_pairs(auto.then_some(("auto", "")));
+            (Method::POST, format!("/failover/{}", segment(&route)), target)
         }
         Order::Canary { route, weight, reset, target } => {
             query.extend_pairs(weight.map(|weight| ("weight", weight.to_string())));

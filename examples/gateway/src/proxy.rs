@@ -67,11 +67,12 @@ impl Gateway {
         let name = config.name.clone().unwrap_or_else(|| format!("buttress-{:06x}", fastrand::u32(..1 << 24)));
         let name: &'static str = name.leak();
         let gateway = HttpGateway::new(name);
-        let mut controls = Controls::default();
+        let mut controls = Controls::new(config)?;
         let mut clusters = BTreeMap::new();
         for (name, cluster) in &config.clusters {
             clusters.insert(name.as_str(), chain::cluster(name, cluster, &mut controls)?);
         }
+        controls.watch_clusters(&config.levels);
         let access = config.log.access;
         let unrouted = chain::front(gateway, "unrouted", "", access, &controls.registry)?;
         let (mut router, mut routes) = (Router::default(), Vec::new());

@@ -4,7 +4,7 @@
 use crate::message;
 use buttress::{
     BoxError,
-    http::{UploadBody, is_grpc},
+    http::{ReplayBody, RequestBodyError, UploadBody, is_grpc},
 };
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, header};
@@ -79,6 +79,38 @@ impl Answering {
 impl Drop for Answering {
     fn drop(&mut self) {
         self.0.iter().for_each(|notes| notes.over.store(true, Relaxed));
+    }
+}
+
+/// A client's request body on its way to a tier: as it is, or kept for the next one.
+pub(crate) enum Carried {
+    Once(RequestBody),
+    Kept(ReplayBody<RequestBody>),
+}
+
+impl Body for Carried {
+    type Data = Bytes;
+    type Error = RequestBodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        match &mut *self {
+            Self::Once(body) => Pin::new(body).poll_frame(cx),
+            Self::Kept(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Once(body) => body.is_end_stream(),
+            Self::Kept(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Once(body) => body.size_hint(),
+            Self::Kept(body) => body.size_hint(),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ mod pool;
 
 use crate::{
     config, tls, tunnel,
-    upload::{Fault, Notes, RequestBody},
+    upload::{Carried, Fault, Notes},
 };
 use buttress::{
     BoxError, ConfigError, Error, Hyper, HyperError, Reason, Rejection,
@@ -71,7 +71,7 @@ impl StdError for PoolError {
 }
 
 /// The body of one attempt.
-pub(crate) type Attempt = ReplayBody<RequestBody>;
+pub(crate) type Attempt = ReplayBody<Carried>;
 
 /// The innermost service of a chain.
 #[derive(Clone)]

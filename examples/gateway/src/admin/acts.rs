@@ -6,7 +6,7 @@ use axum::{
     extract::{Path, Query, State},
     response::{IntoResponse, Response},
 };
-use buttress::{Fault, Handle, Mode};
+use buttress::{Fault, Handle, Mode, fallback::Switch};
 use http::StatusCode;
 use serde::Deserialize;
 use std::{collections::BTreeMap, fmt::Write};
@@ -136,6 +136,82 @@ pub(super) async fn canary(
     let weight = canary.config().weight;
     tracing::info!(route, weight, "an operator sets a canary");
     Ok(format!("the canary of {route}: {weight} % of the calls\n"))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ToggleOrder {
+    switch: String,
+}
+
+pub(super) async fn toggle(
+    State(admin): State<Admin>,
+    Path(name): Path<String>,
+    order: Result<Query<ToggleOrder>, axum::extract::rejection::QueryRejection>,
+) -> Done {
+    let Query(ToggleOrder { switch }) = order.map_err(|error| wrong(error.body_text()))?;
+    let wanted = Switch::ALL.into_iter().find(|known| known.as_str() == switch);
+    let wanted = wanted.ok_or_else(|| wrong(format!("`switch` is {switch:?}, allowed: on, off, auto")))?;
+    let toggles = &admin.gateway.controls().toggles;
+    let Ok(toggle) = toggles.get(&name) else {
+        let mut names = Vec::new();
+        toggles.for_each(|toggle| names.push(toggle.name().to_owned()));
+        return Err(unknown("toggle", &name, names.iter()));
+    };
+    toggle.set(wanted);
+    tracing::info!(toggle = name, switch, "an operator sets a toggle");
+    Ok(format!("the toggle {name}: {switch}, it is {}\n", toggle.snapshot().state.as_str()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LevelsOrder {
+    pin: Option<String>,
+    unpin: Option<String>,
+}
+
+pub(super) async fn levels(
+    State(admin): State<Admin>,
+    order: Result<Query<LevelsOrder>, axum::extract::rejection::QueryRejection>,
+) -> Done {
+    let Query(order) = order.map_err(|error| wrong(error.body_text()))?;
+    let levels = admin.gateway.controls().levels.as_ref();
+    let none = || Refused(StatusCode::NOT_FOUND, "there are no levels: the config has no `[levels]`".to_owned());
+    let levels = levels.ok_or_else(none)?;
+    match (&order.pin, order.unpin) {
+        (Some(level), None) => levels.pin(level).map_err(wrong)?,
+        (None, Some(_)) => levels.unpin(),
+        _ => return Err(wrong("say `pin=LEVEL` or `unpin`")),
+    }
+    let level = levels.current_name();
+    let by = if order.pin.is_some() { "pinned" } else { "by pressure" };
+    tracing::info!(level, by, "an operator sets the level");
+    Ok(format!("the level: {level}, {by}\n"))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FailoverOrder {
+    prefer: Option<String>,
+    auto: Option<String>,
+}
+
+pub(super) async fn failover(
+    State(admin): State<Admin>,
+    Path(route): Path<String>,
+    order: Result<Query<FailoverOrder>, axum::extract::rejection::QueryRejection>,
+) -> Done {
+    let Query(order) = order.map_err(|error| wrong(error.body_text()))?;
+    let failovers = &admin.gateway.controls().failovers;
+    let failover = failovers.get(&route).ok_or_else(|| unknown("failover on route", &route, failovers.keys()))?;
+    match (&order.prefer, order.auto) {
+        (Some(cluster), None) => failover.prefer(cluster).map_err(wrong)?,
+        (None, Some(_)) => failover.auto(),
+        _ => return Err(wrong("say `prefer=CLUSTER` or `auto`")),
+    }
+    let first = order.prefer.as_deref().unwrap_or("auto");
+    tracing::info!(route, first, "an operator sets a failover");
+    Ok(format!("the failover of {route}: {first}\n"))
 }
 
 #[derive(Deserialize)]

@@ -14,10 +14,14 @@ pub(super) async fn index() -> &'static str {
     "GET  /livez /readyz /startupz   is it alive, is it ready, has it started\n\
      GET  /status                    what its layers do, as JSON\n\
      GET  /metrics                   the same for Prometheus\n\
+     GET  /levels /toggles           how much of the service there is, as JSON\n\
      POST /drain                     end in good order\n\
      POST /breaker/CLUSTER?mode=open|close|auto[&endpoint=HOST:PORT]\n\
      POST /inject/CLUSTER?fault=FAULT[&fault=..][&endpoint=HOST:PORT], or ?clear\n\
      POST /canary/ROUTE?weight=PERCENT, or ?reset\n\
+     POST /failover/ROUTE?prefer=CLUSTER, or ?auto\n\
+     POST /levels?pin=LEVEL, or ?unpin\n\
+     POST /toggle/TOGGLE?switch=on|off|auto\n\
      POST /mode/LAYER?mode=auto|forced_open|disabled|observe_only|enforcing:PERCENT\n"
 }
 
@@ -70,7 +74,25 @@ pub(super) async fn status(State(admin): State<Admin>) -> Response {
         "layers": layers,
         "injected": faults,
     });
-    ([(header::CONTENT_TYPE, "application/json")], format!("{status:#}\n")).into_response()
+    json(&status)
+}
+
+fn json(value: &impl serde::Serialize) -> Response {
+    let value = serde_json::to_value(value).unwrap_or_default();
+    ([(header::CONTENT_TYPE, "application/json")], format!("{value:#}\n")).into_response()
+}
+
+pub(super) async fn levels(State(admin): State<Admin>) -> Response {
+    match &admin.gateway.controls().levels {
+        Some(levels) => json(&levels.snapshot()),
+        None => (StatusCode::NOT_FOUND, "there are no levels: the config has no `[levels]`\n").into_response(),
+    }
+}
+
+pub(super) async fn toggles(State(admin): State<Admin>) -> Response {
+    let mut toggles = Vec::new();
+    admin.gateway.controls().toggles.for_each(|toggle| toggles.push(toggle.snapshot()));
+    json(&toggles)
 }
 
 pub(super) async fn metrics(State(admin): State<Admin>) -> Response {

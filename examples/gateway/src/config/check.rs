@@ -1,7 +1,7 @@
 //! What the values mean, and whether they can.
 
 use super::{
-    Canary, Cluster, ClusterTls, Config, ListenerTls, Route, document::Document, files, layers, matches,
+    Canary, Cluster, ClusterTls, Config, ListenerTls, Route, degrade, document::Document, files, layers, matches,
     table::did_you_mean,
 };
 use crate::tls;
@@ -9,8 +9,9 @@ use buttress::core::config::format_duration;
 use http::{HeaderName, HeaderValue, uri::Authority};
 use std::{fmt::Display, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
-const HOUR: Duration = Duration::from_secs(3600);
-const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(super) const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A token shorter than this is guessed.
 const TOKEN: usize = 16;
@@ -37,6 +38,7 @@ pub(super) fn config(document: &mut Document<'_>, config: &Config) {
     for (name, route) in &config.routes {
         self::route(document, config, name, route);
     }
+    degrade::config(document, config);
     matches::check(document, config);
 }
 
@@ -238,6 +240,7 @@ fn route(document: &mut Document<'_>, config: &Config, name: &str, route: &Route
     if let Some(canary) = &route.canary {
         self::canary(document, config, name, route, canary);
     }
+    degrade::route(document, config, name, route);
     layers::route(document, &path, route);
 }
 
@@ -266,7 +269,7 @@ fn pattern(document: &mut Document<'_>, name: &str, route: &Route) {
     }
 }
 
-fn cluster_of<'c>(document: &mut Document<'_>, config: &'c Config, path: &[&str], name: &str) -> Option<&'c Cluster> {
+pub(super) fn cluster_of<'c>(document: &mut Document<'_>, config: &'c Config, path: &[&str], name: &str) -> Option<&'c Cluster> {
     let cluster = config.clusters.get(name);
     if cluster.is_none() && !document.torn && !document.is_taken(&["cluster", name]) {
         let names: Vec<_> = config.clusters.keys().map(quoted).collect();
@@ -281,7 +284,7 @@ fn cluster_of<'c>(document: &mut Document<'_>, config: &'c Config, path: &[&str]
 }
 
 /// An attempt must end before the whole call does, or there is never another.
-fn per_try(document: &mut Document<'_>, name: &str, route: &Route, cluster_name: &str, cluster: Option<&Cluster>) {
+pub(super) fn per_try(document: &mut Document<'_>, name: &str, route: &Route, cluster_name: &str, cluster: Option<&Cluster>) {
     let Some(cluster) = cluster.filter(|cluster| cluster.deadline.on && route.deadline.on) else { return };
     if let (Some(per_try), Some(total)) = (cluster.deadline.config.per_try, route.deadline.config.total)
         && per_try >= total
@@ -314,13 +317,13 @@ fn canary(document: &mut Document<'_>, config: &Config, name: &str, route: &Rout
     number(document, &at("min_calls"), canary.min_calls, 1..=1_000_000);
 }
 
-fn number<N: PartialOrd + Display>(document: &mut Document<'_>, path: &[&str], value: N, allowed: RangeInclusive<N>) {
+pub(super) fn number<N: PartialOrd + Display>(document: &mut Document<'_>, path: &[&str], value: N, allowed: RangeInclusive<N>) {
     if !allowed.contains(&value) {
         document.wrong(path, value, format_args!("{} to {}", allowed.start(), allowed.end()));
     }
 }
 
-fn time(document: &mut Document<'_>, path: &[&str], value: Duration, most: Duration) {
+pub(super) fn time(document: &mut Document<'_>, path: &[&str], value: Duration, most: Duration) {
     if value.is_zero() || value > most {
         let allowed = format!("more than 0s, at most {}", format_duration(most));
         document.wrong(path, format_duration(value), allowed);

@@ -4,23 +4,29 @@ use super::{Bytes, Config, Layer, Route, check, document::Document, table::did_y
 use buttress::{
     ConfigError,
     core::config::{duration, duration_opt, format_duration},
-    fallback::{StaticResponse, Trigger},
+    fallback::{self, FailoverConfig, LevelsConfig, StaticResponse, ToggleConfig, Triggers},
 };
-use check::{HOUR, WEEK, number, quoted, time};
+use check::{DAY, HOUR, WEEK, number, quoted, time};
 use serde::{Deserialize, Serialize};
 use std::{path::PathBuf, time::Duration};
 
 /// What is answered where a route's upstreams give no good answer. Without `static` and `stale`: nothing is.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Fallback {
-    /// What is answered for: `refused`, `failure`, `overload`. Default: all of them.
-    pub(crate) on: Vec<Trigger>,
+    /// What is answered in place of: `refused`, `failure`, `overload`. Default: all of them.
+    pub(crate) on: Triggers,
     /// An answer made beforehand.
     #[serde(rename = "static")]
     pub(crate) fixed: Option<StaticAnswer>,
     /// The last good answer.
     pub(crate) stale: Option<StaleAnswers>,
+}
+
+impl Default for Fallback {
+    fn default() -> Self {
+        Self { on: Triggers::ALL, fixed: None, stale: None }
+    }
 }
 
 /// An answer made beforehand.
@@ -208,11 +214,49 @@ impl Default for Levels {
 }
 
 impl Levels {
-    /// The levels in order, each with the pressure from which on it holds.
-    pub(crate) fn steps(&self) -> impl Iterator<Item = (&str, Option<f64>)> {
-        let even = |i: usize| i as f64 / self.order.len() as f64;
-        let at = move |i: usize| i.checked_sub(1).map(|before| self.at.get(before).copied().unwrap_or_else(|| even(i)));
-        self.order.iter().enumerate().map(move |(i, name)| (name.as_str(), at(i)))
+    /// The config of the crate's levels; `None`: there are none.
+    pub(crate) fn config(&self) -> Option<LevelsConfig> {
+        let (full, lesser) = self.order.split_first()?;
+        let even = |place: usize| place as f64 / self.order.len() as f64;
+        let levels = lesser.iter().enumerate().fold(LevelsConfig::new(full.clone()), |levels, (i, name)| {
+            levels.level(name.clone(), self.at.get(i).copied().unwrap_or_else(|| even(i + 1)))
+        });
+        // Looked at often enough to notice in time.
+        let every = (self.worse_after.min(self.better_after) / 4).clamp(MILLI, MILLI * 100);
+        Some(levels.hysteresis(self.hysteresis).worse_after(self.worse_after).better_after(self.better_after).every(every))
+    }
+}
+
+const MILLI: Duration = Duration::from_millis(1);
+
+impl Toggle {
+    /// The config of the crate's toggle.
+    pub(crate) fn config(&self, name: &str) -> ToggleConfig {
+        let back = match self.back {
+            Back::Manual => fallback::Back::Manual,
+            Back::Probe => fallback::Back::Probe { after: self.after, successes: self.successes },
+            Back::Ramp => fallback::Back::Ramp { after: self.after, over: self.over },
+        };
+        ToggleConfig::new(name.to_owned())
+            .first_failure(self.first_failure)
+            .failure_rate(self.failure_rate)
+            .window(self.window)
+            .min_calls(self.min_calls)
+            .back(back)
+    }
+}
+
+impl Failover {
+    /// The layer's config for `route`, whose place is `scope`.
+    pub(crate) fn tiers(&self, route: &Route, scope: &str) -> FailoverConfig {
+        FailoverConfig::default()
+            .name(scope.to_owned())
+            .primary(route.cluster.clone())
+            .share(self.share)
+            .fail_after(self.fail_after)
+            .probe_every(self.probe_every)
+            .return_after(self.return_after)
+            .max_body(route.retry.config.max_body)
     }
 }
 
@@ -236,7 +280,10 @@ impl StaticAnswer {
     pub(crate) fn build(&self) -> Result<StaticResponse, ConfigError> {
         let made = match (&self.file, &self.body) {
             (Some(file), _) => StaticResponse::file(file)?,
-            (None, body) => StaticResponse::text(body.clone().unwrap_or_default()),
+            (None, body) => {
+                let text = body.clone().unwrap_or_default();
+                StaticResponse::new(200, "text/plain; charset=utf-8", text)?
+            }
         };
         let made = made.status(self.status)?;
         match &self.content_type {
@@ -290,8 +337,10 @@ fn levels(document: &mut Document<'_>, config: &Config) {
             document.wrong(&path("at"), format_args!("{:?}", levels.at), allowed);
         }
     }
-    if !(0.0..1.0).contains(&levels.hysteresis) {
-        document.wrong(&path("hysteresis"), levels.hysteresis, "0 to less than 1");
+    if let Err(error) = levels.config().map_or(Ok(()), |config| config.build().map(drop))
+        && error.field == "hysteresis"
+    {
+        document.refused(&["levels"], &error);
     }
     for (field, span) in [("worse_after", levels.worse_after), ("better_after", levels.better_after)] {
         time(document, &path(field), span, HOUR);
@@ -325,12 +374,12 @@ fn toggle(document: &mut Document<'_>, config: &Config, name: &str, toggle: &Tog
         document.wrong(&at("failure_rate"), rate, "more than 0 and at most 1");
     }
     number(document, &at("min_calls"), toggle.min_calls, 1..=1_000_000);
-    number(document, &at("successes"), toggle.successes, 1..=1000);
+    number(document, &at("successes"), toggle.successes, 1..=63);
     if !(Duration::from_secs(1)..=HOUR).contains(&toggle.window) {
         document.wrong(&at("window"), format_duration(toggle.window), "1s to 1h");
     }
-    time(document, &at("after"), toggle.after, WEEK);
-    time(document, &at("over"), toggle.over, WEEK);
+    time(document, &at("after"), toggle.after, DAY);
+    time(document, &at("over"), toggle.over, DAY);
     let reads = |route: &Route| route.toggle.as_deref() == Some(name);
     // A route that cannot be read may be the one.
     if !config.routes.values().any(reads) && !document.torn && !document.is_taken(&["route"]) {
@@ -377,8 +426,8 @@ fn failover(document: &mut Document<'_>, config: &Config, name: &str, route: &Ro
     if !(0.1..=0.9).contains(&failover.share) {
         document.wrong(&at("share"), failover.share, "0.1 to 0.9");
     }
-    number(document, &at("fail_after"), failover.fail_after, 1..=10_000);
-    number(document, &at("return_after"), failover.return_after, 1..=10_000);
+    number(document, &at("fail_after"), failover.fail_after, 1..=1000);
+    number(document, &at("return_after"), failover.return_after, 1..=1000);
     time(document, &at("probe_every"), failover.probe_every, HOUR);
     if let Some(most) = failover.max_concurrent {
         number(document, &at("max_concurrent"), most, 1..=1_000_000);

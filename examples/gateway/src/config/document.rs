@@ -223,7 +223,7 @@ impl<'t> Document<'t> {
 }
 
 /// The sections whose tables have names.
-pub(super) const NAMED: [&str; 4] = ["listener", "cluster", "route", "policy"];
+pub(super) const NAMED: [&str; 5] = ["listener", "cluster", "route", "toggle", "policy"];
 
 /// From the header before `at` to the one after it.
 fn region(text: &str, at: usize) -> Range<usize> {

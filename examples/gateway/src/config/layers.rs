@@ -3,6 +3,7 @@
 use super::{
     Cluster, Layer, Route,
     check::{self, is_token, quoted},
+    degrade,
     document::Document,
     policy::{Kind, Policies},
     table::stand_in,
@@ -22,6 +23,7 @@ pub(super) fn cluster(document: &mut Document<'_>, path: &[&str], cluster: &Clus
 
 /// Says what is wrong with the layers of the route, or of a policy for routes, at `path`.
 pub(super) fn route(document: &mut Document<'_>, path: &[&str], route: &Route) {
+    degrade::fallback(document, path, &route.fallback);
     layer(document, path, "deadline", &route.deadline, |config| config.build().map(drop));
     layer(document, path, "bulkhead", &route.bulkhead, |config| config.build().map(drop));
     layer(document, path, "retry", &route.retry, |config| config.build().map(drop));

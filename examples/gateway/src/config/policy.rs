@@ -51,7 +51,7 @@ impl Kind {
     /// What tells one entry from another: no policy can say it.
     pub(super) fn identity(self) -> &'static [&'static str] {
         match self {
-            Self::Route => &["hosts", "prefix", "path", "methods", "headers", "cluster", "canary", "policy"],
+            Self::Route => &["hosts", "prefix", "path", "methods", "headers", "cluster", "canary", "failover", "policy"],
             Self::Cluster => &["endpoints", "tls", "policy"],
         }
     }
@@ -73,7 +73,7 @@ impl Kind {
 
     fn layers(self) -> &'static [&'static str] {
         match self {
-            Self::Route => &["deadline", "bulkhead", "retry"],
+            Self::Route => &["fallback", "deadline", "bulkhead", "retry"],
             Self::Cluster => &["balance", "breaker", "bulkhead", "deadline"],
         }
     }

@@ -17,10 +17,11 @@ pub(crate) struct Effective<'a> {
 }
 
 /// Tables of their own, wherever they stand; others are written in a line.
-const OWN_TABLE: [&str; 7] = ["tls", "canary", "balance", "breaker", "bulkhead", "deadline", "retry"];
+const OWN_TABLE: [&str; 9] =
+    ["tls", "canary", "failover", "fallback", "balance", "breaker", "bulkhead", "deadline", "retry"];
 
 /// The sections whose tables have names; the others are tables themselves.
-const NAMED: [&str; 3] = ["listener", "cluster", "route"];
+const NAMED: [&str; 4] = ["listener", "toggle", "cluster", "route"];
 
 impl fmt::Display for Effective<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,7 +1,7 @@
 //! A text to a config, or everything that stands in the way.
 
 use super::{
-    Admin, Cluster, Config, Drain, Limits, Listener, Log, Route, Trust, check,
+    Admin, Cluster, Config, Drain, Levels, Limits, Listener, Log, Route, Toggle, Trust, check,
     document::{Document, NAMED},
     layers,
     origin::Origins,
@@ -28,8 +28,9 @@ pub(crate) struct Loaded {
     pub(crate) origins: Origins,
 }
 
-const SECTIONS: [&str; 10] =
-    ["name", "listener", "limits", "drain", "trust", "admin", "log", "policy", "cluster", "route"];
+const SECTIONS: [&str; 12] = [
+    "name", "listener", "limits", "drain", "trust", "admin", "log", "levels", "toggle", "policy", "cluster", "route",
+];
 
 /// Reads and judges. Files are relative to `folder`.
 pub(super) fn read(path: &Path, text: &str, folder: &Path) -> Result<Loaded, Problems> {
@@ -44,6 +45,8 @@ pub(super) fn read(path: &Path, text: &str, folder: &Path) -> Result<Loaded, Pro
         trust: document.single::<Trust>("trust"),
         admin: document.single::<Admin>("admin"),
         log: document.single::<Log>("log"),
+        levels: document.single::<Levels>("levels"),
+        toggles: document.named::<Toggle>("toggle", &[], &hints(None)),
         clusters: document.inheriting::<Cluster>(Kind::Cluster, &mut policies),
         routes: document.inheriting::<Route>(Kind::Route, &mut policies),
     };
@@ -167,5 +170,6 @@ fn resolve(config: &mut Config, folder: &Path) {
         absolute(&mut tls.key);
     }
     let authorities = config.clusters.values_mut().filter_map(|cluster| cluster.tls.as_mut()?.ca.as_mut());
-    authorities.chain(config.admin.token_file.as_mut()).for_each(absolute);
+    let fallbacks = config.routes.values_mut().filter_map(|route| route.fallback.config.fixed.as_mut()?.file.as_mut());
+    authorities.chain(config.admin.token_file.as_mut()).chain(fallbacks).for_each(absolute);
 }

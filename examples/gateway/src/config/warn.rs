@@ -22,8 +22,7 @@ pub(super) fn config(document: &mut Document<'_>, config: &Config) {
 
 fn cluster(document: &mut Document<'_>, config: &Config, name: &str, cluster: &Cluster) {
     let path = ["cluster", name];
-    let leads =
-        |route: &Route| route.cluster == name || route.canary.as_ref().is_some_and(|canary| canary.cluster == name);
+    let leads = |route: &Route| route.clusters().any(|cluster| cluster == name);
     // A route that cannot be read may be the one.
     if !config.routes.values().any(leads) && !document.torn && !document.is_taken(&["route"]) {
         let message = format!("no route leads to `cluster.{name}`");

@@ -95,7 +95,7 @@ pub(crate) const CANARY: Role = Role { cluster: "a-next", name: "a-next", scenes
 pub(crate) const REST: f64 = 0.05;
 
 /// No endpoint of `c` works.
-const DOWN: Scene = scene(0.33, 0.3475, Fault::Errors);
+const DOWN: Scene = scene(0.29, 0.3475, Fault::Errors);
 
 /// When many ask `b` for reports at once.
 pub(crate) const BURST: (f64, f64) = (0.45, 0.48);
@@ -114,7 +114,7 @@ const CAPTIONS: [(f64, &str, &str); 12] = [
         "b/2 hangs: deadlines cut calls off, then its breaker keeps them away.",
         "b/2 hangs: its clients wait until they give up.",
     ),
-    (0.33, "All of c is down for a moment: a budget keeps retries from piling up.", "All of c is down for a moment."),
+    (0.29, "All of c is down: readers get its last answers, marked, and extras go off.", "All of c is down for a moment."),
     (
         0.37,
         "A third of a is slow, a third of b and soon half of c fails.",

@@ -31,6 +31,11 @@ impl Tally {
         good(&self.calls)
     }
 
+    /// The share of calls that got an answer, good or degraded.
+    pub(crate) fn served(&self) -> Option<f64> {
+        Some(self.good()? + self.count(End::Degraded) as f64 / self.calls.len() as f64)
+    }
+
     /// The share of good calls over time.
     pub(crate) fn history(&self) -> [Option<f64>; POINTS] {
         self.history.map(|(good, all)| (all > 0).then(|| f64::from(good) / f64::from(all)))

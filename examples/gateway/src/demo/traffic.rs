@@ -1,6 +1,7 @@
 //! Calls over real sockets: clients that go through the gateway, and a small one that asks every endpoint in turn.
 
 use super::{script::Stage, upstreams::BODY};
+use buttress::http::X_DEGRADED;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
@@ -29,6 +30,8 @@ const LONGER: Duration = Duration::from_secs(3);
 pub(crate) enum End {
     /// 200, with the whole body, within the client's patience.
     Good,
+    /// 200, and marked as another answer than the one that was asked for.
+    Degraded,
     /// All of that, but too late.
     Late,
     /// Refused by the gateway itself: the breakers of all endpoints are open, bulkheads are full.
@@ -163,6 +166,7 @@ async fn whole(answer: impl Future<Output = Result<Response<Incoming>, Error>>) 
     let (head, body) = res.into_parts();
     let Ok(body) = body.collect().await else { return End::Cut };
     match head.status {
+        StatusCode::OK if head.headers.contains_key(X_DEGRADED) => End::Degraded,
         StatusCode::OK if body.to_bytes().len() == BODY => End::Good,
         StatusCode::OK => End::Cut,
         StatusCode::SERVICE_UNAVAILABLE if head.headers.contains_key("proxy-status") => End::Refused,

@@ -13,6 +13,7 @@ mod killed;
 mod limits;
 mod malformed;
 mod mutations;
+mod outage;
 mod process;
 mod proxying;
 mod raw;
