@@ -147,7 +147,12 @@ impl Inner {
                 if req.uri().authority().is_some() {
                     *req.uri_mut() = path.into();
                 }
+                let has_length = req.body().size_hint().exact().is_some();
                 let headers = req.headers_mut();
+                // hyper sends no body with a GET or a HEAD whose head does not say that there is one.
+                if !has_length && !headers.contains_key(header::CONTENT_LENGTH) {
+                    headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+                }
                 if !headers.contains_key(header::HOST) {
                     let authority = HeaderValue::from_str(self.authority.as_str());
                     headers.insert(header::HOST, authority.expect("an authority is a header value"));

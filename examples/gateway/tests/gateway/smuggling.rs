@@ -48,6 +48,9 @@ fn lengths_and_codings() -> Vec<(String, Then)> {
         (post("Content-Length: 5\r\nContent-Length: 6\r\n", "hello!"), Refused("400")),
         (format!("POST /row HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"), Refused("400")),
         (format!("POST /row HTTP/1.0\r\nContent-Length: 5\r\n\r\nhello{SMUGGLED}"), OneThenClosed("hello")),
+        (get("Transfer-Encoding: chunked\r\n") + chunks, One("hello")),
+        (get("Transfer-Encoding: chunked\r\n") + "5\r\nhello\r\nzz\r\n", Broken),
+        (get("Content-Length: 5\r\n") + "hello", One("hello")),
         ("POST /row HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\nhello".to_owned(), One("hello")),
     ];
     for name in
