@@ -7,6 +7,7 @@ mod fallback;
 mod levels;
 mod mark;
 mod toggle;
+pub mod vote;
 
 #[cfg(feature = "http")]
 pub use backup::StaticResponse;
@@ -27,3 +28,4 @@ pub use toggle::{
 
 /// The target of events, as the facade names the crate.
 const TARGET: &str = "buttress::fallback";
+pub use vote::{Need, Vote, VoteConfig, VoteLayer};

@@ -1,0 +1,294 @@
+use super::{
+    Ask, Ballot, Same,
+    policy::{Shared, TARGET},
+    tally::{Decision, Tally},
+};
+use buttress_core::{Lease, Outcome, Reason, Rejection, Verdict, sync::Ordering::Relaxed};
+use futures_util::stream::{FuturesUnordered, Stream};
+use pin_project_lite::pin_project;
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+use tower_service::Service;
+
+pin_project! {
+    /// The future of [`VoteService`](super::VoteService).
+    pub struct VoteFuture<S, C, P, E, Req>
+    where
+        P: Ballot<Req, S::Response, S::Error>,
+        S: Service<<P as Ask<Req>>::Copy>,
+        C: Service<<P as Ask<Req>>::Copy, Response = S::Response, Error = S::Error>,
+    {
+        // While the request is being read; then all versions are asked.
+        #[pin]
+        gather: Option<P::Gather>,
+        versions: Option<(S, Vec<C>)>,
+        asked: FuturesUnordered<Asked<S, C, P, Req>>,
+        round: Round<P::Answer, S::Error>,
+        call: Option<P::Call>,
+        same: E,
+    }
+}
+
+/// The votes of one call. Dropped, it counts those that nobody waits for any more.
+struct Round<A, Err> {
+    lease: Arc<Lease<Shared>>,
+    tally: Option<Tally<A>>,
+    /// Which versions were asked and have not ended.
+    pending: Vec<usize>,
+    /// The first bad result.
+    bad: Option<Result<A, Err>>,
+    /// Why all that have ended were refused, if they were.
+    refused: Refused,
+}
+
+#[derive(Clone, Copy)]
+enum Refused {
+    Nobody,
+    All(Rejection),
+    Mixed,
+}
+
+pin_project! {
+    /// One version's call.
+    struct Asked<S, C, P, Req>
+    where
+        P: Ballot<Req, S::Response, S::Error>,
+        S: Service<<P as Ask<Req>>::Copy>,
+        C: Service<<P as Ask<Req>>::Copy, Response = S::Response, Error = S::Error>,
+    {
+        version: usize,
+        cap: usize,
+        #[pin]
+        state: State<S, C, P::Copy, S::Future, C::Future, P::Collect>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S, C, A, F, G, K> {
+        First { service: S, copy: Option<A> },
+        Other { service: C, copy: Option<A> },
+        CallingFirst { #[pin] future: F },
+        CallingOther { #[pin] future: G },
+        Collecting { #[pin] collect: K },
+    }
+}
+
+const DONE: &str = "a future was polled after it had completed";
+
+impl<S, C, P, Req> Future for Asked<S, C, P, Req>
+where
+    P: Ballot<Req, S::Response, S::Error>,
+    S: Service<<P as Ask<Req>>::Copy>,
+    C: Service<<P as Ask<Req>>::Copy, Response = S::Response, Error = S::Error>,
+{
+    /// `None`: the response could not be read.
+    type Output = (usize, Option<Result<P::Answer, S::Error>>);
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let result = match this.state.as_mut().project() {
+                StateProj::First { service, copy } => ready!(service.poll_ready(cx)).map(|()| {
+                    let copy = copy.take().expect(DONE);
+                    State::CallingFirst { future: service.call(copy) }
+                }),
+                StateProj::Other { service, copy } => ready!(service.poll_ready(cx)).map(|()| {
+                    let copy = copy.take().expect(DONE);
+                    State::CallingOther { future: service.call(copy) }
+                }),
+                StateProj::CallingFirst { future } => {
+                    ready!(future.poll(cx)).map(|res| State::Collecting { collect: P::collect(res, *this.cap) })
+                }
+                StateProj::CallingOther { future } => {
+                    ready!(future.poll(cx)).map(|res| State::Collecting { collect: P::collect(res, *this.cap) })
+                }
+                StateProj::Collecting { collect } => {
+                    return Poll::Ready((*this.version, ready!(collect.poll(cx)).map(Ok)));
+                }
+            };
+            match result {
+                Ok(next) => this.state.set(next),
+                Err(error) => return Poll::Ready((*this.version, Some(Err(error)))),
+            }
+        }
+    }
+}
+
+impl<S, C, P, E, Req> VoteFuture<S, C, P, E, Req>
+where
+    P: Ballot<Req, S::Response, S::Error>,
+    S: Service<<P as Ask<Req>>::Copy>,
+    C: Service<<P as Ask<Req>>::Copy, Response = S::Response, Error = S::Error>,
+{
+    pub(super) fn new(
+        lease: Arc<Lease<Shared>>,
+        call: P::Call,
+        same: E,
+        gather: P::Gather,
+        first: S,
+        others: Vec<C>,
+    ) -> Self {
+        let versions = others.len() + 1;
+        let need = if versions == 1 { 1 } else { lease.need };
+        let round = Round {
+            tally: Some(Tally::new(need, versions)),
+            pending: Vec::new(),
+            bad: None,
+            refused: Refused::Nobody,
+            lease,
+        };
+        Self {
+            gather: Some(gather),
+            versions: Some((first, others)),
+            asked: FuturesUnordered::new(),
+            round,
+            call: Some(call),
+            same,
+        }
+    }
+}
+
+impl<S, C, P, E, Req> Future for VoteFuture<S, C, P, E, Req>
+where
+    P: Ballot<Req, S::Response, S::Error>,
+    S: Service<<P as Ask<Req>>::Copy>,
+    C: Service<<P as Ask<Req>>::Copy, Response = S::Response, Error = S::Error>,
+    E: Same<P::Answer>,
+{
+    type Output = Result<P::Response, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Some(gather) = this.gather.as_mut().as_pin_mut() {
+            let gathered = ready!(gather.poll(cx));
+            this.gather.set(None);
+            let (first, others) = this.versions.take().expect(DONE);
+            let copy = match gathered {
+                Ok(copy) => copy,
+                Err(reason) => {
+                    let call = this.call.take().expect(DONE);
+                    return Poll::Ready(P::reject(call, Rejection::new(reason, "vote")));
+                }
+            };
+            let cap = this.round.lease.config.max_response;
+            this.round.pending = (0..=others.len()).collect();
+            for (version, service) in (1..).zip(others) {
+                let state = State::Other { service, copy: Some(copy.clone()) };
+                this.asked.push(Asked { version, cap, state });
+            }
+            this.asked.push(Asked { version: 0, cap, state: State::First { service: first, copy: Some(copy) } });
+        }
+        loop {
+            let (version, result) = ready!(Pin::new(&mut *this.asked).poll_next(cx)).expect(DONE);
+            let call = this.call.as_ref().expect(DONE);
+            let verdict = result.as_ref().map(|result| P::judge(call, result.as_ref()));
+            if let Some(decision) = this.round.cast(version, result, verdict, this.same) {
+                // Those that have not ended are not waited for.
+                this.asked.clear();
+                return Poll::Ready(this.round.end::<P, Req, S::Response>(this.call.take().expect(DONE), decision));
+            }
+        }
+    }
+}
+
+impl<A, Err> Round<A, Err> {
+    fn cast(
+        &mut self,
+        version: usize,
+        result: Option<Result<A, Err>>,
+        verdict: Option<Verdict>,
+        same: &impl Same<A>,
+    ) -> Option<Decision> {
+        self.pending.retain(|pending| *pending != version);
+        let rejection = verdict.and_then(|verdict| verdict.rejection);
+        self.refused = match (rejection, self.refused) {
+            (Some(now), Refused::Nobody) => Refused::All(now),
+            (Some(now), Refused::All(then)) if now.reason == then.reason => Refused::All(then),
+            _ => Refused::Mixed,
+        };
+        let votes = verdict.is_some_and(|verdict| match verdict.outcome {
+            Outcome::Success => true,
+            Outcome::Failure | Outcome::Overload => rejection.is_none() && self.lease.config.failures_vote,
+            _ => false,
+        });
+        let answer = match result {
+            Some(Ok(answer)) if votes => Some(answer),
+            Some(bad) => {
+                self.bad.get_or_insert(bad);
+                None
+            }
+            None => None,
+        };
+        if answer.is_none() {
+            self.lease.versions[version].failed.fetch_add(1, Relaxed);
+        }
+        self.tally.as_mut()?.cast(version, answer, |one, other| same.same(one, other))
+    }
+
+    fn end<P, Req, Res>(&mut self, call: P::Call, decision: Decision) -> Result<P::Response, Err>
+    where
+        P: Ballot<Req, Res, Err, Answer = A>,
+    {
+        let tally = self.tally.take().expect(DONE);
+        let lease = &*self.lease;
+        let place = match decision {
+            Decision::Elected(place) => Some(place),
+            Decision::Hung => None,
+        };
+        let names: Vec<_> = tally.dissenters(place).map(|version| lease.versions[version].name.clone()).collect();
+        tally.answered_otherwise(place).for_each(|version| {
+            lease.versions[version].dissented.fetch_add(1, Relaxed);
+        });
+        let name = &*lease.config.name;
+        if let Some(place) = place {
+            lease.elected.fetch_add(1, Relaxed);
+            for version in tally.voters(place) {
+                lease.versions[*version].agreed.fetch_add(1, Relaxed);
+            }
+            if !names.is_empty() {
+                tracing::warn!(target: TARGET, vote = name, dissenters = %names.join(", "), "versions dissented");
+            }
+            return P::give(call, Ok(tally.take(place)), names);
+        }
+        lease.hung.fetch_add(1, Relaxed);
+        tracing::warn!(target: TARGET, vote = name, versions = %names.join(", "), "no majority");
+        if !lease.mode.enforces()
+            && let Some(result) = tally.first().map(Ok).or_else(|| self.bad.take())
+        {
+            lease.passed.fetch_add(1, Relaxed);
+            return P::give(call, result, Vec::new());
+        }
+        P::reject(
+            call,
+            match self.refused {
+                Refused::All(rejection) => rejection,
+                _ => Rejection::new(Reason::NoMajority, "vote"),
+            },
+        )
+    }
+}
+
+impl<A, Err> Drop for Round<A, Err> {
+    fn drop(&mut self) {
+        for version in &self.pending {
+            self.lease.versions[*version].cancelled.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+impl<S, C, P, E, Req> fmt::Debug for VoteFuture<S, C, P, E, Req>
+where
+    P: Ballot<Req, S::Response, S::Error>,
+    S: Service<<P as Ask<Req>>::Copy>,
+    C: Service<<P as Ask<Req>>::Copy, Response = S::Response, Error = S::Error>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VoteFuture").field("pending", &self.round.pending).finish_non_exhaustive()
+    }
+}
