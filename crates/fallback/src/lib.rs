@@ -2,3 +2,11 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub use buttress_core::ConfigError;
+
+mod coalesce;
+#[cfg(feature = "http")]
+mod stale;
+
+pub use coalesce::*;
+#[cfg(feature = "http")]
+pub use stale::*;
