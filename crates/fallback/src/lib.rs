@@ -1,31 +1,61 @@
 //! Degradation for Tower services: reduced service instead of failure, and never silently.
+//!
+//! | layer | what a caller gets where there is no good answer | when *not* to use it |
+//! |---|---|---|
+//! | [`FallbackLayer`] | a [backup](backup): a value, a page, what a function makes, another service's answer | where a wrong answer is worse than none |
+//! | `StaleLayer` (feature `http`) | the last good answer, as RFC 9111 and RFC 5861 allow | for answers that are one user's, or true for a moment only |
+//! | [`CoalesceLayer`] | not asked for here: equal calls at the same time become one | for what must run once per call; for streams |
+//! | [`ToggleLayer`] | a [backup](backup), while a feature is switched off | as a circuit breaker: it does not guard what it calls |
+//! | [`Levels`] | decide which features are off: the more pressure, the fewer | for one feature: a toggle does |
+//! | [`FailoverLayer`] | the answer of the next service in order | where the second place does what the first has already done |
+//! | [`VoteLayer`] | the answer that enough of several versions give | where versions are copies: they are wrong together |
+//!
+//! # What the layers have in common
+//!
+//! **Degraded answers are recognisable**: over HTTP by the header `x-degraded` (`stale; cause=breaker_open`), by the extension
+//! [`Degraded`](buttress_core::Degraded), by telemetry, and by each layer's own counts. Opaque responses have no place for a mark.
+//!
+//! **Their place** is outermost, inside of telemetry alone: fallback > stale > toggle > deadline > the rest of the chain. So a call that
+//! hangs gets its fallback when its deadline passes, and what is thrown away frees its permits first.
+//!
+//! **What accuses the client** is passed on: refusals with a 4xx, a deadline that the client made itself, 4xx answers.
+//!
+//! **State** is shared by every service, clone, route and connection of one layer value; each has a `.handle()`. **Cancelled** at any
+//! point, a call leaves nothing behind. **A backup that fails** gives way to the original result.
+//!
+//! # Differences from tower
+//!
+//! Tower has none of these. `tower::steer` chooses a service before the call; a failover chooses the next one after it.
+//!
+//! # Features
+//!
+//! `http`: static responses, the stale store, marks, and what the other layers know of HTTP. `serde`: configs and snapshots.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod backup;
+pub mod coalesce;
 pub mod failover;
-mod fallback;
-mod levels;
+pub mod fallback;
+pub mod levels;
 mod mark;
-mod toggle;
+#[cfg(feature = "http")]
+pub mod stale;
+pub mod toggle;
 pub mod vote;
 
 #[cfg(feature = "http")]
 pub use backup::StaticResponse;
-pub use backup::{Backup, Instead, NoBackup};
+pub use backup::{Backup, Instead};
 pub use buttress_core::ConfigError;
+pub use coalesce::{Coalesce, CoalesceConfig, CoalesceLayer};
 pub use failover::{Failover, FailoverConfig, FailoverLayer, TierConfig};
-pub use fallback::{
-    AnswerFuture, AnswerLayer, AnswerService, ByVerdict, Fallback, FallbackConfig, FallbackLayer, FallbackRule,
-    FallbackSnapshot, Trigger, Triggers,
-};
-pub use levels::{
-    LevelChange, LevelConfig, LevelGuard, LevelSnapshot, Levels, LevelsConfig, LevelsSnapshot, SteppedBy,
-};
-pub use toggle::{
-    Back, Switch, SwitchFuture, SwitchLayer, SwitchService, SwitchedBy, Toggle, ToggleChange, ToggleConfig,
-    ToggleLayer, TogglePermit, ToggleSnapshot, ToggleState, Toggles, TogglesBuilder,
-};
+pub use fallback::{AnswerLayer, Fallback, FallbackConfig, FallbackLayer, Trigger, Triggers};
+pub use levels::{Levels, LevelsConfig};
+pub use mark::Degrade;
+#[cfg(feature = "http")]
+pub use stale::{Stale, StaleConfig, StaleLayer};
+pub use toggle::{Back, Switch, SwitchLayer, Toggle, ToggleConfig, ToggleLayer, Toggles};
+pub use vote::{Need, Vote, VoteConfig, VoteLayer};
 
 /// The target of events, as the facade names the crate.
 const TARGET: &str = "buttress::fallback";
-pub use vote::{Need, Vote, VoteConfig, VoteLayer};

@@ -1,5 +1,5 @@
 use super::Toggle;
-use crate::{LevelGuard, Levels};
+use crate::levels::{LevelGuard, Levels};
 use buttress_core::{Clock, ConfigError, Signal, TokioClock};
 use std::{borrow::Cow, time::Duration};
 

@@ -4,7 +4,7 @@ use super::{
     Back, ToggleConfig,
     state::{NEVER, Switch, SwitchedBy, ToggleChange, ToggleState, Word, later},
 };
-use crate::LevelGuard;
+use crate::levels::LevelGuard;
 use buttress_core::{
     Clock, Draw, Origin, Outcome, Signal, Wakers,
     sync::{

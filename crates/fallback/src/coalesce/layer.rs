@@ -1,0 +1,170 @@
+use super::{Coalesce, CoalesceFuture, KeyOf, Share, flights::Flights, future::Rest};
+use buttress_core::{Fresh, Opaque};
+use std::{
+    fmt,
+    hash::Hash,
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// Makes one call of requests that are the same and come at the same time. Every service, clone, route and connection of one layer shares
+/// its calls.
+///
+/// `K` is the key, `F` what says it of a request ([`KeyOf`]), `P` the protocol.
+pub struct CoalesceLayer<K, F, P = Opaque> {
+    policy: Arc<Coalesce>,
+    flights: Flights<K>,
+    key: F,
+    protocol: P,
+}
+
+/// What a key is made of: something to look up.
+pub trait Key: Eq + Hash + Clone + Send + Sync + 'static {}
+
+impl<K: Eq + Hash + Clone + Send + Sync + 'static> Key for K {}
+
+impl<K: Key, F> CoalesceLayer<K, F> {
+    /// A layer of `policy` for any request: those with the same key share a call. `None`, and a request makes its own.
+    ///
+    /// Responses are cloned. See [`http`](Self::http) for HTTP.
+    pub fn new<Req>(policy: impl Into<Arc<Coalesce>>, key: F) -> Self
+    where
+        F: Fn(&Req) -> Option<K>,
+    {
+        Self::with(policy.into(), key, Opaque::new())
+    }
+}
+
+#[cfg(feature = "http")]
+impl CoalesceLayer<super::RequestKey, super::ByRequest, buttress_core::http::HttpServer> {
+    /// A layer of `policy` for HTTP: GET and HEAD requests without a body, [equal in all that matters](super::ByRequest).
+    pub fn http(policy: impl Into<Arc<Coalesce>>) -> Self {
+        Self::with(policy.into(), super::ByRequest, buttress_core::http::HttpServer::new())
+    }
+}
+
+impl<K: Key, F, P> CoalesceLayer<K, F, P> {
+    fn with(policy: Arc<Coalesce>, key: F, protocol: P) -> Self {
+        let flights = Flights::new(policy.flights.clone());
+        Self { policy, flights, key, protocol }
+    }
+
+    /// What this layer's services share: read it, change it.
+    pub fn handle(&self) -> Arc<Coalesce> {
+        self.policy.clone()
+    }
+
+    /// Speaks `protocol` instead.
+    pub fn protocol<Q>(self, protocol: Q) -> CoalesceLayer<K, F, Q> {
+        CoalesceLayer { policy: self.policy, flights: self.flights, key: self.key, protocol }
+    }
+
+    /// Tells requests apart by `key` instead; `None`, and a request makes a call of its own.
+    ///
+    /// Whatever an answer depends on must be in it, above all who asks: his credentials, his cookies, his address.
+    pub fn key<Req, L: Key, G>(self, key: G) -> CoalesceLayer<L, G, P>
+    where
+        G: Fn(&Req) -> Option<L>,
+    {
+        CoalesceLayer::with(self.policy, key, self.protocol)
+    }
+
+    /// The same config with calls and counts of its own, for another service.
+    pub fn fresh(&self) -> Self
+    where
+        F: Clone,
+        P: Clone,
+    {
+        Self::with(Arc::new(self.policy.fresh()), self.key.clone(), self.protocol.clone())
+    }
+}
+
+impl<K, F: Clone, P: Clone> Clone for CoalesceLayer<K, F, P> {
+    fn clone(&self) -> Self {
+        Self {
+            policy: self.policy.clone(),
+            flights: self.flights.clone(),
+            key: self.key.clone(),
+            protocol: self.protocol.clone(),
+        }
+    }
+}
+
+impl<K, F, P> fmt::Debug for CoalesceLayer<K, F, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CoalesceLayer").field(&self.policy).finish()
+    }
+}
+
+impl<S, K, F: Clone, P: Clone> Layer<S> for CoalesceLayer<K, F, P> {
+    type Service = CoalesceService<S, K, F, P>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        CoalesceService { inner, layer: self.clone() }
+    }
+}
+
+/// The service of [`CoalesceLayer`].
+pub struct CoalesceService<S, K, F, P = Opaque> {
+    inner: S,
+    layer: CoalesceLayer<K, F, P>,
+}
+
+impl<S, K, F, P> CoalesceService<S, K, F, P> {
+    /// The service inside.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+}
+
+impl<S: Clone, K, F: Clone, P: Clone> Clone for CoalesceService<S, K, F, P> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), layer: self.layer.clone() }
+    }
+}
+
+impl<S: fmt::Debug, K, F, P> fmt::Debug for CoalesceService<S, K, F, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CoalesceService").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl<S, K, F, P, Req> Service<Req> for CoalesceService<S, K, F, P>
+where
+    S: Service<Req, Future: Send + 'static> + Clone,
+    S::Response: 'static,
+    S::Error: 'static,
+    K: Key,
+    F: KeyOf<Req, K>,
+    P: Share<Req, S::Response, S::Error> + Clone,
+    P::Call: Send + 'static,
+{
+    type Response = P::Response;
+    type Error = S::Error;
+    type Future = CoalesceFuture<S, P, Req, K>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut req: Req) -> Self::Future {
+        let CoalesceLayer { policy, flights, key, protocol } = &self.layer;
+        let call = protocol.start_refusable(&req);
+        let key = if policy.shares() && protocol.prepare(&mut req) { key.key_of(&req) } else { None };
+        let Some(key) = key else { return CoalesceFuture::single(self.inner.call(req), call) };
+        let member = flights.join(key);
+        if member.leads() {
+            let (terms, crew) = (policy.terms(), member.crew());
+            let judge = protocol.start(&req);
+            member.launch(P::fly(judge, self.inner.call(req), move || crew.close_if_alone(), terms));
+            return CoalesceFuture::member(member, None, call);
+        }
+        // A clone that reserves nothing: it is called only if what comes cannot be shared.
+        let (policy, flights, protocol) = (policy.clone(), flights.clone(), protocol.clone());
+        let rest = Rest { inner: self.inner.clone(), req, protocol, policy, flights };
+        CoalesceFuture::member(member, Some(Box::new(rest)), call)
+    }
+}

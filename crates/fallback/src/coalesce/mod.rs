@@ -1,0 +1,25 @@
+#[cfg(feature = "http")]
+mod body;
+mod config;
+mod flights;
+mod future;
+#[cfg(feature = "http")]
+mod http;
+mod key;
+mod layer;
+mod policy;
+#[cfg(feature = "http")]
+mod request;
+mod share;
+
+#[cfg(feature = "http")]
+pub use body::SharedBody;
+pub use config::CoalesceConfig;
+pub(crate) use flights::Flights;
+pub use future::CoalesceFuture;
+pub use key::KeyOf;
+pub use layer::{CoalesceLayer, CoalesceService, Key};
+pub use policy::{Coalesce, CoalesceSnapshot};
+#[cfg(feature = "http")]
+pub use request::{ByRequest, RequestKey};
+pub use share::Share;

@@ -1,0 +1,464 @@
+use super::{
+    NotStored, StaleConfig,
+    entry::{Now, Stored, StoredHead},
+    request::{Asked, Key, SCHEMES, authority_of, key_of, path},
+    rules::{self, Use},
+    store::Store,
+};
+use crate::coalesce::Flights;
+use buttress_core::{
+    Budget, Cause, Clock, ConfigError, Degraded, DegradedBy, Fresh, Handle, Mode, ModeCell, TokioClock, Value,
+    sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering::Relaxed, lock},
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, Uri, header};
+use std::{
+    fmt::{self, Write},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+/// The target of events, as the facade names the crate.
+const TARGET: &str = "buttress::fallback";
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// No `max`.
+const NONE: u64 = u64::MAX;
+
+/// The last good answers: the handle of [`StaleLayer`](crate::StaleLayer).
+///
+/// | mode | what it does |
+/// |---|---|
+/// | `Auto` | keeps and gives |
+/// | `Disabled` | every request and answer passes; nothing is kept, and nothing that is kept becomes invalid |
+/// | `Enforcing(p)` | gives `p` percent of what it would give, and counts the others as `observed` |
+/// | `ForcedOpen` | there is no such mode: it refuses nothing |
+pub struct Stale {
+    mode: ModeCell,
+    store: Store,
+    /// What pays for what is asked in the background; and whether first attempts deposit here.
+    budget: Arc<Budget>,
+    deposits: bool,
+    /// What is asked in the background.
+    pub(super) revalidations: Flights<Key>,
+    wall: Box<dyn Fn() -> SystemTime + Send + Sync>,
+    max: AtomicU64,
+    max_body: AtomicUsize,
+    cache: AtomicBool,
+    cache_name: Box<str>,
+    counts: Counts,
+    /// As it was last given; only `update`, `config` and events take the lock.
+    config: Mutex<StaleConfig>,
+}
+
+#[derive(Default)]
+struct Counts {
+    stored: AtomicU64,
+    not_stored: [AtomicU64; NotStored::ALL.len()],
+    served_stale: AtomicU64,
+    served_fresh: AtomicU64,
+    spared: AtomicU64,
+    missed: AtomicU64,
+    revalidations: AtomicU64,
+    unpaid: AtomicU64,
+    freshened: AtomicU64,
+    invalidated: AtomicU64,
+    observed: AtomicU64,
+}
+
+/// What a [`Stale`] shows of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct StaleSnapshot {
+    /// Resources of which something is stored.
+    pub entries: u64,
+    /// What they hold, keys and headers included.
+    pub bytes: u64,
+    /// Answers that were stored.
+    pub stored_total: u64,
+    /// Answers to GET that were good and not stored, by the reason: in the order of [`NotStored::ALL`].
+    pub not_stored_by_why: [u64; NotStored::ALL.len()],
+    /// Stored answers given where the service failed, refused or was not asked, though they were stale.
+    pub served_stale_total: u64,
+    /// Stored answers given while they were fresh.
+    pub served_fresh_total: u64,
+    /// Of those, fresh and stale, the ones for which the service was not asked.
+    pub spared_total: u64,
+    /// Failures for which nothing stored could be given.
+    pub missed_total: u64,
+    /// Requests in the background.
+    pub revalidations_total: u64,
+    /// Requests in the background that were not made: the budget had no token.
+    pub unpaid_total: u64,
+    /// Stored answers that a 304 made fresh again.
+    pub freshened_total: u64,
+    /// Resources whose answers were thrown away: they were changed, or [purged](Stale::purge).
+    pub invalidated_total: u64,
+    /// Stored answers that were not given, as an operator has it so ([`Mode::Enforcing`]).
+    pub observed_total: u64,
+    /// What an operator told it to do.
+    pub mode: Mode,
+}
+
+impl StaleSnapshot {
+    /// How many answers were not stored for this reason.
+    pub fn not_stored(&self, why: NotStored) -> u64 {
+        self.not_stored_by_why[why as usize]
+    }
+}
+
+/// A stored answer that may be given now.
+pub(super) struct Found {
+    pub(super) stored: Arc<Stored>,
+    pub(super) with: Use,
+}
+
+impl Stale {
+    pub(super) fn with(config: StaleConfig, budget: Option<Arc<Budget>>) -> Self {
+        let deposits = budget.is_none();
+        Self {
+            mode: ModeCell::new(0),
+            store: Store::new(config.max_bytes, &TokioClock),
+            budget: budget.unwrap_or_default(),
+            deposits,
+            revalidations: Flights::new(Arc::default()),
+            wall: Box::new(SystemTime::now),
+            max: AtomicU64::new(nanos(config.max)),
+            max_body: AtomicUsize::new(config.max_body),
+            cache: AtomicBool::new(config.cache),
+            cache_name: config.cache_name.as_ref().into(),
+            counts: Counts::default(),
+            config: Mutex::new(config),
+        }
+    }
+
+    /// Reads the time of day from `wall`: it is what `Date` and `Expires` are compared with. For tests and simulations.
+    #[must_use]
+    pub fn wall_clock(mut self, wall: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        self.wall = Box::new(wall);
+        self
+    }
+
+    /// What it holds and has done.
+    pub fn snapshot(&self) -> StaleSnapshot {
+        let Counts {
+            stored,
+            not_stored,
+            served_stale,
+            served_fresh,
+            spared,
+            missed,
+            revalidations,
+            unpaid,
+            freshened,
+            invalidated,
+            observed,
+        } = &self.counts;
+        let (entries, bytes) = self.store.size();
+        StaleSnapshot {
+            entries,
+            bytes,
+            stored_total: stored.load(Relaxed),
+            not_stored_by_why: std::array::from_fn(|i| not_stored[i].load(Relaxed)),
+            served_stale_total: served_stale.load(Relaxed),
+            served_fresh_total: served_fresh.load(Relaxed),
+            spared_total: spared.load(Relaxed),
+            missed_total: missed.load(Relaxed),
+            revalidations_total: revalidations.load(Relaxed),
+            unpaid_total: unpaid.load(Relaxed),
+            freshened_total: freshened.load(Relaxed),
+            invalidated_total: invalidated.load(Relaxed),
+            observed_total: observed.load(Relaxed),
+            mode: self.mode.get(),
+        }
+    }
+
+    /// The config as it was last given.
+    pub fn config(&self) -> StaleConfig {
+        lock(&self.config).clone()
+    }
+
+    /// Changes what later answers and failures follow; what is stored stays.
+    ///
+    /// # Errors
+    ///
+    /// A config that [`build`](StaleConfig::build) refuses, another `max_bytes` or another `cache_name`: they are fixed when the layer is
+    /// made. Nothing is changed then.
+    pub fn update(&self, config: StaleConfig) -> Result<(), ConfigError> {
+        config.validate()?;
+        let mut kept = lock(&self.config);
+        let fixed = |old: &dyn fmt::Display| format!("{old}: it cannot change while the layer runs");
+        if config.max_bytes != kept.max_bytes {
+            return Err(ConfigError::new("max_bytes", config.max_bytes, fixed(&kept.max_bytes)));
+        }
+        if config.cache_name != kept.cache_name {
+            return Err(ConfigError::new("cache_name", &config.cache_name, fixed(&kept.cache_name)));
+        }
+        self.max.store(nanos(config.max), Relaxed);
+        self.max_body.store(config.max_body, Relaxed);
+        self.cache.store(config.cache, Relaxed);
+        *kept = config;
+        Ok(())
+    }
+
+    /// Throws away what is stored of a resource, whatever its scheme and its variants. `uri` is as clients ask for it: with its
+    /// authority (`Host`), or without one if they name none. Answers that are under way are not stored, either. `false`: nothing was there.
+    pub fn purge(&self, uri: &Uri) -> bool {
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        self.invalidate(authority.as_bytes(), path(uri))
+    }
+
+    /// Throws everything away.
+    pub fn clear(&self) {
+        self.store.clear(TokioClock.now());
+        tracing::info!(target: TARGET, stale = &*self.config().name, "the stale store was cleared");
+    }
+
+    fn invalidate(&self, authority: &[u8], path: &[u8]) -> bool {
+        let now = TokioClock.now();
+        let removed = SCHEMES.map(|scheme| self.store.remove(&key_of(scheme, authority, path), now));
+        let was_there = removed.contains(&true);
+        self.counts.invalidated.fetch_add(was_there.into(), Relaxed);
+        was_there
+    }
+
+    /// An unsafe method had success: what is stored of the resource, and of what the answer names of the same origin, counts no
+    /// longer (RFC 9111, 4.4).
+    pub(super) fn changed(&self, uri: &Uri, key: &Key, headers: &HeaderMap) {
+        let authority = authority_of(key);
+        self.invalidate(authority, path(uri));
+        for name in [header::LOCATION, header::CONTENT_LOCATION] {
+            let Some(named) = headers.get(name).and_then(|value| value.to_str().ok()) else { continue };
+            if let Some(named) = resolve(uri, named)
+                && named.authority().is_none_or(|named| named.as_str().as_bytes().eq_ignore_ascii_case(authority))
+            {
+                self.invalidate(authority, path(&named));
+            }
+        }
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.mode.get() != Mode::Disabled
+    }
+
+    pub(super) fn is_cache(&self) -> bool {
+        self.cache.load(Relaxed)
+    }
+
+    pub(super) fn max_body(&self) -> usize {
+        self.max_body.load(Relaxed)
+    }
+
+    fn max(&self) -> Option<Duration> {
+        Some(self.max.load(Relaxed)).filter(|max| *max != NONE).map(Duration::from_nanos)
+    }
+
+    fn now(&self) -> Now {
+        Now { at: TokioClock.now(), wall: (self.wall)() }
+    }
+
+    /// A request that may pay for others.
+    pub(super) fn deposit(&self) {
+        if self.deposits {
+            self.budget.deposit(&TokioClock);
+        }
+    }
+
+    /// What is stored for a request, if it may be given. `failed`: the service was asked, and failed.
+    pub(super) fn find(&self, asked: &Asked, failed: bool) -> Option<Found> {
+        if asked.is_for_origin() {
+            return None;
+        }
+        let stored = self.store.get(asked)?;
+        if asked.is_personal() && !stored.terms.public {
+            return None;
+        }
+        let age = stored.age(TokioClock.now());
+        let with = stored.terms.usable(age, &asked.said, failed, self.max())?;
+        Some(Found { stored, with })
+    }
+
+    /// The answer that `found` is; `None`: an operator has it so that it is not given. `cause` is what it stands in place of; `None`: of
+    /// nothing, the service need not be asked.
+    pub(super) fn give(&self, asked: &Asked, found: &Found, cause: Option<Cause>) -> Option<Response<Bytes>> {
+        if !self.mode.enforces() {
+            self.counts.observed.fetch_add(1, Relaxed);
+            return None;
+        }
+        let Found { stored, with } = found;
+        let age = stored.age(TokioClock.now());
+        let mut res = stored.answer(asked, age);
+        let detail = match (with, cause) {
+            (Use::Stale, Some(_)) => "; detail=stale-if-error",
+            (Use::Stale, None) => "; detail=stale-while-revalidate",
+            (Use::Fresh, Some(_)) => "; detail=fresh-on-error",
+            (Use::Fresh, None) => "",
+        };
+        let ttl = i128::from(stored.terms.lifetime.as_secs()) - i128::from(age.as_secs());
+        self.say(res.headers_mut(), format_args!("hit; ttl={ttl}{detail}"));
+        let counts = &self.counts;
+        let total = if *with == Use::Stale { &counts.served_stale } else { &counts.served_fresh };
+        total.fetch_add(1, Relaxed);
+        counts.spared.fetch_add(cause.is_none().into(), Relaxed);
+        if let Some(cause) = cause.or((*with == Use::Stale).then_some(Cause::Spared)) {
+            Degraded::new(DegradedBy::Stale, cause).mark(&mut res);
+            if tracing::enabled!(target: TARGET, tracing::Level::DEBUG) {
+                let name = self.config().name;
+                tracing::debug!(target: TARGET, stale = &*name, cause = cause.as_str(), ?age, "a stored answer was given");
+            }
+        }
+        Some(res)
+    }
+
+    /// Writes `Cache-Status` (RFC 9211).
+    pub(super) fn say(&self, headers: &mut HeaderMap, what: fmt::Arguments<'_>) {
+        let mut text = String::with_capacity(64);
+        let _ = write!(text, "{}; {what}", self.cache_name);
+        if let Ok(value) = HeaderValue::try_from(text) {
+            headers.append(CACHE_STATUS, value);
+        }
+    }
+
+    /// A failure for which there is nothing.
+    pub(super) fn missed(&self) {
+        self.counts.missed.fetch_add(1, Relaxed);
+    }
+
+    /// What the head of an answer to a GET becomes in the store, if it may be stored.
+    pub(super) fn head<R>(&self, asked: &Asked, res: &Response<R>) -> Result<StoredHead, NotStored> {
+        rules::storable(asked, res)?;
+        StoredHead::of(asked, res.status(), res.headers(), self.now(), self.max())
+    }
+
+    pub(super) fn keep(&self, key: Key, stored: Stored) {
+        if self.store.insert(key, stored) {
+            self.counts.stored.fetch_add(1, Relaxed);
+        } else {
+            self.not_stored(NotStored::Outdated);
+        }
+    }
+
+    pub(super) fn not_stored(&self, why: NotStored) {
+        self.counts.not_stored[why as usize].fetch_add(1, Relaxed);
+    }
+
+    /// A 304 came for a request: the stored answer that it speaks of is as good as new (RFC 9111, 4.3.4).
+    pub(super) fn freshen(&self, asked: &Asked, headers: &HeaderMap) {
+        let Some(stored) = self.store.get(asked).filter(|stored| stored.is_meant_by(headers)) else { return };
+        let headers = stored.refreshed(headers);
+        if let Err(why) = rules::by_answer(&headers) {
+            // It is for nobody else any more.
+            self.not_stored(why);
+            self.store.remove(&asked.key, TokioClock.now());
+            return;
+        }
+        let fresh = rules::by_request(asked, &headers)
+            .and_then(|()| StoredHead::of(asked, stored.status, &headers, self.now(), self.max()));
+        let kept = fresh.and_then(|fresh| {
+            let is_kept = self.store.insert(asked.key.clone(), fresh.with(stored.body.clone()));
+            if is_kept { Ok(()) } else { Err(NotStored::Outdated) }
+        });
+        match kept {
+            Ok(()) => _ = self.counts.freshened.fetch_add(1, Relaxed),
+            Err(why) => self.not_stored(why),
+        }
+    }
+
+    /// Leave to ask in the background.
+    pub(super) fn pay(&self) -> Option<buttress_core::Token> {
+        let token = self.budget.withdraw(&TokioClock).ok();
+        let total = if token.is_some() { &self.counts.revalidations } else { &self.counts.unpaid };
+        total.fetch_add(1, Relaxed);
+        token
+    }
+}
+
+fn nanos(max: Option<Duration>) -> u64 {
+    max.map_or(NONE, |max| u64::try_from(max.as_nanos()).unwrap_or(NONE - 1))
+}
+
+/// What a reference means, seen from `base` (RFC 3986, 5.2), as far as it needs no dots resolved.
+fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
+    if let Some(rest) = reference.strip_prefix("//") {
+        return format!("http://{rest}").parse().ok();
+    }
+    if reference.starts_with('/') || reference.contains("://") {
+        return reference.parse().ok();
+    }
+    let (dir, _) = base.path().rsplit_once('/')?;
+    format!("{dir}/{reference}").parse().ok()
+}
+
+impl Default for Stale {
+    fn default() -> Self {
+        Self::with(StaleConfig::default(), None)
+    }
+}
+
+/// With a store of its own, and a budget of its own.
+impl Fresh for Stale {
+    fn fresh(&self) -> Self {
+        Self::with(self.config(), None)
+    }
+}
+
+impl Handle for Stale {
+    fn kind(&self) -> &'static str {
+        "stale"
+    }
+
+    fn visit(&self, show: &mut dyn FnMut(&'static str, Value)) {
+        const NOT_STORED: [&str; NotStored::ALL.len()] = [
+            "not_stored_status_total",
+            "not_stored_range_total",
+            "not_stored_no_store_total",
+            "not_stored_private_total",
+            "not_stored_no_cache_total",
+            "not_stored_set_cookie_total",
+            "not_stored_vary_total",
+            "not_stored_personal_total",
+            "not_stored_degraded_total",
+            "not_stored_no_use_total",
+            "not_stored_too_large_total",
+            "not_stored_incomplete_total",
+            "not_stored_trailers_total",
+            "not_stored_outdated_total",
+        ];
+        let snapshot = self.snapshot();
+        show("entries", Value::Gauge(snapshot.entries));
+        show("bytes", Value::Gauge(snapshot.bytes));
+        show("stored_total", Value::Count(snapshot.stored_total));
+        for (name, count) in NOT_STORED.into_iter().zip(snapshot.not_stored_by_why) {
+            show(name, Value::Count(count));
+        }
+        show("served_stale_total", Value::Count(snapshot.served_stale_total));
+        show("served_fresh_total", Value::Count(snapshot.served_fresh_total));
+        show("spared_total", Value::Count(snapshot.spared_total));
+        show("missed_total", Value::Count(snapshot.missed_total));
+        show("revalidations_total", Value::Count(snapshot.revalidations_total));
+        show("unpaid_total", Value::Count(snapshot.unpaid_total));
+        show("freshened_total", Value::Count(snapshot.freshened_total));
+        show("invalidated_total", Value::Count(snapshot.invalidated_total));
+        show("observed_total", Value::Count(snapshot.observed_total));
+    }
+
+    fn mode(&self) -> Mode {
+        self.mode.get()
+    }
+
+    fn set_mode(&self, mode: Mode) -> Result<(), ConfigError> {
+        if mode == Mode::ForcedOpen {
+            let allowed = "auto, disabled, enforcing: a stale store refuses nothing";
+            return Err(ConfigError::new("mode", mode.as_str(), allowed));
+        }
+        self.mode.set(mode)?;
+        tracing::info!(target: TARGET, stale = &*self.config().name, mode = mode.as_str(), "stale mode changed");
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Stale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stale").field("snapshot", &self.snapshot()).finish_non_exhaustive()
+    }
+}
