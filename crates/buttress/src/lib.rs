@@ -272,7 +272,12 @@ pub use buttress_core::{
 #[cfg(feature = "deadline")]
 pub use buttress_deadline::{self as deadline, DeadlineConfig, DeadlineLayer, Deadlines};
 #[cfg(feature = "fallback")]
-pub use buttress_fallback::{self as fallback, Failover, FailoverLayer, Fallback, FallbackConfig, FallbackLayer};
+pub use buttress_fallback::{
+    self as fallback, CoalesceLayer, Failover, FailoverConfig, FailoverLayer, Fallback, FallbackConfig, FallbackLayer,
+    Levels, LevelsConfig, Toggle, ToggleConfig, ToggleLayer, Toggles, VoteConfig, VoteLayer, backup,
+};
+#[cfg(all(feature = "fallback", feature = "http"))]
+pub use buttress_fallback::{Stale, StaleConfig, StaleLayer, StaticResponse};
 #[cfg(feature = "retry")]
 pub use buttress_retry::{self as retry, Backoff, ResendLayer, Retry, RetryConfig, RetryLayer};
 pub use policy::IntoPolicy;

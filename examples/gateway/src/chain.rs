@@ -7,10 +7,10 @@ use crate::{
 };
 use buttress::{
     Balancer, BoxError, Breaker, BreakerConfig, BreakerLayer, Bulkhead, BulkheadConfig, Canary, CanaryConfig,
-    CanaryLayer, Chaos, ChaosLayer, ConfigError, Deadlines, Endpoint, Error, FallbackConfig, Handle, Mode, Registry, RetryConfig, Signal, Failover,
-    ServiceBuilderExt as _, ServiceExt as _, Telemetry, TelemetryConfig,
+    CanaryLayer, Chaos, ChaosLayer, ConfigError, Deadlines, Endpoint, Error, Failover, FallbackConfig, Handle, Mode,
+    Registry, RetryConfig, ServiceBuilderExt as _, ServiceExt as _, Signal, StaleLayer, Telemetry, TelemetryConfig,
     core::Replay,
-    fallback::{LevelsConfig, Levels, TierConfig, Toggles, backup},
+    fallback::{Levels, LevelsConfig, TierConfig, Toggles, backup},
     http::{HttpClient, HttpGateway, ReplayBody},
     telemetry::{AccessLog, AttemptSpanLayer, RequestSpanLayer},
 };
@@ -205,6 +205,7 @@ impl Guards {
 /// What stands around a route: fallback > stale > toggle > deadline(total) > bulkhead > failover > retry > canary > cluster; the
 /// bulkhead and the retry always, the others where there are such.
 pub(crate) fn route(
+    gateway: &str,
     name: &str,
     config: &config::Route,
     mut retry: RetryConfig,
@@ -234,6 +235,7 @@ pub(crate) fn route(
         retry = retry.name(scope.clone());
     }
     let retry = switched(config.retry.on, retry.build()?)?;
+    let budget = retry.budget().clone();
     let total = switched(config.deadline.on, config.deadline.config.clone().build()?)?;
     let registry = controls.registry.clone();
     let layers = || ServiceBuilder::new().http_client().registry(&registry).named(&scope);
@@ -270,6 +272,13 @@ pub(crate) fn route(
         }
     };
     let Some(fallback) = config.fallback() else { return Ok(chain) };
+    let chain = match &fallback.stale {
+        None => chain,
+        Some(stale) => {
+            let stale = stale.config(gateway, &scope).build_sharing(budget)?;
+            Shared::new(layers().with(StaleLayer::new(stale)).service(chain))
+        }
+    };
     let policy = || FallbackConfig::default().on(Vec::from(fallback.on)).name(scope.clone());
     Ok(match &fallback.fixed {
         None => chain,

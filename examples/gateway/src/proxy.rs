@@ -67,6 +67,7 @@ impl Gateway {
         let name = config.name.clone().unwrap_or_else(|| format!("buttress-{:06x}", fastrand::u32(..1 << 24)));
         let name: &'static str = name.leak();
         let gateway = HttpGateway::new(name);
+        let gateway_name = name;
         let mut controls = Controls::new(config)?;
         let mut clusters = BTreeMap::new();
         for (name, cluster) in &config.clusters {
@@ -83,7 +84,7 @@ impl Gateway {
             })?;
             routes.push(Route {
                 front: chain::front(gateway, &scope, route.pattern(), access, &controls.registry)?,
-                chain: chain::route(name, route, config.retry(route), &clusters, &mut controls)?,
+                chain: chain::route(gateway_name, name, route, config.retry(route), &clusters, &mut controls)?,
                 priority: route.priority,
                 body_bytes: route.body_bytes.or(config.limits.body_bytes).map(|config::Bytes(most)| most),
                 body_timeout: config.body_timeout(route),

@@ -92,7 +92,10 @@ impl Body for Carried {
     type Data = Bytes;
     type Error = RequestBodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         match &mut *self {
             Self::Once(body) => Pin::new(body).poll_frame(cx),
             Self::Kept(body) => Pin::new(body).poll_frame(cx),
@@ -137,6 +140,24 @@ pub(crate) struct Bounded {
     /// What is not read is read all the same, so that the client, which writes, gets to see its answer.
     drains: bool,
     notes: Option<Arc<Notes>>,
+}
+
+/// No body: that of a request which nobody sent.
+impl Default for Bounded {
+    fn default() -> Self {
+        Self {
+            body: None,
+            early: (Bytes::new(), None),
+            left: None,
+            patience: Duration::ZERO,
+            waiting: None,
+            last: None,
+            grpc: false,
+            expects: false,
+            drains: false,
+            notes: None,
+        }
+    }
 }
 
 /// How much of a body that nobody wants is read before the connection is closed, and for how long.

@@ -2,7 +2,11 @@
 
 use super::{Scope, Speak};
 use buttress_core::{Handle, Opaque};
-use buttress_fallback::{AnswerLayer, FailoverLayer, FallbackConfig, FallbackLayer, SwitchLayer};
+#[cfg(feature = "http")]
+use buttress_fallback::StaleLayer;
+use buttress_fallback::{
+    AnswerLayer, CoalesceLayer, FailoverLayer, FallbackConfig, FallbackLayer, SwitchLayer, VoteLayer, coalesce::Key,
+};
 use std::sync::Arc;
 use tower::layer::util::Stack;
 
@@ -19,6 +23,40 @@ impl<B, W, P> Speak<P> for AnswerLayer<B, Opaque, W> {
 
 impl<B, P> Speak<P> for SwitchLayer<B> {
     type Layer = SwitchLayer<B, P>;
+
+    fn speak(self, protocol: P) -> Self::Layer {
+        self.protocol(protocol)
+    }
+    fn watch(&self) -> Option<Arc<dyn Handle>> {
+        Some(self.handle())
+    }
+}
+
+#[cfg(feature = "http")]
+impl<P> Speak<P> for StaleLayer {
+    type Layer = StaleLayer<P>;
+
+    fn speak(self, protocol: P) -> Self::Layer {
+        self.protocol(protocol)
+    }
+    fn watch(&self) -> Option<Arc<dyn Handle>> {
+        Some(self.handle())
+    }
+}
+
+impl<K: Key, F, Q, P> Speak<P> for CoalesceLayer<K, F, Q> {
+    type Layer = CoalesceLayer<K, F, P>;
+
+    fn speak(self, protocol: P) -> Self::Layer {
+        self.protocol(protocol)
+    }
+    fn watch(&self) -> Option<Arc<dyn Handle>> {
+        Some(self.handle())
+    }
+}
+
+impl<C, E, P> Speak<P> for VoteLayer<C, Opaque, E> {
+    type Layer = VoteLayer<C, P, E>;
 
     fn speak(self, protocol: P) -> Self::Layer {
         self.protocol(protocol)
@@ -59,5 +97,12 @@ impl<L, P: Clone> Scope<L, P> {
     /// ```
     pub fn fallback<B: Clone>(self, backup: B) -> Scope<Stack<AnswerLayer<B, P>, L>, P> {
         self.with(FallbackLayer::new(FallbackConfig::default(), backup))
+    }
+
+    /// The last good answers, where there is none now: `.stale(StaleConfig::default().max(HOUR).build()?)`. HTTP only. Its place is
+    /// inside of a [`fallback`](Self::fallback), outside of everything else.
+    #[cfg(feature = "http")]
+    pub fn stale(self, stale: impl crate::IntoPolicy<buttress_fallback::Stale>) -> Scope<Stack<StaleLayer<P>, L>, P> {
+        self.with(StaleLayer::new(stale.into_policy()))
     }
 }

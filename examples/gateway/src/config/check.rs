@@ -269,7 +269,12 @@ fn pattern(document: &mut Document<'_>, name: &str, route: &Route) {
     }
 }
 
-pub(super) fn cluster_of<'c>(document: &mut Document<'_>, config: &'c Config, path: &[&str], name: &str) -> Option<&'c Cluster> {
+pub(super) fn cluster_of<'c>(
+    document: &mut Document<'_>,
+    config: &'c Config,
+    path: &[&str],
+    name: &str,
+) -> Option<&'c Cluster> {
     let cluster = config.clusters.get(name);
     if cluster.is_none() && !document.torn && !document.is_taken(&["cluster", name]) {
         let names: Vec<_> = config.clusters.keys().map(quoted).collect();
@@ -284,7 +289,13 @@ pub(super) fn cluster_of<'c>(document: &mut Document<'_>, config: &'c Config, pa
 }
 
 /// An attempt must end before the whole call does, or there is never another.
-pub(super) fn per_try(document: &mut Document<'_>, name: &str, route: &Route, cluster_name: &str, cluster: Option<&Cluster>) {
+pub(super) fn per_try(
+    document: &mut Document<'_>,
+    name: &str,
+    route: &Route,
+    cluster_name: &str,
+    cluster: Option<&Cluster>,
+) {
     let Some(cluster) = cluster.filter(|cluster| cluster.deadline.on && route.deadline.on) else { return };
     if let (Some(per_try), Some(total)) = (cluster.deadline.config.per_try, route.deadline.config.total)
         && per_try >= total
@@ -317,7 +328,12 @@ fn canary(document: &mut Document<'_>, config: &Config, name: &str, route: &Rout
     number(document, &at("min_calls"), canary.min_calls, 1..=1_000_000);
 }
 
-pub(super) fn number<N: PartialOrd + Display>(document: &mut Document<'_>, path: &[&str], value: N, allowed: RangeInclusive<N>) {
+pub(super) fn number<N: PartialOrd + Display>(
+    document: &mut Document<'_>,
+    path: &[&str],
+    value: N,
+    allowed: RangeInclusive<N>,
+) {
     if !allowed.contains(&value) {
         document.wrong(path, value, format_args!("{} to {}", allowed.start(), allowed.end()));
     }

@@ -4,7 +4,7 @@ use super::{Bytes, Config, Layer, Route, check, document::Document, table::did_y
 use buttress::{
     ConfigError,
     core::config::{duration, duration_opt, format_duration},
-    fallback::{self, FailoverConfig, LevelsConfig, StaticResponse, ToggleConfig, Triggers},
+    fallback::{self, FailoverConfig, LevelsConfig, StaleConfig, StaticResponse, ToggleConfig, Triggers},
 };
 use check::{DAY, HOUR, WEEK, number, quoted, time};
 use serde::{Deserialize, Serialize};
@@ -67,6 +67,23 @@ pub(crate) struct StaleAnswers {
 impl Default for StaleAnswers {
     fn default() -> Self {
         Self { max: None, cache: false, bytes: Bytes(64 << 20), body_bytes: Bytes(1 << 20) }
+    }
+}
+
+impl StaleAnswers {
+    /// The config of the store of a route at `scope`; `gateway` names it in `Cache-Status`.
+    pub(crate) fn config(&self, gateway: &str, scope: &str) -> StaleConfig {
+        let config = StaleConfig::default()
+            .name(scope.to_owned())
+            .max_bytes(self.bytes.0)
+            .max_body(usize::try_from(self.body_bytes.0).unwrap_or(usize::MAX))
+            .max(self.max)
+            .cache(self.cache);
+        // A token of a structured field begins with a letter, one of HTTP need not.
+        match gateway.starts_with(|c: char| c.is_ascii_alphabetic()) {
+            true => config.cache_name(gateway.to_owned()),
+            false => config,
+        }
     }
 }
 
@@ -223,7 +240,13 @@ impl Levels {
         });
         // Looked at often enough to notice in time.
         let every = (self.worse_after.min(self.better_after) / 4).clamp(MILLI, MILLI * 100);
-        Some(levels.hysteresis(self.hysteresis).worse_after(self.worse_after).better_after(self.better_after).every(every))
+        Some(
+            levels
+                .hysteresis(self.hysteresis)
+                .worse_after(self.worse_after)
+                .better_after(self.better_after)
+                .every(every),
+        )
     }
 }
 
@@ -333,7 +356,8 @@ fn levels(document: &mut Document<'_>, config: &Config) {
         let rises = levels.at.windows(2).all(|pair| pair[0] < pair[1]);
         let fits = levels.at.iter().all(|at| *at > 0.0 && *at <= 1.0);
         if levels.at.len() != wanted || !rises || !fits {
-            let allowed = format!("{wanted} numbers that rise, more than 0 and at most 1: one for each level but the first");
+            let allowed =
+                format!("{wanted} numbers that rise, more than 0 and at most 1: one for each level but the first");
             document.wrong(&path("at"), format_args!("{:?}", levels.at), allowed);
         }
     }
@@ -358,7 +382,8 @@ fn toggle(document: &mut Document<'_>, config: &Config, name: &str, toggle: &Tog
         if !is_less && !document.torn && !document.is_taken(&["levels"]) {
             let names: Vec<_> = order.iter().skip(1).map(quoted).collect();
             let allowed = match names.as_slice() {
-                [] => "the name of a level; there is none, as in `[levels]` with `order = [\"full\", \"static\"]`".to_owned(),
+                [] => "the name of a level; there is none, as in `[levels]` with `order = [\"full\", \"static\"]`"
+                    .to_owned(),
                 names => {
                     let similar = did_you_mean(level, order.iter().skip(1).map(String::as_str));
                     let similar = similar.map_or_else(String::new, |similar| format!("; {similar}"));
@@ -459,8 +484,9 @@ pub(super) fn fallback(document: &mut Document<'_>, path: &[&str], fallback: &La
         if let Some(max) = stale.max {
             time(document, &at("stale", "max"), max, WEEK);
         }
-        let mib = |n: u64| Bytes(n << 20);
-        number(document, &at("stale", "bytes"), stale.bytes, Bytes(64 << 10)..=mib(64 << 10));
-        number(document, &at("stale", "body_bytes"), stale.body_bytes, Bytes(1)..=stale.bytes);
+        let gib = |n: u64| Bytes(n << 30);
+        number(document, &at("stale", "bytes"), stale.bytes, Bytes(64 << 10)..=gib(64));
+        let most = Bytes((stale.bytes.0 / 2).min(64 << 20));
+        number(document, &at("stale", "body_bytes"), stale.body_bytes, Bytes(1)..=most);
     }
 }

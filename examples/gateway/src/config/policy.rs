@@ -51,7 +51,9 @@ impl Kind {
     /// What tells one entry from another: no policy can say it.
     pub(super) fn identity(self) -> &'static [&'static str] {
         match self {
-            Self::Route => &["hosts", "prefix", "path", "methods", "headers", "cluster", "canary", "failover", "policy"],
+            Self::Route => {
+                &["hosts", "prefix", "path", "methods", "headers", "cluster", "canary", "failover", "policy"]
+            }
             Self::Cluster => &["endpoints", "tls", "policy"],
         }
     }

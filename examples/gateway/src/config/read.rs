@@ -28,9 +28,8 @@ pub(crate) struct Loaded {
     pub(crate) origins: Origins,
 }
 
-const SECTIONS: [&str; 12] = [
-    "name", "listener", "limits", "drain", "trust", "admin", "log", "levels", "toggle", "policy", "cluster", "route",
-];
+const SECTIONS: [&str; 12] =
+    ["name", "listener", "limits", "drain", "trust", "admin", "log", "levels", "toggle", "policy", "cluster", "route"];
 
 /// Reads and judges. Files are relative to `folder`.
 pub(super) fn read(path: &Path, text: &str, folder: &Path) -> Result<Loaded, Problems> {

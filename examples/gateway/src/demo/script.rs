@@ -114,7 +114,11 @@ const CAPTIONS: [(f64, &str, &str); 12] = [
         "b/2 hangs: deadlines cut calls off, then its breaker keeps them away.",
         "b/2 hangs: its clients wait until they give up.",
     ),
-    (0.29, "All of c is down: readers get its last answers, marked, and extras go off.", "All of c is down for a moment."),
+    (
+        0.29,
+        "All of c is down: readers get its last answers, marked, and extras go off.",
+        "All of c is down for a moment.",
+    ),
     (
         0.37,
         "A third of a is slow, a third of b and soon half of c fails.",

@@ -176,7 +176,9 @@ async fn outage(kind: &str, hangs: bool) {
     let second = repaired + Duration::from_secs(1);
     let late: Vec<_> = calls.iter().filter(|call| call.began >= second && !is_fresh(call)).collect();
     let herd = upstream.between(repaired, second);
-    eprintln!("{kind} for {seconds} s: {stale} stale, {fixed} static, {fresh} fresh; steady {steady}/s, first second after the repair {herd}");
+    eprintln!(
+        "{kind} for {seconds} s: {stale} stale, {fixed} static, {fresh} fresh; steady {steady}/s, first second after the repair {herd}"
+    );
     assert!(late.is_empty(), "{} calls are degraded a second after the repair: {:?}", late.len(), late[0].got);
     assert!(herd as f64 <= 1.2 * LOAD as f64, "{herd} calls in the first second, {LOAD} a second are steady");
     let expected = (seconds - 1.0) * LOAD as f64 * 0.8;
