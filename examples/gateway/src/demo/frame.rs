@@ -38,14 +38,17 @@ pub(crate) struct Side {
     pub(crate) good: Option<f64>,
     pub(crate) calls: usize,
     pub(crate) history: [Option<f64>; POINTS],
+    /// Calls that got another answer, marked as such.
+    pub(crate) degraded: usize,
     /// Calls that were no good.
     pub(crate) bad: usize,
 }
 
 impl Side {
     fn of(tally: &Tally) -> Self {
-        let bad = tally.calls.len() - tally.count(End::Good);
-        Self { good: tally.good(), calls: tally.calls.len(), history: tally.history(), bad }
+        let degraded = tally.count(End::Degraded);
+        let bad = tally.calls.len() - tally.count(End::Good) - degraded;
+        Self { good: tally.good(), calls: tally.calls.len(), history: tally.history(), degraded, bad }
     }
 
     fn look(&self) -> Look {
@@ -127,7 +130,10 @@ impl Frame {
         }
         let line = Line::default().put(curve(&left.history), left.look()).at(MIDDLE);
         lines.push(line.put(curve(&right.history), right.look()));
-        let counts = |side: &Side| format!("{} of {} calls were no good", side.bad, side.calls);
+        let counts = |side: &Side| match side.degraded {
+            0 => format!("{} of {} calls were no good", side.bad, side.calls),
+            degraded => format!("of {} calls {} no good, {degraded} degraded", side.calls, side.bad),
+        };
         lines.push(Line::default().put(counts(left), Look::Dim).at(MIDDLE).put(counts(right), Look::Dim));
         lines
     }
@@ -148,6 +154,8 @@ impl Frame {
         let (ailing, share) = self.ailing();
         lines.push((format!("balance  {share:>3.0}% to ailing", share = share * 100.0), ailing > 0));
         lines.push((format!("canary   {:>4} calls", acts.canary), acts.canary > 0));
+        let degraded = acts.stale + acts.fixed;
+        lines.push((format!("fallback {degraded:>4} degraded"), degraded > 0));
         lines
     }
 
@@ -170,6 +178,8 @@ impl Frame {
             (acts.opened, "opened"),
             (acts.refused, "refused"),
             (acts.full, "full"),
+            (acts.stale, "stale"),
+            (acts.fixed, "fallback"),
             (acts.tripped, "canary tripped"),
         ] {
             if count > 0 {
@@ -222,7 +232,7 @@ mod tests {
     use crate::demo::{line::WIDTH, script::CAST};
 
     fn frame() -> Frame {
-        let side = |good| Side { good: Some(good), calls: 1234, history: [Some(good); POINTS], bad: 9 };
+        let side = |good| Side { good: Some(good), calls: 1234, history: [Some(good); POINTS], degraded: 7, bad: 9 };
         let reading = |i: usize| Reading {
             role: &CAST[i],
             breaker: Some(if i == 1 { "half_open" } else { "closed" }),

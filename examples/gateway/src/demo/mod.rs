@@ -19,7 +19,7 @@ use crate::{
 use buttress::Mode;
 use frame::Frame;
 use script::{BURST, CANARY, CAST, Stage};
-use setup::CLUSTERS;
+use setup::{CLUSTERS, EXTRAS};
 use std::{io, process::ExitCode, sync::Arc, time::Duration};
 use tally::Tally;
 use tokio::{
@@ -34,6 +34,8 @@ use watch::{Change, Watch};
 
 /// Calls a second to `a`, `b` and `c`, through the gateway.
 const RATES: [f64; 3] = [80.0, 80.0, 40.0];
+/// Calls a second to what is given up first.
+const EXTRAS_RATE: f64 = 10.0;
 /// Calls a second that ask all endpoints in turn, without it.
 const UNPROTECTED: f64 = 64.0;
 /// Reports that are asked for at once.
@@ -109,6 +111,9 @@ async fn play(settings: Settings, view: &View) -> io::Result<ExitCode> {
         let source = Source::new(Caller::Client, salted(), through.clone());
         tokio::spawn(source.send(vec![uri(format!("http://{address}/{cluster}"))], rate, (0.0, 1.0), stage));
     }
+    let source = Source::new(Caller::Client, salted(), through.clone());
+    let extras = uri(format!("http://{address}{EXTRAS}"));
+    tokio::spawn(source.send(vec![extras], EXTRAS_RATE, (0.0, 1.0), stage));
     let source = Source::new(Caller::Client, salted(), through.clone());
     tokio::spawn(source.burst(uri(format!("http://{address}/b/report")), REPORTS, BURST, stage));
     let endpoints = cast.iter().map(|endpoint| uri(format!("http://{endpoint}/"))).collect();

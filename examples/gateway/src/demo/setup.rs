@@ -25,7 +25,9 @@ pub(crate) fn config(addresses: &[SocketAddr], canary: SocketAddr, length: Durat
             text += "canary = { cluster = \"a-next\", weight = 10.0 }\n";
         }
         if protection && cluster == "c" {
-            text += "retry.budget = { capacity = 3 }\n";
+            text += "retry.budget = { capacity = 3 }\n\
+                     fallback.stale = { max = \"1h\" }\n\
+                     fallback.static = { status = 503, body = \"not now\" }\n";
         }
         let _ = write!(text, "\n[cluster.{cluster}]\nendpoints = [{endpoints}]\n");
         if protection {
@@ -40,11 +42,29 @@ pub(crate) fn config(addresses: &[SocketAddr], canary: SocketAddr, length: Durat
             text,
             "\n[route.reports]\nprefix = \"/b/report\"\ncluster = \"b\"\n{ROUTE}bulkhead = {{ limit = {LIMIT} }}\n"
         );
+        // Extras that nobody misses are given up where there is little left of the service: `c` is out.
+        let _ = write!(
+            text,
+            "\n[route.extras]\nprefix = \"{EXTRAS}\"\ncluster = \"a\"\ntoggle = \"extras\"\n{ROUTE}\
+             fallback.static = {{ status = 200, body = \"no extras now\" }}\n\
+             \n[toggle.extras]\nlevel = \"{REDUCED}\"\n\
+             \n[levels]\norder = [\"{FULL}\", \"{REDUCED}\"]\nat = [0.9]\nclusters = \"c\"\n\
+             worse_after = \"{worse}ms\"\nbetter_after = \"{better}ms\"\n",
+            worse = length.mul_f64(0.005).as_millis().clamp(20, 1000),
+            better = length.mul_f64(0.02).as_millis().clamp(80, 5000),
+        );
         let _ = write!(text, "\n[cluster.a-next]\nendpoints = \"{canary}\"\n");
         text += &self::cluster("a-next", length, protection);
     }
     text
 }
+
+/// What is given up first.
+pub(crate) const EXTRAS: &str = "/a/extras";
+
+/// How much there is of the service.
+const FULL: &str = "full";
+const REDUCED: &str = "no extras";
 
 const ROUTE: &str = "deadline = { total = \"1900ms\" }\n";
 

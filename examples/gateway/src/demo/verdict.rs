@@ -54,9 +54,15 @@ pub(super) fn of(settings: Settings, stage: Stage, told: &Told) -> Vec<Line> {
         return lines;
     }
 
+    let (served, degraded) = (told.clients.served().unwrap_or(0.0), told.clients.count(End::Degraded));
     say(
-        clients >= PROMISED,
-        format!("clients got {} of {all} calls good (at least {})", percent(clients), percent(PROMISED)),
+        served >= PROMISED,
+        format!(
+            "clients got {} of {all} calls good, and {degraded} degraded and marked: {} served (at least {})",
+            percent(clients),
+            percent(served),
+            percent(PROMISED)
+        ),
     );
     say(given <= GIVEN, gave);
     say(kinds.len() >= KINDS, met);
@@ -87,6 +93,13 @@ pub(super) fn of(settings: Settings, stage: Stage, told: &Told) -> Vec<Line> {
     );
     acted(acts.full > 0, format!("bulkhead: {} calls refused", acts.full));
     acted(acts.tripped > 0, format!("canary: given up after {} calls", acts.canary));
+    acted(acts.stale > 0, format!("stale: {} last good answers in place of failures", acts.stale));
+    acted(acts.fixed > 0, format!("fallback: {} answers made beforehand", acts.fixed));
+    let levels = told.changes.iter().filter(|change| change.role == "levels").count();
+    acted(
+        acts.off > 0 && levels > 1,
+        format!("levels: changed {levels} times; the toggle of extras kept {} calls away", acts.off),
+    );
     let astray = told.astray;
     acted(
         (astray.calls as f64) < astray.equal / 2.0,

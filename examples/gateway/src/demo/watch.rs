@@ -32,6 +32,12 @@ pub(crate) struct Acts {
     pub(crate) canary: u64,
     /// Canaries that were given up.
     pub(crate) tripped: u64,
+    /// Answers of earlier calls.
+    pub(crate) stale: u64,
+    /// Answers made beforehand.
+    pub(crate) fixed: u64,
+    /// Calls to a feature that was off.
+    pub(crate) off: u64,
 }
 
 impl Sub for Acts {
@@ -47,6 +53,9 @@ impl Sub for Acts {
             full: self.full - earlier.full,
             canary: self.canary - earlier.canary,
             tripped: self.tripped - earlier.tripped,
+            stale: self.stale - earlier.stale,
+            fixed: self.fixed - earlier.fixed,
+            off: self.off - earlier.off,
         }
     }
 }
@@ -120,6 +129,15 @@ impl Watch {
                 let (bad, good) = (100.0 * trip.canary_rate, 100.0 * trip.stable_rate);
                 let text = format!("canary given up: {bad:.0} % of its calls failed, of the others {good:.0} %");
                 let change = Change { at: Instant::now(), role: CANARY.name, closed: false, text };
+                changes.lock().expect("never poisoned").push(change);
+            });
+        }
+        if let Some(levels) = &controls.levels {
+            let changes = changes.clone();
+            levels.on_change(move |change| {
+                let (from, to) = (&change.from, &change.to);
+                let text = format!("service {from} -> {to}: {:.0} % of c's circuits are open", 100.0 * change.pressure);
+                let change = Change { at: Instant::now(), role: "levels", closed: false, text };
                 changes.lock().expect("never poisoned").push(change);
             });
         }
@@ -225,6 +243,12 @@ impl Acts {
             ("bulkhead", "refused_total" | "timed_out_total") => self.full += count,
             ("canary", "canary_picks_total") => self.canary += count,
             ("canary", "trips_total") => self.tripped += count,
+            ("stale", "served_stale_total") => self.stale += count,
+            (
+                "fallback",
+                "refused_total" | "failure_total" | "overload_total" | "unwanted_total" | "switched_total",
+            ) => self.fixed += count,
+            ("toggle", "turned_away_total") => self.off += count,
             _ => {}
         }
     }
