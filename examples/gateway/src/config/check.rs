@@ -347,7 +347,7 @@ pub(super) fn time(document: &mut Document<'_>, path: &[&str], value: Duration, 
 }
 
 /// Says what is wrong with a file, by the name that was written.
-fn wrong_file(document: &mut Document<'_>, path: &[&str], file: &std::path::Path, allowed: &str) {
+pub(super) fn wrong_file(document: &mut Document<'_>, path: &[&str], file: &std::path::Path, allowed: &str) {
     let written = document.value_at(path).and_then(|value| value.get_ref().as_str()).map(quoted);
     let written = written.unwrap_or_else(|| quoted(file.display()));
     document.wrong(path, written, allowed);

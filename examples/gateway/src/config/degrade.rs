@@ -473,11 +473,16 @@ pub(super) fn fallback(document: &mut Document<'_>, path: &[&str], fallback: &La
                 let table = [&path[..], &["static"]].concat();
                 document.wrong(&table, "without a body", "one of `body = \"..\"` and `file = \"sorry.html\"`");
             }
-            _ => {
-                if let Err(error) = fixed.build() {
-                    document.refused(&[&path[..], &["static"]].concat(), &error);
+            (_, file) => match (fixed.build(), file) {
+                (Ok(_), _) => {}
+                (Err(error), Some(file)) if error.field == "file" => {
+                    // By the name that was written.
+                    let why = error.value.strip_prefix(&format!("{}: ", file.display())).unwrap_or(&error.value);
+                    let allowed = format!("a file, relative to this one, that can be read: {why}");
+                    check::wrong_file(document, &at("static", "file"), file, &allowed);
                 }
-            }
+                (Err(error), _) => document.refused(&[&path[..], &["static"]].concat(), &error),
+            },
         }
     }
     if let Some(stale) = &fallback.config.stale {
@@ -486,6 +491,9 @@ pub(super) fn fallback(document: &mut Document<'_>, path: &[&str], fallback: &La
         }
         let gib = |n: u64| Bytes(n << 30);
         number(document, &at("stale", "bytes"), stale.bytes, Bytes(64 << 10)..=gib(64));
+        if stale.bytes < Bytes(64 << 10) {
+            return;
+        }
         let most = Bytes((stale.bytes.0 / 2).min(64 << 20));
         number(document, &at("stale", "body_bytes"), stale.body_bytes, Bytes(1)..=most);
     }

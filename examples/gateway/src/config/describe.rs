@@ -1,9 +1,13 @@
 //! What a config comes to, defaults included.
 
-use super::{Config, Layer, texts::Text};
+use super::{
+    Config, Failover, Fallback, Layer, Toggle,
+    degrade::{Back, StaticAnswer},
+    texts::Text,
+};
 use buttress::{
     BalanceConfig, BreakerConfig, BulkheadConfig, DeadlineConfig, RetryConfig, breaker::Window,
-    core::config::format_duration, deadline::Headers,
+    core::config::format_duration, deadline::Headers, fallback::levels::LevelConfig,
 };
 use std::{cmp::Reverse, fmt, time::Duration};
 
@@ -37,8 +41,17 @@ impl fmt::Display for Chains<'_> {
                     canary.weight, canary.cluster, canary.margin
                 )?;
             }
+            if let Some(config) = route.fallback() {
+                layer(f, "fallback", &Layer::on(config), |config| fallback(config))?;
+            }
+            if let Some(toggle) = &route.toggle {
+                writeln!(f, "  toggle    {toggle}")?;
+            }
             layer(f, "deadline", &route.deadline, deadline)?;
             layer(f, "bulkhead", &route.bulkhead, bulkhead)?;
+            if let Some(config) = &route.failover {
+                layer(f, "failover", &Layer::on(config), |config| failover(config))?;
+            }
             layer(f, "retry", &Layer { on: route.retry.on, config: self.0.retry(route) }, retry)?;
         }
         for (name, cluster) in &self.0.clusters {
@@ -51,6 +64,15 @@ impl fmt::Display for Chains<'_> {
             layer(f, "breaker", &cluster.breaker, breaker)?;
             layer(f, "bulkhead", &cluster.bulkhead, bulkhead)?;
             layer(f, "deadline", &cluster.deadline, deadline)?;
+        }
+        let steps: Vec<_> = self.0.levels.config().into_iter().flat_map(|config| config.levels).collect();
+        if !steps.is_empty() {
+            let from = |at| format!(" (from {at})");
+            let step = |step: &LevelConfig| format!("{}{}", step.name, step.at.map(from).unwrap_or_default());
+            writeln!(f, "levels: {}", steps.iter().map(step).collect::<Vec<_>>().join(" > "))?;
+        }
+        for (name, toggle) in &self.0.toggles {
+            writeln!(f, "toggle.{name}: {}", conditions(toggle).join(", "))?;
         }
         Ok(())
     }
@@ -91,6 +113,54 @@ fn deadline(config: &DeadlineConfig) -> Values {
         ("read", headers(&config.read)),
         ("emit", headers(&config.emit)),
     ]
+}
+
+fn fallback(config: &Fallback) -> Values {
+    let body = |fixed: &StaticAnswer| match &fixed.file {
+        Some(file) => format!("{} {}", fixed.status, file.display()),
+        None => format!("{} {:?}", fixed.status, fixed.body.as_deref().unwrap_or_default()),
+    };
+    vec![
+        ("static", config.fixed.as_ref().map(body)),
+        ("stale", config.stale.as_ref().map(|stale| stale.bytes.to_string())),
+        ("max", config.stale.as_ref().and_then(|stale| span(stale.max))),
+        ("cache", config.stale.as_ref().filter(|stale| stale.cache).map(|_| "on".to_owned())),
+    ]
+}
+
+fn failover(config: &Failover) -> Values {
+    let clusters: Vec<_> = config.clusters.iter().map(|name| format!("cluster.{name}")).collect();
+    vec![
+        ("then", Some(clusters.join(","))),
+        ("share", Some(config.share.to_string())),
+        ("fail_after", Some(config.fail_after.to_string())),
+        ("probe_every", span(Some(config.probe_every))),
+        ("return_after", Some(config.return_after.to_string())),
+        ("max_concurrent", config.max_concurrent.map(|most| most.to_string())),
+    ]
+}
+
+/// What switches it off, and how it is switched on again.
+fn conditions(toggle: &Toggle) -> Vec<String> {
+    let mut said = Vec::new();
+    said.extend(toggle.level.as_ref().map(|level| format!("off from level {level:?} on")));
+    said.extend(toggle.first_failure.then(|| "off at the first failure".to_owned()));
+    said.extend(toggle.failure_rate.map(|rate| {
+        let window = format_duration(toggle.window);
+        format!("off at a failure_rate of {rate} (of {} calls or more in {window})", toggle.min_calls)
+    }));
+    if toggle.first_failure || toggle.failure_rate.is_some() {
+        let after = format_duration(toggle.after);
+        said.push(match toggle.back {
+            Back::Manual => "back by an operator".to_owned(),
+            Back::Probe => format!("back after {after} by {} probes", toggle.successes),
+            Back::Ramp => format!("back after {after}, over {}", format_duration(toggle.over)),
+        });
+    }
+    if said.is_empty() {
+        said.push("switched by an operator".to_owned());
+    }
+    said
 }
 
 fn bulkhead(config: &BulkheadConfig) -> Values {

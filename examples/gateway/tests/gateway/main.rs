@@ -4,6 +4,7 @@ mod admin;
 mod answers;
 mod authority;
 mod configs;
+mod degradation;
 mod demo;
 mod drain;
 mod floods;

@@ -1,6 +1,7 @@
 //! Bytes on sockets: what hyper would never send, and what really arrived.
 
 use std::{
+    collections::VecDeque,
     net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
@@ -19,13 +20,19 @@ pub(crate) struct Upstream {
 
 impl Upstream {
     pub(crate) async fn answering(answer: &'static str) -> Self {
+        Self::answering_in_turn(&[answer]).await
+    }
+
+    /// The first request gets the first answer, and so on; then it begins anew.
+    pub(crate) async fn answering_in_turn(answers: &[&'static str]) -> Self {
+        let answers: Arc<Mutex<VecDeque<&'static str>>> = Arc::new(Mutex::new(answers.iter().copied().collect()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let received = Arc::<Mutex<Vec<u8>>>::default();
         let record = received.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, answer, record.clone()));
+                tokio::spawn(serve(stream, answers.clone(), record.clone()));
             }
         });
         Self { address, received }
@@ -42,13 +49,18 @@ impl Upstream {
     }
 }
 
-async fn serve(mut stream: TcpStream, answer: &str, record: Arc<Mutex<Vec<u8>>>) {
+async fn serve(mut stream: TcpStream, answers: Arc<Mutex<VecDeque<&str>>>, record: Arc<Mutex<Vec<u8>>>) {
     let (mut pending, mut chunk) = (Vec::new(), [0; 4096]);
     while let Ok(n @ 1..) = stream.read(&mut chunk).await {
         record.lock().unwrap().extend(&chunk[..n]);
         pending.extend(&chunk[..n]);
         if is_whole(&String::from_utf8_lossy(&pending)) {
             pending.clear();
+            let answer = {
+                let mut answers = answers.lock().unwrap();
+                answers.rotate_left(1);
+                answers.back().copied().unwrap_or_default()
+            };
             if answer.is_empty() || stream.write_all(answer.as_bytes()).await.is_err() {
                 return;
             }
