@@ -39,7 +39,7 @@ pub use tunnel::Tunnel;
 pub use unsent::{Unsent, is_unsent};
 pub use upload::{Upload, UploadBody, UploadLayer, Uploads};
 
-/// The header of a degraded answer: `fallback; cause=breaker_open`. See [`Degraded`](crate::Degraded).
+/// The header of a degraded answer: `fallback; cause=breaker_open`. See [`Degraded`].
 pub const X_DEGRADED: HeaderName = HeaderName::from_static("x-degraded");
 
 /// Refusals become responses: for servers, whatever their error type, and for generated tonic clients.
