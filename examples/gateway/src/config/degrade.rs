@@ -334,7 +334,9 @@ fn levels(document: &mut Document<'_>, config: &Config) {
     let levels = &config.levels;
     let path = |field| ["levels", field];
     if levels.order.is_empty() {
-        if document.value_at(&["levels"]).is_some() && !document.is_taken(&path("order")) {
+        // `order = []` is how a config without levels is written out.
+        let is_meant = document.value_at(&["levels"]).is_some() && !document.is_written(&path("order"));
+        if is_meant && !document.is_taken(&path("order")) {
             let allowed = "two levels or more, from full service to the least, as in [\"full\", \"static\"]";
             document.wrong(&path("order"), "empty", allowed);
         }
