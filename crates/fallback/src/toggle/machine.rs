@@ -136,7 +136,11 @@ impl Machine {
             Switch::Off => return false,
             Switch::Auto => {}
         }
-        if self.is_levelled_off(clock) || self.is_signalled(clock) {
+        // A level that is reached is looked at, or nobody would find that it is better; else that is the call's business.
+        if self.level.as_ref().is_some_and(LevelGuard::was_reached) && self.is_levelled_off(clock) {
+            return false;
+        }
+        if self.is_signalled(clock) {
             return false;
         }
         let word = self.word();
@@ -385,9 +389,13 @@ impl Machine {
         }
         match outcome {
             Outcome::Success if self.rated.load(Relaxed) => {
+                let advance = || self.window.advance(self.origin.nanos(clock.now()));
+                if call.waited {
+                    advance();
+                }
                 let asks = self.window.success(call.stripe, self.begun.load(Relaxed));
-                if asks || call.waited {
-                    self.window.advance(self.origin.nanos(clock.now()));
+                if asks && !call.waited {
+                    advance();
                 }
             }
             Outcome::Failure => self.failed(word, call, clock),
