@@ -219,7 +219,7 @@ fn admit(toggle: &Toggle, clock: &Instant) -> Option<TogglePermit> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     #[test]
     fn it_does_what_the_model_does(way in way(), events in prop::collection::vec(event(), 1..120)) {

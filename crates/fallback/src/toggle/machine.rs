@@ -128,7 +128,8 @@ impl Machine {
         self.level.as_ref().is_some_and(|level| level.is_reached_at(clock))
     }
 
-    /// Whether the next call passes, as far as that can be said without letting one pass.
+    /// Whether the next call passes, as far as that can be said without letting one pass. Where it does not, nobody else looks: what switches
+    /// off does so here.
     #[inline]
     pub(super) fn may_pass(&self, clock: &impl Clock) -> bool {
         match self.switch() {
@@ -140,14 +141,21 @@ impl Machine {
         if self.level.as_ref().is_some_and(LevelGuard::was_reached) && self.is_levelled_off(clock) {
             return false;
         }
-        if self.is_signalled(clock) {
-            return false;
-        }
         let word = self.word();
-        match word.state() {
-            ToggleState::On | ToggleState::Ramping => true,
-            ToggleState::Off => word.moment() <= self.millis(clock),
-            ToggleState::Probing => self.has_place(word, self.millis(clock)),
+        word.state() == ToggleState::On && !self.is_signalled(clock) || self.may_pass_slowly(word, clock)
+    }
+
+    #[cold]
+    fn may_pass_slowly(&self, word: Word, clock: &impl Clock) -> bool {
+        let now = self.millis(clock);
+        match (word.state(), self.is_signalled(clock)) {
+            (ToggleState::On | ToggleState::Ramping, true) => {
+                self.switch_off(word, SwitchedBy::Signal, now);
+                false
+            }
+            (ToggleState::On | ToggleState::Ramping, false) => true,
+            (ToggleState::Off, is_signalled) => !is_signalled && word.moment() <= now,
+            (ToggleState::Probing, is_signalled) => self.has_place(word, now) && !is_signalled,
         }
     }
 
