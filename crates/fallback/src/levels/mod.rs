@@ -5,6 +5,8 @@ mod handle;
 mod ladder;
 #[expect(clippy::module_inception, reason = "the module is about more than the handle")]
 mod levels;
+#[cfg(all(test, buttress_loom))]
+mod loom_tests;
 
 pub use config::{LevelConfig, LevelsConfig};
 pub use handle::{LevelSnapshot, LevelsSnapshot};

@@ -3,6 +3,8 @@
 mod config;
 mod future;
 mod layer;
+#[cfg(all(test, buttress_loom))]
+mod loom_tests;
 mod machine;
 mod permit;
 mod state;
