@@ -2,10 +2,10 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod backup;
-mod fallback;
-mod levels;
+pub mod fallback;
+pub mod levels;
 mod mark;
-mod toggle;
+pub mod toggle;
 
 #[cfg(feature = "http")]
 pub use backup::StaticResponse;

@@ -174,6 +174,20 @@ async fn a_bad_answer_of_another_service_is_none() {
 }
 
 #[tokio::test]
+async fn an_answer_is_no_refusal_even_if_it_is_made_of_one() {
+    let refusal = || {
+        let mut res = Response::new(Bytes::from_static(b"sorry"));
+        res.extensions_mut().insert(Rejection::new(Reason::Shed, "test"));
+        res
+    };
+    let own = backup::from_fn(|_: &Request<Body>| (), move |(), _| Some(refusal()));
+    let layer = AnswerLayer::<_, HttpServer>::new(FallbackConfig::default(), own);
+    let service = layer.layer(service_fn(|_: Request<Body>| ready(Ok::<_, Infallible>(failed()))));
+    let res = service.oneshot(Request::new(Body::empty())).await.unwrap();
+    assert_eq!((res.extensions().get::<Rejection>(), Degraded::of(&res).is_some()), (None, true));
+}
+
+#[tokio::test]
 async fn on_a_client_an_error_is_answered_too() {
     let layer = FallbackLayer::new(FallbackConfig::default(), page()).protocol(HttpClient::new());
     let inner = service_fn(|_: Request<Body>| ready(Err::<Response<Body>, Error<Reset>>(Error::Inner(Reset))));
