@@ -2,7 +2,9 @@
 
 use buttress_breaker::{BreakerConfig, BreakerLayer};
 use buttress_core::{Clock, Error, Handle, Mode, Outcome, Reason, Rejection, Settle, Signal, TokioClock, Value};
-use buttress_fallback::{Back, Switch, SwitchedBy, Toggle, ToggleConfig, ToggleLayer, ToggleState, Toggles, backup};
+use buttress_fallback::{
+    Back, LevelsConfig, Switch, SwitchedBy, Toggle, ToggleConfig, ToggleLayer, ToggleState, Toggles, backup,
+};
 use std::{
     future::{pending, ready},
     sync::{Arc, Mutex},
@@ -113,6 +115,35 @@ impl<F: Future> ByHand<F> {
     fn give_up(&mut self) {
         self.0 = None;
     }
+}
+
+/// Never ready.
+#[derive(Clone)]
+struct Stuck;
+
+impl Service<()> for Stuck {
+    type Response = &'static str;
+    type Error = Error<Lost>;
+    type Future = std::future::Ready<Res>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Error<Lost>>> {
+        std::task::Poll::Pending
+    }
+    fn call(&mut self, (): ()) -> Self::Future {
+        unreachable!("it is not ready")
+    }
+}
+
+#[tokio::test]
+async fn a_level_that_is_reached_frees_those_who_wait_for_the_service() {
+    let levels = LevelsConfig::new("full").level("slim", 0.5).build().unwrap();
+    let toggle = ToggleConfig::new("feature").level(&levels, "slim").unwrap().build().unwrap();
+    let service = ToggleLayer::new(toggle, backup::value("instead")).layer(Stuck);
+    let waiting = tokio::spawn(service.oneshot(()));
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    levels.pin("slim").unwrap();
+    assert_eq!(waiting.await.unwrap(), Ok("instead"));
 }
 
 #[tokio::test]
