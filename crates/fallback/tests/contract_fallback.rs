@@ -1,4 +1,5 @@
 //! The fallback keeps the contract of every layer: where it has nothing to do, where its backup has no answer, and switched off.
+#![cfg(feature = "http")]
 
 use buttress_core::{
     BoxError, Handle, Mode,

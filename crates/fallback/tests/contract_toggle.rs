@@ -1,4 +1,5 @@
 //! The toggle keeps the contract of every layer: on, and counted or not.
+#![cfg(feature = "http")]
 
 use buttress_core::http::{HttpClient, HttpServer};
 use buttress_fallback::{Switch, Toggle, ToggleConfig, ToggleLayer, backup};

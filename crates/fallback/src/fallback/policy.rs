@@ -87,7 +87,7 @@ impl Fallback {
     /// One with this config.
     pub fn new(config: FallbackConfig) -> Self {
         Self {
-            mode: ModeCell::new(any_seed()),
+            mode: ModeCell::new(crate::any_seed()),
             on: AtomicU8::new(config.on.bits()),
             counts: Counts::default(),
             wakers: Wakers::default(),
@@ -205,12 +205,6 @@ impl Fallback {
         *kept = config;
         Ok(())
     }
-}
-
-/// Where the draws of `Enforcing` begin.
-fn any_seed() -> u64 {
-    use std::hash::BuildHasher;
-    std::collections::hash_map::RandomState::new().hash_one(0)
 }
 
 impl Default for Fallback {

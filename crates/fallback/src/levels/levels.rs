@@ -192,6 +192,12 @@ impl Levels {
         if now < due_of(word) { level_of(word) } else { self.look(word, now) }
     }
 
+    /// The level that held when somebody asked last.
+    #[inline]
+    fn last(&self) -> usize {
+        level_of(self.0.word.load(Relaxed))
+    }
+
     #[cold]
     fn look(&self, word: u64, now: u64) -> usize {
         let inner = &*self.0;
@@ -199,7 +205,7 @@ impl Levels {
         // Who moves the time of the next look is the one who looks.
         let claimed = word_of(now + every, level_of(word));
         if inner.word.compare_exchange(word, claimed, AcqRel, Relaxed).is_err() {
-            return level_of(inner.word.load(Relaxed));
+            return self.last();
         }
         let sources = lock(&inner.sources).clone();
         let pressure = sources.iter().map(|source| source()).fold(0.0, f64::max);
@@ -215,7 +221,7 @@ impl Levels {
         if let Some((from, to)) = change {
             inner.tell(from, to, pressure, SteppedBy::Pressure);
         }
-        level_of(inner.word.load(Relaxed))
+        self.last()
     }
 
     /// Holds this level, whatever the pressure is.
@@ -361,6 +367,12 @@ impl LevelGuard {
     #[inline]
     pub fn is_reached_at(&self, clock: &impl Clock) -> bool {
         self.levels.current_at(clock) >= self.level
+    }
+
+    /// The same, as far as somebody has asked: it looks at no clock and no source.
+    #[inline]
+    pub(crate) fn was_reached(&self) -> bool {
+        self.levels.last() >= self.level
     }
 
     /// The levels that it belongs to.

@@ -1,12 +1,17 @@
 //! The state machine of a toggle, sans-IO. Every change is one compare-and-swap that expects the very word it was decided on.
 
+mod ending;
+mod passing;
+
+pub(super) use ending::Told;
+
 use super::{
     Back, ToggleConfig,
     state::{NEVER, Switch, SwitchedBy, ToggleChange, ToggleState, Word, later},
 };
 use crate::levels::LevelGuard;
 use buttress_core::{
-    Clock, Draw, Origin, Outcome, Signal, Wakers,
+    Clock, Draw, Origin, Signal, Wakers,
     sync::{
         AtomicBool, AtomicU8, AtomicU64, Mutex,
         Ordering::{AcqRel, Acquire, Relaxed},
@@ -68,7 +73,7 @@ pub(super) enum Ticket {
 
 impl Machine {
     pub(super) fn new(config: ToggleConfig, now: Instant, stripes: usize) -> Self {
-        let seed = config.seed.unwrap_or_else(any_seed);
+        let seed = config.seed.unwrap_or_else(crate::any_seed);
         Self {
             word: AtomicU64::new(Word::NEW.0),
             switch: AtomicU8::new(Switch::Auto as u8),
@@ -126,140 +131,6 @@ impl Machine {
     #[inline]
     fn is_levelled_off(&self, clock: &impl Clock) -> bool {
         self.level.as_ref().is_some_and(|level| level.is_reached_at(clock))
-    }
-
-    /// Whether the next call passes, as far as that can be said without letting one pass.
-    #[inline]
-    pub(super) fn may_pass(&self, clock: &impl Clock) -> bool {
-        match self.switch() {
-            Switch::On => return true,
-            Switch::Off => return false,
-            Switch::Auto => {}
-        }
-        if self.is_levelled_off(clock) || self.is_signalled(clock) {
-            return false;
-        }
-        let word = self.word();
-        match word.state() {
-            ToggleState::On | ToggleState::Ramping => true,
-            ToggleState::Off => word.moment() <= self.millis(clock),
-            ToggleState::Probing => self.has_place(word, self.millis(clock)),
-        }
-    }
-
-    /// Whether a probe may go. One that takes too long has failed.
-    fn has_place(&self, word: Word, now: u64) -> bool {
-        let Some(takes) = word.probe_takes(now) else { return true };
-        let limit = match self.back() {
-            Back::Probe { after, .. } => after.as_millis() as u64,
-            _ => 0,
-        };
-        if takes >= limit {
-            self.switch_off(word, SwitchedBy::Probe, now);
-        }
-        false
-    }
-
-    /// Lets a call pass, or does not. `None`: it is off.
-    #[inline]
-    pub(super) fn admit(&self, clock: &impl Clock) -> Option<Ticket> {
-        match self.switch() {
-            Switch::On => return Some(Ticket::Free),
-            Switch::Off => return self.turn_away(),
-            Switch::Auto => {}
-        }
-        if self.is_levelled_off(clock) {
-            return self.turn_away();
-        }
-        let word = self.word();
-        if word.state() == ToggleState::On && !self.is_signalled(clock) {
-            return Some(self.counted(word));
-        }
-        self.admit_slowly(word, true, clock)
-    }
-
-    #[inline]
-    fn counted(&self, word: Word) -> Ticket {
-        if self.counts.load(Relaxed) { Ticket::Counted(word.generation()) } else { Ticket::Free }
-    }
-
-    /// A call finds it off.
-    pub(super) fn turn_away(&self) -> Option<Ticket> {
-        self.totals.turned_away.fetch_add(1, Relaxed);
-        None
-    }
-
-    /// Whether the feature is on for somebody who reports nothing.
-    #[inline]
-    pub(super) fn is_on(&self, clock: &impl Clock) -> bool {
-        match self.switch() {
-            Switch::On => return true,
-            Switch::Off => return false,
-            Switch::Auto => {}
-        }
-        if self.is_levelled_off(clock) {
-            return false;
-        }
-        let word = self.word();
-        word.state() == ToggleState::On && !self.is_signalled(clock) || self.admit_slowly(word, false, clock).is_some()
-    }
-
-    /// `reports`: whether the outcome will be told, so that it may be a probe.
-    #[cold]
-    fn admit_slowly(&self, mut word: Word, reports: bool, clock: &impl Clock) -> Option<Ticket> {
-        let now = self.millis(clock);
-        loop {
-            let is_signalled = self.is_signalled(clock);
-            let ticket = match word.state() {
-                ToggleState::On | ToggleState::Ramping if is_signalled => {
-                    self.switch_off(word, SwitchedBy::Signal, now);
-                    None
-                }
-                ToggleState::On => Some(self.counted(word)),
-                ToggleState::Ramping => match self.ramp(word, now) {
-                    Some(ticket) => ticket,
-                    None => {
-                        word = self.word();
-                        continue;
-                    }
-                },
-                ToggleState::Off if is_signalled || now < word.moment() => None,
-                ToggleState::Off => {
-                    self.begin_return(word, now);
-                    word = self.word();
-                    continue;
-                }
-                ToggleState::Probing if !self.has_place(word, now) || is_signalled || !reports => None,
-                ToggleState::Probing => match self.swap(word, word.with_probe(now)) {
-                    Ok(()) => {
-                        self.totals.probes.fetch_add(1, Relaxed);
-                        return Some(Ticket::Probe(word.generation()));
-                    }
-                    Err(seen) => {
-                        word = seen;
-                        continue;
-                    }
-                },
-            };
-            return if ticket.is_none() && reports { self.turn_away() } else { ticket };
-        }
-    }
-
-    /// A call on the ramp. `None`: its end is reached.
-    fn ramp(&self, word: Word, now: u64) -> Option<Option<Ticket>> {
-        let risen = now.saturating_sub(word.moment());
-        let over = match self.back() {
-            Back::Ramp { over, .. } => over.as_millis() as u64,
-            // The way back was changed meanwhile.
-            _ => 0,
-        };
-        if risen >= over {
-            self.turn(word, word.becomes(ToggleState::On), SwitchedBy::Time, now);
-            return None;
-        }
-        // 53 bits of the draw are a fraction.
-        let drawn = (self.draw.draw() >> 11) as f64 / (1u64 << 53) as f64;
-        Some((drawn < risen as f64 / over as f64).then(|| self.counted(word)))
     }
 
     fn begin_return(&self, word: Word, now: u64) {
@@ -327,8 +198,8 @@ impl Machine {
     fn announce_as(&self, from: ToggleState, to: ToggleState, generation: u32, by: SwitchedBy, now: u64) {
         {
             let mut last = lock(&self.last);
-            // Of two changes that are told at once the later one stays.
-            if generation.wrapping_sub(last.generation) as i32 >= 0 {
+            // Of two changes that are told at once the later one stays. Generations have 22 bits and begin again.
+            if (generation << 10).wrapping_sub(last.generation << 10) as i32 >= 0 {
                 *last = Last { generation, by: Some(by), at: now };
             }
         }
@@ -350,127 +221,14 @@ impl Machine {
         }
     }
 
-    /// The call's answer has come, its end has not: another probe may go.
-    pub(super) fn answered(&self, ticket: Ticket) {
-        let Ticket::Probe(generation) = ticket else { return };
-        self.of_probe(generation, |word| word.without_probe(word.good()));
-    }
-
-    /// Changes the word while it is of this probe's generation; `false`: it is not any more.
-    fn of_probe(&self, generation: u32, next: impl Fn(Word) -> Word) -> bool {
-        let mut word = self.word();
-        while word.generation() == generation && word.state() == ToggleState::Probing {
-            match self.swap(word, next(word)) {
-                Ok(()) => return true,
-                Err(seen) => word = seen,
-            }
-        }
-        false
-    }
-
-    /// A call ends. `holds`: a probe has its place still.
-    pub(super) fn conclude(&self, ticket: Ticket, holds: bool, outcome: Outcome, call: Told, clock: &impl Clock) {
-        match ticket {
-            Ticket::Free => {}
-            Ticket::Counted(generation) => self.count(generation, outcome, call, clock),
-            Ticket::Probe(generation) => self.probed(generation, holds, outcome, clock),
-        }
-    }
-
-    #[inline]
-    fn count(&self, generation: u32, outcome: Outcome, call: Told, clock: &impl Clock) {
-        let word = self.word();
-        if word.generation() != generation {
-            return;
-        }
-        match outcome {
-            Outcome::Success if self.rated.load(Relaxed) => {
-                let asks = self.window.success(call.stripe, self.begun.load(Relaxed));
-                if asks || call.waited {
-                    self.window.advance(self.origin.nanos(clock.now()));
-                }
-            }
-            Outcome::Failure => self.failed(word, call, clock),
-            _ => {}
-        }
-    }
-
-    #[cold]
-    fn failed(&self, mut word: Word, call: Told, clock: &impl Clock) {
-        let now = self.origin.nanos(clock.now());
-        let (first, rate, min_calls) = {
-            let config = lock(&self.config);
-            (config.first_failure, config.failure_rate, u64::from(config.min_calls))
-        };
-        let begun = self.begun.load(Relaxed);
-        let by = match rate {
-            _ if first => SwitchedBy::FirstFailure,
-            None => return,
-            Some(rate) => {
-                self.window.failure(call.stripe, begun, self.window.advance(now));
-                let counts = self.window.counts(begun, now);
-                if counts.total < min_calls || (counts.failures as f64) < rate * counts.total as f64 {
-                    return;
-                }
-                SwitchedBy::FailureRate
-            }
-        };
-        let generation = word.generation();
-        // A ramp that has just come to its end is the same generation.
-        while word.generation() == generation && !self.switch_off(word, by, now / 1_000_000) {
-            word = self.word();
-        }
-    }
-
-    fn probed(&self, generation: u32, holds: bool, outcome: Outcome, clock: &impl Clock) {
-        let wanted = match self.back() {
-            Back::Probe { successes, .. } => successes,
-            _ => 1,
-        };
-        let mut word = self.word();
-        while word.generation() == generation && word.state() == ToggleState::Probing {
-            let done = match outcome {
-                Outcome::Success if word.good() + 1 >= wanted => {
-                    let now = self.millis(clock);
-                    self.forget(now);
-                    self.turn(word, word.then(ToggleState::On, 0), SwitchedBy::Probe, now)
-                }
-                Outcome::Failure | Outcome::Overload => {
-                    let now = self.millis(clock);
-                    self.switch_off(word, SwitchedBy::Probe, now)
-                }
-                Outcome::Success => self.swap(word, word.with_good(holds)).is_ok(),
-                _ if holds => self.swap(word, word.without_probe(word.good())).is_ok(),
-                _ => return,
-            };
-            if done {
-                return;
-            }
-            word = self.word();
-        }
-    }
-
     pub(super) fn is_probe_out(&self) -> bool {
         let word = self.word();
         word.state() == ToggleState::Probing && word.probe_takes(0).is_some()
     }
 }
 
-/// What is known of a call that ends.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Told {
-    pub(super) stripe: usize,
-    /// It was not ready at once, so that its end may read the clock.
-    pub(super) waited: bool,
-}
-
 fn counts(config: &ToggleConfig) -> bool {
     config.first_failure || config.failure_rate.is_some()
-}
-
-fn any_seed() -> u64 {
-    use std::hash::BuildHasher;
-    std::collections::hash_map::RandomState::new().hash_one(0)
 }
 
 /// How long ago a moment was.

@@ -28,8 +28,13 @@ impl Switch {
         }
     }
 
+    #[inline]
     pub(super) fn of(byte: u8) -> Self {
-        Self::ALL.into_iter().find(|switch| *switch as u8 == byte).unwrap_or_default()
+        match byte {
+            1 => Self::On,
+            2 => Self::Off,
+            _ => Self::Auto,
+        }
     }
 }
 
@@ -150,7 +155,12 @@ impl Word {
 
     #[inline]
     pub(super) fn state(self) -> ToggleState {
-        ToggleState::ALL[(self.0 & 3) as usize]
+        match self.0 & 3 {
+            0 => ToggleState::On,
+            1 => ToggleState::Off,
+            2 => ToggleState::Probing,
+            _ => ToggleState::Ramping,
+        }
     }
 
     #[inline]

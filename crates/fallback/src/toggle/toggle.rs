@@ -95,7 +95,12 @@ impl Toggle {
     pub(super) fn with(config: ToggleConfig, now: Instant) -> Self {
         let name = Arc::from(&*config.name);
         let stripes = Striped::<Machine>::default_stripes();
-        Self { machine: Arc::new(Striped::new(Machine::new(config, now, stripes), stripes)), name }
+        let machine = Arc::new(Striped::new(Machine::new(config, now, stripes), stripes));
+        if let Some(level) = &machine.level {
+            let machine = Arc::downgrade(&machine);
+            level.levels().on_change(move |_| machine.upgrade().iter().for_each(|machine| machine.wakers.wake_all()));
+        }
+        Self { machine, name }
     }
 
     /// What it is called.
