@@ -20,12 +20,12 @@ pub struct CoalesceLayer<K, F, P = Opaque> {
     protocol: P,
 }
 
-/// What a key is made of: something to look up.
-pub trait Key: Eq + Hash + Clone + Send + Sync + 'static {}
+/// What calls are looked up by. Every such type is one.
+pub trait CoalesceKey: Eq + Hash + Clone + Send + Sync + 'static {}
 
-impl<K: Eq + Hash + Clone + Send + Sync + 'static> Key for K {}
+impl<K: Eq + Hash + Clone + Send + Sync + 'static> CoalesceKey for K {}
 
-impl<K: Key, F> CoalesceLayer<K, F> {
+impl<K: CoalesceKey, F> CoalesceLayer<K, F> {
     /// A layer of `policy` for any request: those with the same key share a call. `None`, and a request makes its own.
     ///
     /// Responses are cloned. See [`http`](Self::http) for HTTP.
@@ -45,7 +45,7 @@ impl CoalesceLayer<super::RequestKey, super::ByRequest, buttress_core::http::Htt
     }
 }
 
-impl<K: Key, F, P> CoalesceLayer<K, F, P> {
+impl<K: CoalesceKey, F, P> CoalesceLayer<K, F, P> {
     fn with(policy: Arc<Coalesce>, key: F, protocol: P) -> Self {
         let flights = Flights::new(policy.flights.clone());
         Self { policy, flights, key, protocol }
@@ -64,7 +64,7 @@ impl<K: Key, F, P> CoalesceLayer<K, F, P> {
     /// Tells requests apart by `key` instead; `None`, and a request makes a call of its own.
     ///
     /// Whatever an answer depends on must be in it, above all who asks: his credentials, his cookies, his address.
-    pub fn key<Req, L: Key, G>(self, key: G) -> CoalesceLayer<L, G, P>
+    pub fn key<Req, L: CoalesceKey, G>(self, key: G) -> CoalesceLayer<L, G, P>
     where
         G: Fn(&Req) -> Option<L>,
     {
@@ -136,7 +136,7 @@ where
     S: Service<Req, Future: Send + 'static> + Clone,
     S::Response: 'static,
     S::Error: 'static,
-    K: Key,
+    K: CoalesceKey,
     F: KeyOf<Req, K>,
     P: Share<Req, S::Response, S::Error> + Clone,
     P::Call: Send + 'static,

@@ -5,6 +5,7 @@ use buttress_core::{
 };
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body::Body;
 use std::{
     fmt,
     sync::Arc,
@@ -106,7 +107,7 @@ where
     S::Error: Send,
     P: Protocol<Request<B>>,
     P::Call: Call<Response<R>, S::Error, Answer = Response<Bytes>> + Send + 'static,
-    B: Default + Send + 'static,
+    B: Body + Default + Send + 'static,
     R: ResponseBody,
 {
     type Response = <P::Call as Call<Response<R>, S::Error>>::Response<(), Record>;

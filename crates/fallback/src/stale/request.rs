@@ -1,6 +1,7 @@
 use super::cache_control::CacheControl;
 use buttress_core::Clock;
 use http::{HeaderMap, HeaderName, Method, Request, Uri, header};
+use http_body::Body;
 use std::{sync::Arc, time::Instant};
 
 /// What an answer is found by: scheme, authority and path of the resource, whatever the method.
@@ -27,7 +28,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) fn of<B>(req: &Request<B>, clock: &impl Clock) -> Self {
+    pub(super) fn of<B: Body>(req: &Request<B>, clock: &impl Clock) -> Self {
         let read = match *req.method() {
             Method::GET | Method::HEAD => true,
             Method::OPTIONS | Method::TRACE | Method::CONNECT => return Self::Other,
@@ -36,7 +37,8 @@ impl Kind {
         if !read {
             return Self::Write(req.uri().clone(), key(req.uri(), req.headers()));
         }
-        if req.headers().contains_key(header::UPGRADE) {
+        // What a body asks for is not in the key.
+        if req.headers().contains_key(header::UPGRADE) || !req.body().is_end_stream() {
             return Self::Other;
         }
         Self::Read(Box::new(Asked {
