@@ -11,6 +11,8 @@ mod policy;
 #[cfg(feature = "http")]
 mod request;
 mod share;
+#[cfg(all(test, not(buttress_loom)))]
+mod tests;
 
 #[cfg(feature = "http")]
 pub use body::SharedBody;

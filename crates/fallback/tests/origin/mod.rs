@@ -34,6 +34,11 @@ impl Origin {
         self
     }
 
+    /// What was to be said and was not.
+    pub(crate) fn forget(&self) {
+        self.0.lock().unwrap().answers.clear();
+    }
+
     pub(crate) fn calls(&self) -> usize {
         self.0.lock().unwrap().seen.len()
     }
