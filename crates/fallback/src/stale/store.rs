@@ -1,6 +1,6 @@
 use super::{
     entry::Stored,
-    request::{Asked, Key},
+    request::{Asked, Key, resource},
 };
 use buttress_core::{
     Clock, Origin,
@@ -15,6 +15,9 @@ type Variants = Arc<[Arc<Stored>]>;
 /// So many answers are kept of one resource.
 const MOST_VARIANTS: usize = 8;
 
+/// Places for the times of changes.
+const PLACES: usize = 1024;
+
 /// Answers within a budget of bytes; the one that was not used for the longest time goes first.
 pub(super) struct Store {
     cache: Cache<Key, Variants>,
@@ -24,7 +27,7 @@ pub(super) struct Store {
     hasher: RandomState,
     /// When a resource was last changed, in nanoseconds: an answer to an earlier request may be of before. Several share a
     /// place, so one may be taken for another, and an answer not stored.
-    changed: [AtomicU64; 256],
+    changed: Box<[AtomicU64]>,
 }
 
 impl Store {
@@ -39,7 +42,7 @@ impl Store {
             most: max_bytes / 2,
             origin: Origin::new(clock.now()),
             hasher: RandomState::new(),
-            changed: std::array::from_fn(|_| AtomicU64::new(0)),
+            changed: (0..PLACES).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
@@ -113,7 +116,7 @@ impl Store {
     }
 
     fn place(&self, key: &Key) -> &AtomicU64 {
-        &self.changed[self.hasher.hash_one(key) as usize % self.changed.len()]
+        &self.changed[self.hasher.hash_one(resource(key)) as usize % PLACES]
     }
 }
 
