@@ -300,7 +300,7 @@ mod http {
             read(b.await.unwrap()).await.map_err(text)
         });
         assert_eq!(layer.handle().snapshot().in_flight, 0);
-        ([a, b], script.probe().calls() as u64, layer.handle().snapshot().parted_total)
+        ([a, b], script.probe().calls(), layer.handle().snapshot().parted_total)
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@
 mod origin;
 
 use buttress_core::{
-    BoxError, BudgetConfig, Handle, Mode, Reason, Rejection,
+    BoxError, BudgetConfig, Cause, Degraded, DegradedBy, Handle, Mode, Reason, Rejection,
     http::{HttpClient, HttpServer},
 };
 use buttress_fallback::{NotStored, Stale, StaleConfig, StaleLayer};
@@ -88,8 +88,8 @@ async fn the_failed_response_is_dropped_first() {
 /// Whatever is not whole is not stored.
 #[tokio::test(start_paused = true)]
 async fn only_whole_bodies_are_stored() {
-    type Make = fn() -> Frames;
-    let cases: [(&str, Option<&str>, Make, Result<usize, NotStored>); 11] = [
+    type Case = (&'static str, Option<&'static str>, fn() -> Frames, Result<usize, NotStored>);
+    let cases: [Case; 11] = [
         ("an end that is known", None, || Frames::new().data("abc").pause().data("de").end_known(), Ok(5)),
         ("an end that shows", None, || Frames::new().data("abc").pause().data("de"), Ok(5)),
         ("a length that is declared by the body", None, || Frames::new().data("abc").data("de").declared(), Ok(5)),
@@ -515,4 +515,91 @@ async fn layers_may_share_a_store() {
     let got = got(other.oneshot(request("GET", X, &[])).await.unwrap()).await.unwrap();
     assert_eq!(got.body, "stored");
     assert_eq!(StaleLayer::new(shared).fresh().handle().snapshot().entries, 0);
+}
+
+/// One resource with many large variants does not push itself out.
+#[tokio::test(start_paused = true)]
+async fn variants_of_one_resource_take_half_of_the_budget_at_most() {
+    let world = world(kept().max_body(64 * 1024).max_bytes(256 * 1024));
+    let body = "x".repeat(48 * 1024);
+    for i in 0..8 {
+        after(1).await;
+        world.store(X, &[("accept-language", &format!("l{i}"))], &[("vary", "accept-language")], &body).await;
+    }
+    after(1).await;
+    for (language, status) in [("l7", 200), ("l6", 200), ("l5", 500)] {
+        assert_eq!(world.get(X, &[("accept-language", language)]).await.status, status, "{language}");
+    }
+    let bytes = world.stale.snapshot().bytes;
+    assert!((96 * 1024..=129 * 1024).contains(&bytes), "{bytes}");
+}
+
+/// What comes late from before a change is not stored, and takes nothing away from what came after it.
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_takes_nothing_away() {
+    let world = world(kept());
+    let vary = |body: Frames| {
+        let mut res = Response::new(AnyBody::from(body));
+        res.headers_mut().insert("vary", "accept".parse().unwrap());
+        res
+    };
+    world.origin.says(Ok(vary(Frames::new().data("old"))));
+    let late = world.service.clone().oneshot(request("GET", X, &[("accept", "a")])).await.unwrap();
+    after(1).await;
+    world.origin.says(Ok(response(200, &[], "")));
+    world.send(request("POST", X, &[])).await;
+    after(1).await;
+    world.origin.says(Ok(vary(Frames::new().data("new"))));
+    world.get(X, &[("accept", "b")]).await;
+    late.into_body().collect().await.unwrap();
+    after(1).await;
+    assert_eq!(world.get(X, &[("accept", "a")]).await.status, 500);
+    assert_eq!(world.get(X, &[("accept", "b")]).await.body, "new");
+
+    // And so it is where nothing was changed, and a later answer was faster.
+    world.origin.says(Ok(vary(Frames::new().data("slow"))));
+    let slow = world.service.clone().oneshot(request("GET", X, &[("accept", "b")])).await.unwrap();
+    after(1).await;
+    world.origin.says(Ok(vary(Frames::new().data("fast"))));
+    world.get(X, &[("accept", "b")]).await;
+    slow.into_body().collect().await.unwrap();
+    assert_eq!(world.get(X, &[("accept", "b")]).await.body, "fast");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_layer_gave_in_place_of_an_answer_is_not_stored() {
+    let world = world(kept());
+    let mut degraded = response(200, &[], "a fallback's");
+    Degraded::new(DegradedBy::Fallback, Cause::Failure).mark(&mut degraded);
+    world.origin.says(Ok(degraded));
+    assert_eq!(world.get(X, &[]).await.header("x-degraded"), Some("fallback; cause=failure"), "it passes as it is");
+    after(1).await;
+    assert_eq!(world.get(X, &[]).await.status, 500);
+    assert_eq!(world.stale.snapshot().not_stored(NotStored::Degraded), 1);
+}
+
+/// On the wire: a whole answer, none to HEAD, 304, each on a connection that lives on.
+#[tokio::test]
+async fn hyper_sends_what_is_stored() {
+    use buttress_sim::wire::{HttpService, Server, Version};
+    for version in [Version::H1, Version::H2] {
+        let origin = Origin::default();
+        let service = StaleLayer::new(kept().build().unwrap()).layer(origin.clone());
+        let service = service.map_response(|res: Response<_>| res.map(any));
+        let server = Server::start(version, HttpService::new(service)).await.unwrap();
+        let client = server.connect().await.unwrap();
+        origin.says(Ok(response(200, &[("etag", "\"a\"")], "stored")));
+        let sent = |method: &str, pairs: Pairs<'_>| client.send(request(method, "/x", pairs));
+        got(sent("GET", &[]).await.unwrap()).await.unwrap();
+        for _ in 0..2 {
+            let res = got(sent("GET", &[]).await.unwrap()).await.unwrap();
+            assert_eq!((res.status, &*res.body, res.header("content-length")), (200, &b"stored"[..], Some("6")));
+            let res = got(sent("HEAD", &[]).await.unwrap()).await.unwrap();
+            assert_eq!((res.status, &*res.body, res.header("content-length")), (200, &b""[..], Some("6")));
+            let res = got(sent("GET", &[("if-none-match", "\"a\"")]).await.unwrap()).await.unwrap();
+            assert_eq!((res.status, &*res.body, res.header("etag")), (304, &b""[..], Some("\"a\"")));
+            assert_eq!(res.header("x-degraded"), Some("stale; cause=failure"));
+        }
+        assert_eq!(origin.calls(), 7);
+    }
 }
