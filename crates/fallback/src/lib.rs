@@ -59,3 +59,9 @@ pub use vote::{Need, Vote, VoteConfig, VoteLayer};
 
 /// The target of events, as the facade names the crate.
 const TARGET: &str = "buttress::fallback";
+
+/// Where draws begin that nobody gave a seed for.
+fn any_seed() -> u64 {
+    use std::hash::BuildHasher;
+    std::collections::hash_map::RandomState::new().hash_one(0)
+}

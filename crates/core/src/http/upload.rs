@@ -113,6 +113,13 @@ pin_project! {
     }
 }
 
+/// One that nobody waits for: what a layer sends by itself.
+impl<B: Default> Default for UploadBody<B> {
+    fn default() -> Self {
+        Self { body: B::default(), upload: None }
+    }
+}
+
 impl<B: Body> UploadBody<B> {
     /// Tracks the body of `req`: everything further in than this knows of it.
     pub fn track(mut req: Request<B>) -> Request<Self> {

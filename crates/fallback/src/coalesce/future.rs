@@ -1,7 +1,7 @@
 use super::{
     Coalesce, Share,
     flights::{Flights, Landed, Member},
-    layer::Key,
+    layer::CoalesceKey,
     share::{Common, LAYER},
 };
 use buttress_core::{Reason, Rejection};
@@ -21,7 +21,7 @@ pin_project! {
     where
         S: Service<Req>,
         P: Share<Req, S::Response, S::Error>,
-        K: Key,
+        K: CoalesceKey,
     {
         #[pin]
         state: State<S, P, Req, K>,
@@ -35,7 +35,7 @@ pin_project! {
     where
         S: Service<Req>,
         P: Share<Req, S::Response, S::Error>,
-        K: Key,
+        K: CoalesceKey,
     {
         // Nobody shares it.
         Single { #[pin] inner: S::Future },
@@ -60,7 +60,7 @@ impl<S, P, Req, K> CoalesceFuture<S, P, Req, K>
 where
     S: Service<Req>,
     P: Share<Req, S::Response, S::Error>,
-    K: Key,
+    K: CoalesceKey,
 {
     pub(super) fn single(inner: S::Future, call: P::Call) -> Self {
         Self { state: State::Single { inner }, call: Some(call) }
@@ -79,7 +79,7 @@ impl<S, P, Req, K> fmt::Debug for CoalesceFuture<S, P, Req, K>
 where
     S: Service<Req>,
     P: Share<Req, S::Response, S::Error>,
-    K: Key,
+    K: CoalesceKey,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CoalesceFuture").finish_non_exhaustive()
@@ -95,7 +95,7 @@ where
     S::Error: 'static,
     P: Share<Req, S::Response, S::Error>,
     P::Call: Send + 'static,
-    K: Key,
+    K: CoalesceKey,
 {
     type Output = Result<P::Response, S::Error>;
 
@@ -153,7 +153,7 @@ where
     S::Error: 'static,
     P: Share<Req, S::Response, S::Error>,
     P::Call: Send + 'static,
-    K: Key,
+    K: CoalesceKey,
 {
     /// Makes the call, or joins one that another has made meanwhile. The inner service is ready.
     fn start(mut self: Box<Self>, key: Option<K>) -> State<S, P, Req, K> {

@@ -4,12 +4,13 @@ use super::{
     policy::Terms,
     share::{Common, LAYER, Share},
 };
+use crate::stale::{CacheControl, vary};
 use buttress_core::{
     Call, Context, Degraded, NoCut, Reason, Rejection,
     http::{Classify, Http, HttpCall, Refuse, ResponseBody, is_grpc},
 };
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body;
 use std::future::Future;
 
@@ -113,24 +114,21 @@ where
 /// Whether an answer may be given to others, by its head.
 fn is_common<R: Body>(res: &Response<R>, max_body: usize) -> bool {
     let headers = res.headers();
-    let says = |directive: &str| {
-        headers.get_all(header::CACHE_CONTROL).iter().any(|line| {
-            let line = line.as_bytes();
-            line.windows(directive.len()).any(|part| part.eq_ignore_ascii_case(directive.as_bytes()))
-        })
+    let said = CacheControl::of_answer(headers);
+    let declared = || headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let least = match res.body().is_end_stream() {
+        // Of what it declares nothing comes: an answer to HEAD.
+        true => 0,
+        false => declared().unwrap_or(0u64).max(res.body().size_hint().lower()),
     };
-    let varies_by_all = headers.get_all(header::VARY).iter().any(|line| line.as_bytes().contains(&b'*'));
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    let least = declared.unwrap_or(0).max(res.body().size_hint().lower());
-    let is_stream =
-        headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+    let is_stream = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/event-stream");
     !(res.status().is_informational()
         || is_grpc(headers)
-        || is_stream
+        || headers.get(header::CONTENT_TYPE).is_some_and(is_stream)
         || headers.contains_key(header::SET_COOKIE)
-        || says("private")
-        || says("no-store")
-        || varies_by_all
+        || said.private
+        || said.no_store
+        || vary(headers).is_none()
         || least > max_body as u64)
 }
 

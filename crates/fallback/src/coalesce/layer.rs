@@ -9,10 +9,66 @@ use std::{
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// Makes one call of requests that are the same and come at the same time. Every service, clone, route and connection of one layer shares
-/// its calls.
+/// Makes one call of requests that are the same and come at the same time (single flight): the first one calls, the others wait for what it gets.
 ///
-/// `K` is the key, `F` what says it of a request ([`KeyOf`]), `P` the protocol.
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use buttress_core::Error;
+/// use buttress_fallback::{Coalesce, CoalesceLayer};
+/// use tower::{Layer, ServiceExt, service_fn};
+///
+/// let price = service_fn(|item: &'static str| async move {
+///     tokio::task::yield_now().await;
+///     Ok::<_, Error<std::io::Error>>(item.len())
+/// });
+///
+/// let layer = CoalesceLayer::new(Coalesce::default(), |item: &&'static str| Some(*item));
+/// let handle = layer.handle();
+/// let service = layer.layer(price);
+///
+/// let (a, b) = tokio::join!(service.clone().oneshot("apple"), service.oneshot("apple"));
+/// assert_eq!((a.unwrap(), b.unwrap()), (5, 5));
+/// assert_eq!((handle.snapshot().calls_total, handle.snapshot().shared_total), (1, 1));
+/// # }
+/// ```
+///
+/// `K` is the key, `F` what says it of a request ([`KeyOf`]), `P` the protocol. [`new`](Self::new) takes any request whose responses are `Clone`;
+/// `CoalesceLayer::http` shares GET and HEAD requests without a body, and tells them apart by everything that they say.
+///
+/// # Who gets what
+///
+/// | the call ends with | who called | the others |
+/// |---|---|---|
+/// | an answer | it | a copy |
+/// | a refusal of a layer further in | it | the same refusal |
+/// | another error, or a body that fails | it | a refusal, `shared_call_failed` |
+/// | a deadline that passed | it | one of them calls again, for all |
+/// | a panic | it | a refusal, `panicked` |
+/// | HTTP: an answer that is `private`, `no-store`, has `Set-Cookie`, `Vary: *` or trailers, an event stream, one that is larger than [`max_body`](crate::CoalesceConfig::max_body), or slower than [`collect_within`](crate::CoalesceConfig::collect_within) | its stream | each makes a call of its own |
+///
+/// Who is alone when the head of an answer comes gets the response as it is; who comes later makes another call. So nothing is collected, and nothing is late, where nobody waits.
+///
+/// # Cancel
+///
+/// Whoever is dropped leaves. If it was the one who called, the one who waits for the longest time goes on with the *same* call; when nobody is left the call is dropped. Those who wait
+/// are woken when the result is there, and not before.
+///
+/// # Where it stands
+///
+/// Inside of the deadline, so that each caller has his own time, and of telemetry, so that each is seen; outside of the retry, the bulkhead and whatever else should see one call. The
+/// shared call has the context of the one who called (its trace, its priority, its deadline as layers further in read it). HTTP: nobody enforces that deadline for all; where a layer further in
+/// ends the call by it, another one is made.
+///
+/// # Shared by clones
+///
+/// The calls under way, counts, mode and config: clones, routes and connections of one layer share them, and so does whatever service it is put around: a service mounted at two places under the
+/// same paths needs [`fresh`](Self::fresh).
+///
+/// # When not to use it
+///
+/// * Where an answer depends on what is not in the key. Over HTTP every header is; a client's address or certificate is not: then make it part of a [`key`](Self::key) of your own.
+/// * Where two equal requests should have two effects, or two different random answers.
+/// * Where calls are so short that they seldom overlap: every call takes a lock twice, an allocation for the call and one for the key.
 pub struct CoalesceLayer<K, F, P = Opaque> {
     policy: Arc<Coalesce>,
     flights: Flights<K>,
@@ -20,12 +76,12 @@ pub struct CoalesceLayer<K, F, P = Opaque> {
     protocol: P,
 }
 
-/// What a key is made of: something to look up.
-pub trait Key: Eq + Hash + Clone + Send + Sync + 'static {}
+/// What calls are looked up by. Every such type is one.
+pub trait CoalesceKey: Eq + Hash + Clone + Send + Sync + 'static {}
 
-impl<K: Eq + Hash + Clone + Send + Sync + 'static> Key for K {}
+impl<K: Eq + Hash + Clone + Send + Sync + 'static> CoalesceKey for K {}
 
-impl<K: Key, F> CoalesceLayer<K, F> {
+impl<K: CoalesceKey, F> CoalesceLayer<K, F> {
     /// A layer of `policy` for any request: those with the same key share a call. `None`, and a request makes its own.
     ///
     /// Responses are cloned. See [`http`](Self::http) for HTTP.
@@ -45,7 +101,7 @@ impl CoalesceLayer<super::RequestKey, super::ByRequest, buttress_core::http::Htt
     }
 }
 
-impl<K: Key, F, P> CoalesceLayer<K, F, P> {
+impl<K: CoalesceKey, F, P> CoalesceLayer<K, F, P> {
     fn with(policy: Arc<Coalesce>, key: F, protocol: P) -> Self {
         let flights = Flights::new(policy.flights.clone());
         Self { policy, flights, key, protocol }
@@ -64,7 +120,7 @@ impl<K: Key, F, P> CoalesceLayer<K, F, P> {
     /// Tells requests apart by `key` instead; `None`, and a request makes a call of its own.
     ///
     /// Whatever an answer depends on must be in it, above all who asks: his credentials, his cookies, his address.
-    pub fn key<Req, L: Key, G>(self, key: G) -> CoalesceLayer<L, G, P>
+    pub fn key<Req, L: CoalesceKey, G>(self, key: G) -> CoalesceLayer<L, G, P>
     where
         G: Fn(&Req) -> Option<L>,
     {
@@ -136,7 +192,7 @@ where
     S: Service<Req, Future: Send + 'static> + Clone,
     S::Response: 'static,
     S::Error: 'static,
-    K: Key,
+    K: CoalesceKey,
     F: KeyOf<Req, K>,
     P: Share<Req, S::Response, S::Error> + Clone,
     P::Call: Send + 'static,

@@ -11,14 +11,17 @@ mod policy;
 #[cfg(feature = "http")]
 mod request;
 mod share;
+#[cfg(all(test, not(buttress_loom)))]
+mod tests;
 
 #[cfg(feature = "http")]
 pub use body::SharedBody;
 pub use config::CoalesceConfig;
+#[cfg(feature = "http")]
 pub(crate) use flights::Flights;
 pub use future::CoalesceFuture;
 pub use key::KeyOf;
-pub use layer::{CoalesceLayer, CoalesceService, Key};
+pub use layer::{CoalesceKey, CoalesceLayer, CoalesceService};
 pub use policy::{Coalesce, CoalesceSnapshot};
 #[cfg(feature = "http")]
 pub use request::{ByRequest, RequestKey};

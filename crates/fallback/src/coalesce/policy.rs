@@ -107,6 +107,7 @@ impl Coalesce {
 
 /// What is collected of a body.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "http"), allow(dead_code, reason = "only HTTP has bodies"))]
 #[doc(hidden)]
 pub struct Terms {
     pub(super) max_body: usize,

@@ -37,7 +37,7 @@ pub(super) fn seconds(seconds: u32) -> Duration {
 
 impl CacheControl {
     /// What an answer says.
-    pub(super) fn of_answer(headers: &HeaderMap) -> Self {
+    pub(crate) fn of_answer(headers: &HeaderMap) -> Self {
         let mut said = Self::default();
         headers.get_all(header::CACHE_CONTROL).iter().for_each(|line| said.read(line.as_bytes()));
         said

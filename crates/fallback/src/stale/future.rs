@@ -116,11 +116,13 @@ where
 {
     let verdict = call.judge(result.as_ref());
     if let Some(cause) = failure(&verdict, result.as_ref()) {
-        match policy.find(asked, true).and_then(|found| policy.give(asked, &found, Some(cause))) {
-            Some(answer) => {
-                // First what it stands in place of, with all that it holds.
-                drop(result);
-                return Ok(call.answer(answer));
+        match policy.find(asked, true) {
+            Some(found) => {
+                if let Some(answer) = policy.give(asked, &found, Some(cause)) {
+                    // First what it stands in place of, with all that it holds.
+                    drop(result);
+                    return Ok(call.answer(answer));
+                }
             }
             None => policy.missed(),
         }

@@ -5,6 +5,7 @@ use buttress_core::{
 };
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body::Body;
 use std::{
     fmt,
     sync::Arc,
@@ -13,8 +14,81 @@ use std::{
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// Keeps the last good answers of an HTTP service, and gives them where it fails. Every service, clone, route and connection of one
-/// layer shares its [`Stale`] store.
+/// Keeps the last good answers of an HTTP service within a budget of bytes, and gives them where it fails
+/// ([RFC 9111](https://www.rfc-editor.org/rfc/rfc9111), [RFC 5861](https://www.rfc-editor.org/rfc/rfc5861)). As an option it is a small shared cache
+/// as well ([`cache`](crate::StaleConfig::cache)).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use buttress_fallback::{StaleConfig, StaleLayer};
+/// use http::{Request, Response};
+/// use http_body_util::{BodyExt, Full};
+/// use std::{convert::Infallible, sync::Arc, sync::atomic::{AtomicU32, Ordering::Relaxed}, time::Duration};
+/// use tower::{Layer, ServiceExt, service_fn};
+///
+/// # type Body = Full<bytes::Bytes>;
+/// // A service that works once.
+/// let calls = Arc::new(AtomicU32::new(0));
+/// let service = service_fn(move |_req: Request<Body>| {
+///     let works = calls.fetch_add(1, Relaxed) == 0;
+///     let status = if works { 200 } else { 502 };
+///     async move { Ok::<_, Infallible>(Response::builder().status(status).body(Body::from("news")).unwrap()) }
+/// });
+///
+/// // It says nothing of caching: the operator allows an hour.
+/// let layer = StaleLayer::new(StaleConfig::default().max(Duration::from_secs(3600)).build()?);
+/// let stale = layer.handle();
+/// let service = layer.layer(service);
+///
+/// let first = service.clone().oneshot(Request::get("/news").body(Body::default())?).await?;
+/// first.into_body().collect().await?; // what was not read to its end is not kept
+/// let second = service.oneshot(Request::get("/news").body(Body::default())?).await?;
+/// assert_eq!(second.status(), 200);
+/// assert_eq!(second.headers()["x-degraded"], "stale; cause=failure");
+/// assert_eq!(second.headers()["cache-status"], "buttress; hit; ttl=0; detail=stale-if-error");
+/// assert_eq!(stale.snapshot().served_stale_total, 1);
+/// # Ok(()) }
+/// ```
+///
+/// # What it keeps
+///
+/// Answers to GET that are whole: 200, 203, 204, 300, 301, 308, 404, 410. Never what says `no-store`, `private` or `no-cache`, has `Set-Cookie` or
+/// `Vary: *`, is a part (206) or has trailers; never the answer to a request with `no-store`, `Range`, or with `Authorization` or `Cookie` unless it says `public`; never
+/// what a layer further in refused or gave in place of something else. [`NotStored`](crate::NotStored) counts why. A resource is its URI (or `Host` and path), whatever the
+/// method; of each up to eight answers are kept, told apart by the headers that `Vary` names.
+///
+/// # When it gives it
+///
+/// | the service | a stored answer is given |
+/// |---|---|
+/// | answers 500, 502, 503 or 504, fails, or a layer further in refuses (not: rate limits, other 4xx, the client's own deadline) | while it is fresh; for its `stale-if-error` or `stale-while-revalidate`; else for [`max`](crate::StaleConfig::max) |
+/// | answers anything else, gRPC | never |
+/// | need not be asked, as [`cache`](crate::StaleConfig::cache) is on | while it is fresh; for its `stale-while-revalidate`, and it is asked in the background |
+///
+/// Never stale with `must-revalidate`, `proxy-revalidate` or `s-maxage`. What a request says is honoured: `no-cache`, `max-age`, `min-fresh`, `max-stale`, `stale-if-error`,
+/// `only-if-cached` (504 where there is nothing), conditions (304). Where nothing can be given, the caller gets what the service said.
+///
+/// It carries `Age` and `Cache-Status` ([RFC 9211](https://www.rfc-editor.org/rfc/rfc9211)), and where it is stale or stands in place of a failure it is marked as
+/// [`Degraded`](buttress_core::Degraded). A success of any unsafe method throws away what is stored of its resource, and of what its `Location` names of the same origin.
+///
+/// # Where it stands
+///
+/// Outside of the deadline, so that a call that hangs ends in a stored answer; inside of whatever compresses or personalises answers. What is asked in the background goes through
+/// the layers further in, and is bounded by theirs alone. Its request has an empty body: a request body is `Default` (axum's is).
+///
+/// # Shared by clones, cancel, cost
+///
+/// Clones, routes and connections share one store: a service mounted at two places under the same paths needs [`fresh`](Self::fresh). A call or a body that
+/// is dropped leaves nothing; a body is stored at its end. What is asked in the background goes on: once at a time for a resource, each time paid by a token of the budget.
+///
+/// A GET costs a copy of its head, and what is stored one copy of its bytes. A body that declares more than [`max_body`](crate::StaleConfig::max_body) is not copied; copies under
+/// way have a budget as large as the store's. Where the cache is off the store is read only after a failure.
+///
+/// # When not to use it
+///
+/// * Where an old answer is worse than none: stocks, balances, permissions.
+/// * Where answers depend on what neither the URI nor `Vary` names: a client's address or certificate, `X-Forwarded-Host`. Say `private` there, or `Vary`.
+/// * As the cache in front of a large site: it has no disk, no tags, and asks the origin with conditions only in the background.
 pub struct StaleLayer<P = HttpServer> {
     policy: Arc<Stale>,
     protocol: P,
@@ -106,7 +180,7 @@ where
     S::Error: Send,
     P: Protocol<Request<B>>,
     P::Call: Call<Response<R>, S::Error, Answer = Response<Bytes>> + Send + 'static,
-    B: Default + Send + 'static,
+    B: Body + Default + Send + 'static,
     R: ResponseBody,
 {
     type Response = <P::Call as Call<Response<R>, S::Error>>::Response<(), Record>;

@@ -18,3 +18,4 @@ pub use layer::{StaleLayer, StaleService};
 pub use policy::{Stale, StaleSnapshot};
 pub use record::{Record, StaleBody};
 pub use rules::NotStored;
+pub(crate) use rules::vary;

@@ -43,6 +43,9 @@ pub struct Stale {
     wall: Box<dyn Fn() -> SystemTime + Send + Sync>,
     max: AtomicU64,
     max_body: AtomicUsize,
+    /// Bytes of bodies that are being copied, and how many that may be.
+    recording: AtomicU64,
+    max_bytes: u64,
     cache: AtomicBool,
     cache_name: Box<str>,
     counts: Counts,
@@ -74,6 +77,8 @@ pub struct StaleSnapshot {
     pub entries: u64,
     /// What they hold, keys and headers included.
     pub bytes: u64,
+    /// Bytes of bodies that are being copied, and are not stored yet.
+    pub recording: u64,
     /// Answers that were stored.
     pub stored_total: u64,
     /// Answers to GET that were good and not stored, by the reason: in the order of [`NotStored::ALL`].
@@ -125,6 +130,8 @@ impl Stale {
             wall: Box::new(SystemTime::now),
             max: AtomicU64::new(nanos(config.max)),
             max_body: AtomicUsize::new(config.max_body),
+            recording: AtomicU64::new(0),
+            max_bytes: config.max_bytes,
             cache: AtomicBool::new(config.cache),
             cache_name: config.cache_name.as_ref().into(),
             counts: Counts::default(),
@@ -158,6 +165,7 @@ impl Stale {
         StaleSnapshot {
             entries,
             bytes,
+            recording: self.recording.load(Relaxed),
             stored_total: stored.load(Relaxed),
             not_stored_by_why: std::array::from_fn(|i| not_stored[i].load(Relaxed)),
             served_stale_total: served_stale.load(Relaxed),
@@ -342,6 +350,16 @@ impl Stale {
         self.counts.not_stored[why as usize].fetch_add(1, Relaxed);
     }
 
+    /// Takes room for a copy. What is not stored yet is bounded as what is.
+    pub(super) fn reserve(&self, bytes: usize) -> bool {
+        let fits = |now: u64| now.checked_add(bytes as u64).filter(|sum| *sum <= self.max_bytes);
+        self.recording.fetch_update(Relaxed, Relaxed, fits).is_ok()
+    }
+
+    pub(super) fn release(&self, bytes: usize) {
+        self.recording.fetch_sub(bytes as u64, Relaxed);
+    }
+
     /// A 304 came for a request: the stored answer that it speaks of is as good as new (RFC 9111, 4.3.4).
     pub(super) fn freshen(&self, asked: &Asked, headers: &HeaderMap) {
         let Some(stored) = self.store.get(asked).filter(|stored| stored.is_meant_by(headers)) else { return };
@@ -423,10 +441,12 @@ impl Handle for Stale {
             "not_stored_incomplete_total",
             "not_stored_trailers_total",
             "not_stored_outdated_total",
+            "not_stored_busy_total",
         ];
         let snapshot = self.snapshot();
         show("entries", Value::Gauge(snapshot.entries));
         show("bytes", Value::Gauge(snapshot.bytes));
+        show("recording", Value::Gauge(snapshot.recording));
         show("stored_total", Value::Count(snapshot.stored_total));
         for (name, count) in NOT_STORED.into_iter().zip(snapshot.not_stored_by_why) {
             show(name, Value::Count(count));

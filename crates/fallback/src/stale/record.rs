@@ -18,7 +18,6 @@ use std::{
 pub struct Record(Option<Box<Recorder>>);
 
 pub(super) struct Recorder {
-    policy: Arc<Stale>,
     key: Key,
     head: StoredHead,
     /// Bytes that are to come; `None`: nobody says.
@@ -26,6 +25,29 @@ pub(super) struct Recorder {
     max_body: usize,
     /// One buffer of its own: frames are slices of what their connection read, and would hold all of it.
     kept: Vec<u8>,
+    room: Room,
+}
+
+/// Room for a copy, given back when it is stored or dropped.
+struct Room {
+    policy: Arc<Stale>,
+    bytes: usize,
+}
+
+impl Room {
+    /// Has room for so many bytes, or says that there is none.
+    fn grow(&mut self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        let fits = more == 0 || self.policy.reserve(more);
+        self.bytes += if fits { more } else { 0 };
+        fits
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.policy.release(self.bytes);
+    }
 }
 
 impl Record {
@@ -41,7 +63,8 @@ impl Record {
         declared: Option<usize>,
         max_body: usize,
     ) -> Self {
-        Self(Some(Box::new(Recorder { policy, key, head, declared, max_body, kept: Vec::new() })))
+        let room = Room { policy, bytes: 0 };
+        Self(Some(Box::new(Recorder { key, head, declared, max_body, kept: Vec::new(), room })))
     }
 }
 
@@ -148,8 +171,14 @@ impl Recorder {
             let why = if self.declared.is_some() { NotStored::Incomplete } else { NotStored::TooLarge };
             return self.give_up(why);
         }
-        if self.kept.capacity() == 0 {
-            self.kept.reserve_exact(self.declared.unwrap_or(data.len()));
+        let len = self.kept.len() + data.len();
+        if len > self.kept.capacity() {
+            // What was declared, or by doubling.
+            let capacity = self.declared.unwrap_or_else(|| most.min(len.max(2 * self.kept.capacity())));
+            if !self.room.grow(capacity) {
+                return self.give_up(NotStored::Busy);
+            }
+            self.kept.reserve_exact(capacity - self.kept.len());
         }
         self.kept.extend_from_slice(data);
         // hyper stops polling a body that says it is at its end, or that has given all it declared.
@@ -160,7 +189,8 @@ impl Recorder {
     }
 
     fn finish(self: Box<Self>) -> Option<Box<Self>> {
-        let Self { policy, key, head, declared, kept, .. } = *self;
+        let Self { key, head, declared, kept, room, .. } = *self;
+        let policy = &room.policy;
         if declared.is_some_and(|declared| declared != kept.len()) {
             policy.not_stored(NotStored::Incomplete);
         } else {
@@ -170,7 +200,7 @@ impl Recorder {
     }
 
     fn give_up(self: Box<Self>, why: NotStored) -> Option<Box<Self>> {
-        self.policy.not_stored(why);
+        self.room.policy.not_stored(why);
         None
     }
 }

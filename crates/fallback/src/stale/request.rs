@@ -1,6 +1,7 @@
 use super::cache_control::CacheControl;
-use buttress_core::Clock;
-use http::{HeaderMap, HeaderName, Method, Request, Uri, header};
+use buttress_core::{Clock, http::is_grpc};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
+use http_body::Body;
 use std::{sync::Arc, time::Instant};
 
 /// What an answer is found by: scheme, authority and path of the resource, whatever the method.
@@ -27,16 +28,16 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) fn of<B>(req: &Request<B>, clock: &impl Clock) -> Self {
-        let read = match *req.method() {
-            Method::GET | Method::HEAD => true,
+    pub(super) fn of<B: Body>(req: &Request<B>, clock: &impl Clock) -> Self {
+        match *req.method() {
+            Method::GET | Method::HEAD => {}
             Method::OPTIONS | Method::TRACE | Method::CONNECT => return Self::Other,
-            _ => false,
-        };
-        if !read {
-            return Self::Write(req.uri().clone(), key(req.uri(), req.headers()));
+            // Nothing of gRPC is stored.
+            Method::POST if is_grpc(req.headers()) => return Self::Other,
+            _ => return Self::Write(req.uri().clone(), key(req.uri(), req.headers())),
         }
-        if req.headers().contains_key(header::UPGRADE) {
+        // What a body asks for is not in the key, nor is a second name that the service may go by.
+        if req.headers().contains_key(header::UPGRADE) || !req.body().is_end_stream() || has_two_names(req) {
             return Self::Other;
         }
         Self::Read(Box::new(Asked {
@@ -59,6 +60,17 @@ impl Asked {
     pub(super) fn is_for_origin(&self) -> bool {
         self.headers.contains_key(header::IF_MATCH) || self.headers.contains_key(header::IF_UNMODIFIED_SINCE)
     }
+}
+
+/// Whether a request says twice which authority it is for, and not the same.
+fn has_two_names<B>(req: &Request<B>) -> bool {
+    let mut hosts = req.headers().get_all(header::HOST).iter();
+    let (first, second) = (hosts.next(), hosts.next());
+    let differs = |host: &HeaderValue| {
+        let authority = req.uri().authority();
+        authority.is_some_and(|authority| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()))
+    };
+    second.is_some() || first.is_some_and(differs)
 }
 
 /// The lines of a field as one value: how requests are compared (RFC 9111, 4.1).
@@ -94,6 +106,12 @@ pub(super) fn key_of(scheme: &str, authority: &[u8], path: &[u8]) -> Key {
     key.push(b' ');
     key.extend_from_slice(path);
     key.into()
+}
+
+/// A key without its scheme.
+pub(super) fn resource(key: &[u8]) -> &[u8] {
+    let scheme = key.iter().position(|byte| *byte == b' ').unwrap_or_default();
+    &key[scheme..]
 }
 
 /// The authority in a key.

@@ -26,14 +26,14 @@ pub(super) fn revalidate<S, K, B, R>(
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     let Some(flight) = policy.revalidations.lead::<(), ()>(asked.key.clone()) else { return };
     let Some(token) = policy.pay() else { return };
+    let req = conditional(req, stored);
     let asked = Asked {
         key: asked.key.clone(),
         is_head: false,
-        headers: asked.headers.clone(),
+        headers: req.headers().clone(),
         said: CacheControl { no_store: asked.said.no_store, ..CacheControl::default() },
         begun: TokioClock.now(),
     };
-    let req = conditional(req, stored);
     let (policy, mut inner) = (policy.clone(), inner.clone());
     let work = async move {
         let _token = token;

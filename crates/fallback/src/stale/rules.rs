@@ -38,13 +38,15 @@ pub enum NotStored {
     Incomplete,
     /// It has trailers.
     Trailers,
-    /// The resource was changed while it was under way.
+    /// The resource was changed while it was under way, or a later answer is there.
     Outdated,
+    /// As many bytes are being copied as may be kept altogether.
+    Busy,
 }
 
 impl NotStored {
     /// Every reason, in the order of their discriminants.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Status,
         Self::Range,
         Self::NoStore,
@@ -59,6 +61,7 @@ impl NotStored {
         Self::Incomplete,
         Self::Trailers,
         Self::Outdated,
+        Self::Busy,
     ];
 
     /// The name in metrics and logs.
@@ -78,6 +81,7 @@ impl NotStored {
             Self::Incomplete => "incomplete",
             Self::Trailers => "trailers",
             Self::Outdated => "outdated",
+            Self::Busy => "busy",
         }
     }
 }
@@ -203,7 +207,7 @@ fn is_kept(status: StatusCode) -> bool {
 const MOST_FIELDS: usize = 16;
 
 /// The fields that an answer varies by; `None`: by something else (RFC 9111, 4.1).
-pub(super) fn vary(headers: &HeaderMap) -> Option<Vec<HeaderName>> {
+pub(crate) fn vary(headers: &HeaderMap) -> Option<Vec<HeaderName>> {
     let mut names = Vec::new();
     for line in headers.get_all(header::VARY) {
         for name in line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {

@@ -1,10 +1,10 @@
 use super::{
     entry::Stored,
-    request::{Asked, Key},
+    request::{Asked, Key, resource},
 };
 use buttress_core::{
     Clock, Origin,
-    sync::{AtomicU64, Ordering::Relaxed},
+    sync::{AtomicU64, Ordering::SeqCst, fence},
 };
 use moka::{ops::compute::Op, policy::EvictionPolicy, sync::Cache};
 use std::{collections::hash_map::RandomState, hash::BuildHasher, sync::Arc, time::Instant};
@@ -15,14 +15,19 @@ type Variants = Arc<[Arc<Stored>]>;
 /// So many answers are kept of one resource.
 const MOST_VARIANTS: usize = 8;
 
+/// Places for the times of changes.
+const PLACES: usize = 1024;
+
 /// Answers within a budget of bytes; the one that was not used for the longest time goes first.
 pub(super) struct Store {
     cache: Cache<Key, Variants>,
+    /// How many bytes one resource may hold.
+    most: u64,
     origin: Origin,
     hasher: RandomState,
     /// When a resource was last changed, in nanoseconds: an answer to an earlier request may be of before. Several share a
     /// place, so one may be taken for another, and an answer not stored.
-    changed: [AtomicU64; 256],
+    changed: Box<[AtomicU64]>,
 }
 
 impl Store {
@@ -34,9 +39,10 @@ impl Store {
             .build();
         Self {
             cache,
+            most: max_bytes / 2,
             origin: Origin::new(clock.now()),
             hasher: RandomState::new(),
-            changed: std::array::from_fn(|_| AtomicU64::new(0)),
+            changed: (0..PLACES).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
@@ -47,12 +53,13 @@ impl Store {
 
     /// `false`: the resource was changed since the request came, or a later answer is there.
     pub(super) fn insert(&self, key: Key, stored: Stored) -> bool {
-        if self.place(&key).load(Relaxed) > self.origin.nanos(stored.begun) {
+        if self.is_changed_since(&key, stored.begun) {
             return false;
         }
         let stored = Arc::new(stored);
+        let newest = stored.clone();
         let mut is_newest = true;
-        self.cache.entry(key).and_compute_with(|entry| {
+        self.cache.entry(key.clone()).and_compute_with(|entry| {
             let before = entry.map(|entry| entry.into_value());
             let before = before.iter().flat_map(|variants| variants.iter());
             let others = before.filter(|old| {
@@ -60,24 +67,44 @@ impl Store {
                 is_newest &= !(is_same && old.begun > stored.begun);
                 !is_same
             });
-            let all: Vec<_> = std::iter::once(&stored).chain(others).take(MOST_VARIANTS).cloned().collect();
+            let mut bytes = 0;
+            // Half of the budget at most, or all would be too large to be kept.
+            let fit = std::iter::once(&stored).chain(others).take(MOST_VARIANTS).take_while(|stored| {
+                bytes += stored.weight() as u64;
+                bytes <= self.most || Arc::ptr_eq(stored, &newest)
+            });
+            let all: Vec<_> = fit.cloned().collect();
             if is_newest { Op::Put(all.into()) } else { Op::Nop }
         });
+        // Who changes the resource says so first and removes then: one of the two sees the other.
+        fence(SeqCst);
+        let is_kept = is_newest && !self.is_changed_since(&key, stored.begun);
+        if is_newest && !is_kept {
+            self.cache.invalidate(&key);
+        }
         // So that the budget holds now, and not when somebody comes by.
         self.cache.run_pending_tasks();
-        is_newest
+        is_kept
+    }
+
+    fn is_changed_since(&self, key: &Key, begun: Instant) -> bool {
+        self.place(key).load(SeqCst) > self.origin.nanos(begun)
+    }
+
+    fn change(&self, place: &AtomicU64, now: Instant) {
+        // The next nanosecond: what began in this one may be of before.
+        place.fetch_max(self.origin.nanos(now) + 1, SeqCst);
+        fence(SeqCst);
     }
 
     /// Whether something was there.
     pub(super) fn remove(&self, key: &Key, now: Instant) -> bool {
-        self.place(key).fetch_max(self.origin.nanos(now).max(1), Relaxed);
+        self.change(self.place(key), now);
         self.cache.remove(key).is_some()
     }
 
     pub(super) fn clear(&self, now: Instant) {
-        self.changed.iter().for_each(|place| {
-            place.fetch_max(self.origin.nanos(now).max(1), Relaxed);
-        });
+        self.changed.iter().for_each(|place| self.change(place, now));
         self.cache.invalidate_all();
         self.cache.run_pending_tasks();
     }
@@ -89,7 +116,7 @@ impl Store {
     }
 
     fn place(&self, key: &Key) -> &AtomicU64 {
-        &self.changed[self.hasher.hash_one(key) as usize % self.changed.len()]
+        &self.changed[self.hasher.hash_one(resource(key)) as usize % PLACES]
     }
 }
 
