@@ -1,13 +1,13 @@
 //! A primary and its backups, through tower: which tier answers what.
 
 use buttress_core::{
-    BoxError, BudgetConfig, Cause, Context, Deadline, Degraded, DegradedBy, Error, Handle, Mode, Outcome, Reason,
-    Rejection,
+    BoxError, BudgetConfig, Cause, Context, Deadline, Degraded, DegradedBy, Error, Handle, Mode, Opaque, Outcome,
+    Reason, Rejection,
     http::{HttpClient, HttpServer, ReplayBody, TransportError, Unsent, X_DEGRADED},
 };
 use buttress_fallback::{
-    FailoverConfig, FailoverLayer, TierConfig,
-    failover::{FailoverOn, FailoverRule, FailoverService},
+    Failover, FailoverConfig, TierConfig,
+    failover::{FailoverOn, FailoverRule, FailoverService, FailoverSnapshot},
 };
 use buttress_sim::{
     AnyBody, Frames, Latch, Readiness, Script, any,
@@ -478,47 +478,65 @@ fn a_config_is_written_and_read() {
 
 /// The suite gives a layer a service; it is every tier.
 struct Both<P> {
-    layer: FailoverConfig,
+    config: FailoverConfig,
     mode: Mode,
-    handle: Arc<Mutex<Vec<Arc<buttress_fallback::Failover>>>>,
+    handles: Handles,
     protocol: P,
 }
 
+type Handles = Arc<Mutex<Vec<Arc<Failover>>>>;
 type Rebox = fn(Request<ReplayBody<AnyBody>>) -> Request<AnyBody>;
-type Inner = MapRequest<HttpInner, Rebox>;
+type Reboxed = MapRequest<HttpInner, Rebox>;
 
-impl<P: Clone> Layer<HttpInner> for Both<P> {
-    type Service = FailoverService<Inner, Inner, P>;
-
-    fn layer(&self, inner: HttpInner) -> Self::Service {
-        let inner: Inner = MapRequest::new(inner, |req| req.map(any));
-        let layer: FailoverLayer<_, _> =
-            self.layer.clone().backup("b", inner.clone()).build().unwrap().protocol(self.protocol.clone());
+impl<P: Clone> Both<P> {
+    fn over<S: Clone>(&self, inner: S) -> FailoverService<S, S, P> {
+        let layer = self.config.clone().backup("b", inner.clone()).build().unwrap();
         layer.handle().set_mode(self.mode).unwrap();
-        self.handle.lock().unwrap().push(layer.handle());
-        layer.layer(inner)
+        self.handles.lock().unwrap().push(layer.handle());
+        layer.protocol(self.protocol.clone()).layer(inner)
     }
 }
 
-/// Bodies are no `Clone`: in the opaque role of the suite stands the client's protocol.
-fn subject(config: FailoverConfig, mode: Mode) -> Subject {
-    let handle = Arc::new(Mutex::new(Vec::new()));
-    fn both<P>(
-        layer: &FailoverConfig,
-        mode: Mode,
-        handle: &Arc<Mutex<Vec<Arc<buttress_fallback::Failover>>>>,
-        protocol: P,
-    ) -> Both<P> {
-        Both { layer: layer.clone(), mode, handle: handle.clone(), protocol }
+impl<P: Clone> Layer<HttpInner> for Both<P> {
+    type Service = FailoverService<Reboxed, Reboxed, P>;
+
+    fn layer(&self, inner: HttpInner) -> Self::Service {
+        self.over(MapRequest::new(inner, |req| req.map(any)))
     }
-    let (client, server) =
-        (both(&config, mode, &handle, HttpClient::new()), both(&config, mode, &handle, HttpServer::new()));
-    let opaque = both(&config, mode, &handle, HttpClient::new());
-    let sum = move |read: fn(&buttress_fallback::failover::FailoverSnapshot) -> u64| {
-        handle.lock().unwrap().iter().map(|handle| read(&handle.snapshot())).sum::<u64>()
+}
+
+/// Bodies are no `Clone`: an opaque request is one that the first tier takes, and of which others get an empty one.
+struct OpaqueBoth(Both<Opaque>);
+
+#[derive(Clone)]
+struct Taken(Arc<Mutex<Option<Request<AnyBody>>>>);
+
+type Put = fn(Request<AnyBody>) -> Taken;
+type Take = fn(Taken) -> Request<AnyBody>;
+type Opaquely = MapRequest<HttpInner, Take>;
+
+impl Layer<HttpInner> for OpaqueBoth {
+    type Service = MapRequest<FailoverService<Opaquely, Opaquely>, Put>;
+
+    fn layer(&self, inner: HttpInner) -> Self::Service {
+        let take: Take = |req| req.0.lock().unwrap().take().unwrap_or_else(|| request(Method::GET, ""));
+        MapRequest::new(self.0.over(MapRequest::new(inner, take)), |req| Taken(Arc::new(Mutex::new(Some(req)))))
+    }
+}
+
+fn subject(config: &FailoverConfig, mode: Mode) -> Subject {
+    fn both<P>(config: &FailoverConfig, mode: Mode, handles: &Handles, protocol: P) -> Both<P> {
+        Both { config: config.clone(), mode, handles: handles.clone(), protocol }
+    }
+    let handles = Handles::default();
+    let server = both(config, mode, &handles, HttpServer::new());
+    let client = both(config, mode, &handles, HttpClient::new());
+    let opaque = OpaqueBoth(both(config, mode, &handles, Opaque::new()));
+    let sum = move |read: fn(&FailoverSnapshot) -> u64| {
+        handles.lock().unwrap().iter().map(|handle| read(&handle.snapshot())).sum::<u64>()
     };
-    let flying = sum.clone();
-    let subject = Subject::new(opaque, server, client).in_flight(move || flying(|seen| seen.in_flight));
+    let in_flight = sum.clone();
+    let subject = Subject::new(opaque, server, client).in_flight(move || in_flight(|seen| seen.in_flight));
     if mode != Mode::OBSERVE_ONLY {
         return subject;
     }
@@ -532,7 +550,7 @@ const OF_ONE_SERVICE: [&str; 2] =
 fn check(rule: &Rule, config: &FailoverConfig, mode: Mode) -> Result<(), String> {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().start_paused(rule.paused).build().unwrap();
-    runtime.block_on(rule.check(&|| subject(config.clone(), mode))).map_err(|why| format!("{}: {why}", rule.name))
+    runtime.block_on(rule.check(&|| subject(config, mode))).map_err(|why| format!("{}: {why}", rule.name))
 }
 
 /// A service that answers well and whose readers leave in the middle is a good one, for who decides whether to come back to it.
