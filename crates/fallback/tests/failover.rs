@@ -127,6 +127,26 @@ async fn a_budget_pays_for_backups_also_after_the_failover() {
     assert_eq!(seen.budget.unwrap().in_flight, 0);
 }
 
+#[tokio::test]
+async fn a_place_that_nobody_pays_for_is_free_again() {
+    let budget = Arc::new(BudgetConfig::new(0.5).min_per_sec(0.0).build().unwrap());
+    let layer = config().tier(TierConfig::new("b").max_concurrent(1), says("b")).budget(budget).build().unwrap();
+    let service = layer.layer(fails("primary"));
+    assert!(service.clone().oneshot(1).await.is_err(), "half a token");
+    assert_eq!(service.oneshot(2).await.unwrap(), "b");
+    assert_eq!(layer.handle().snapshot().tiers[1].capped_total, 0);
+}
+
+#[tokio::test]
+async fn where_no_time_is_left_no_other_tier_is_asked() {
+    let backup = http(200);
+    let layer = FailoverConfig::default().backup("b", backup.clone()).build().unwrap().protocol(HttpServer::new());
+    let mut req = request(Method::GET, "");
+    Context::of_mut(req.extensions_mut()).deadline = Some(Deadline::new(Instant::now().into_std()));
+    assert_eq!(layer.layer(http(500)).oneshot(req).await.unwrap().status(), 500);
+    assert_eq!(backup.probe().calls(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn after_failures_in_a_row_calls_go_to_the_backup_at_once_and_probes_bring_them_back() {
     let up = Arc::new(Mutex::new(false));
@@ -317,6 +337,9 @@ async fn http_requests_go_on_by_their_method() {
         assert_eq!(res.headers().contains_key(X_DEGRADED), goes);
         assert_eq!(res.into_body().collect().await.unwrap().to_bytes(), "body", "all of it, wherever it went");
     }
+    let layer = FailoverConfig::default().backup("b", http(200)).build().unwrap().protocol(HttpServer::new());
+    let res = layer.layer(http(503)).oneshot(request(Method::POST, "")).await.unwrap();
+    assert_eq!(res.status(), 503, "it is no UNAVAILABLE of gRPC");
     // Nothing was sent: any method.
     let unsent: HttpTier = Script::new(async |_| Err(Unsent::new("no connection").into()));
     let layer = FailoverConfig::default().backup("b", http(201)).build().unwrap().protocol(HttpClient::new());
@@ -385,6 +408,22 @@ async fn grpc_is_judged_by_its_trailers_and_unavailable_goes_on() {
     assert!(Degraded::of(&res).is_some());
     let res = layer.layer(only("13")).oneshot(grpc::request("/a/b")).await.unwrap();
     assert!(Degraded::of(&res).is_none(), "it may have been processed");
+}
+
+#[tokio::test]
+async fn a_good_head_whose_reader_leaves_is_good_and_one_of_grpc_says_nothing() {
+    let stream = || any(Frames::new().data("so far").never());
+    for (grpc, good) in [(false, 1), (true, 0)] {
+        let answers: HttpTier = Script::new(move |_| async move {
+            let kind = if grpc { "application/grpc" } else { "text/plain" };
+            Ok(Response::builder().header("content-type", kind).body(stream())?)
+        });
+        let layer = FailoverConfig::default().backup("b", http(200)).build().unwrap().protocol(HttpClient::new());
+        let req = if grpc { grpc::request("/a/b") } else { request(Method::GET, "") };
+        drop(layer.layer(answers).oneshot(req).await.unwrap());
+        let primary = &layer.handle().snapshot().tiers[0];
+        assert_eq!((primary.answered_total, primary.failed_total), (good, 0));
+    }
 }
 
 #[tokio::test]

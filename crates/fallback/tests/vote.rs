@@ -76,8 +76,9 @@ async fn enough_equal_answers_are_not_kept_waiting_by_the_rest() {
     });
     let hung = hangs();
     let layer = layer(VoteConfig::default(), [slow, hung.clone()]);
-    assert_eq!(layer.layer(says(7)).oneshot(0).await.unwrap(), 7);
-    assert_eq!(hung.probe().now(), 0, "dropped");
+    let mut call = Box::pin(layer.layer(says(7)).oneshot(0));
+    assert_eq!((&mut call).await.unwrap(), 7);
+    assert_eq!(hung.probe().now(), 0, "dropped with the answer, and not when the future is");
     assert_eq!(counts(&layer.handle().snapshot().versions), [(1, 0, 0, 0), (1, 0, 0, 0), (0, 0, 0, 1)]);
 }
 
@@ -108,6 +109,10 @@ async fn one_refusal_of_all_is_passed_on() {
     assert_eq!(run(shut(), [shut(), shut()]).await, (Reason::BreakerOpen, "inside"));
     assert_eq!(run(shut(), [refuses(Reason::Shed), refuses(Reason::Shed)]).await.0, Reason::Shed);
     assert_eq!(run(shut(), [refuses(Reason::Shed), fails()]).await, (Reason::NoMajority, "vote"));
+    // All of them end.
+    let one_is_enough = VoteConfig::default().need(Need::Count(1));
+    let layer = layer(one_is_enough, [refuses(Reason::Shed), refuses(Reason::Shed)]);
+    assert_eq!(reason(&layer.layer(shut()).oneshot(0).await.unwrap_err()).unwrap().0, Reason::NoMajority);
 }
 
 #[tokio::test]
@@ -135,6 +140,8 @@ async fn an_operator_may_ask_the_first_alone_or_take_its_word_where_nobody_agree
     layer.handle().set_mode(Mode::Disabled).unwrap();
     assert_eq!(layer.layer(says(1)).oneshot(0).await.unwrap(), 1);
     assert_eq!(layer.layer(fails()).oneshot(0).await.unwrap_err().to_string(), "broken");
+    let seen = layer.handle().snapshot();
+    assert_eq!((seen.hung_total, seen.passed_total, seen.versions[0].failed_total), (1, 1, 0), "nobody votes");
     assert_eq!(other.probe().calls(), 1);
     assert!(layer.handle().set_mode(Mode::ForcedOpen).is_err());
 }
@@ -191,6 +198,20 @@ async fn http_answers_are_compared_with_their_bodies_and_the_dissenters_are_in_a
 }
 
 #[tokio::test]
+async fn http_answers_of_two_types_or_statuses_are_two() {
+    let typed = |status: u16, kind: &'static str| -> HttpVersion {
+        Script::new(move |_| async move {
+            Ok(Response::builder().status(status).header("content-type", kind).body(any(Full::<Bytes>::from("a")))?)
+        })
+    };
+    for (other, agrees) in [(typed(200, "a/b"), true), (typed(200, "a/c"), false), (typed(201, "a/b"), false)] {
+        let layer = layer(VoteConfig::default(), [other]).protocol(HttpServer::new());
+        let res = layer.layer(typed(200, "a/b")).oneshot(post(Frames::new())).await.unwrap();
+        assert_eq!(res.status().is_success(), agrees);
+    }
+}
+
+#[tokio::test]
 async fn a_bad_answer_votes_only_if_it_may() {
     for (may, status) in [(false, 502), (true, 500)] {
         let layer = over_http(VoteConfig::default().failures_vote(may), [http(500, "a"), http(500, "a")]);
@@ -215,6 +236,7 @@ async fn bodies_that_are_too_large_or_break_off_are_named() {
     };
     assert_eq!(run(config(), Frames::new().data("xy").data("z")).await, (200, None, 2), "the third is not waited for");
     assert_eq!(run(config(), Frames::new().data("xyzzy")).await, (413, Some(Reason::BodyTooLarge), 0));
+    assert_eq!(run(config(), Frames::new().data("wxy").data("zz")).await.0, 413, "all of its pieces count");
     assert_eq!(run(config(), Frames::new().data("x").error("gone")).await, (400, Some(Reason::UploadBroken), 0));
     assert_eq!(run(config(), Frames::new().data("wxyz")).await, (502, Some(Reason::NoMajority), 2));
 }
@@ -230,6 +252,11 @@ async fn grpc_versions_are_compared_with_their_statuses() {
     let layer = self::layer(VoteConfig::default(), [unary("5"), unary("5")]).protocol(HttpClient::new());
     let res = layer.layer(unary("0")).oneshot(grpc::request("/a/b")).await.unwrap();
     assert_eq!(res.into_body().collect().await.unwrap().trailers().unwrap()["grpc-status"], "5");
+    let layer = self::layer(VoteConfig::default(), [unary("5")]).protocol(HttpClient::new());
+    assert!(
+        layer.layer(unary("0")).oneshot(grpc::request("/a/b")).await.is_err(),
+        "they differ in their statuses alone"
+    );
     let layer = self::layer(VoteConfig::default(), [unary("14"), unary("14")]).protocol(HttpClient::new());
     let error = layer.layer(unary("0")).oneshot(grpc::request("/a/b")).await.map(drop).unwrap_err();
     assert_eq!(reason(&error).unwrap().0, Reason::NoMajority, "UNAVAILABLE is no answer");

@@ -38,6 +38,8 @@ pin_project! {
 struct Round<A, Err> {
     lease: Arc<Lease<Shared>>,
     tally: Option<Tally<A>>,
+    /// The first version is the only one that is asked.
+    alone: bool,
     /// Which versions were asked and have not ended.
     pending: Vec<usize>,
     /// The first bad result.
@@ -139,8 +141,14 @@ where
     ) -> Self {
         let versions = others.len() + 1;
         let need = if versions == 1 { 1 } else { lease.need };
-        let round =
-            Round { tally: Some(Tally::new(need, versions)), pending: Vec::new(), bad: None, all: All::NoneYet, lease };
+        let round = Round {
+            tally: Some(Tally::new(need, versions)),
+            alone: versions == 1,
+            pending: Vec::new(),
+            bad: None,
+            all: All::NoneYet,
+            lease,
+        };
         Self {
             gather: Some(gather),
             versions: Some((first, others)),
@@ -225,7 +233,7 @@ impl<A, Err> Round<A, Err> {
             }
             None => None,
         };
-        if answer.is_none() {
+        if answer.is_none() && !self.alone {
             self.lease.versions[version].failed.fetch_add(1, Relaxed);
         }
         self.tally.as_mut()?.cast(version, answer, |one, other| same.same(one, other))
@@ -236,6 +244,13 @@ impl<A, Err> Round<A, Err> {
         P: Ballot<Req, Res, Err, Answer = A>,
     {
         let tally = self.tally.take().expect(DONE);
+        if self.alone {
+            // Nobody votes: what it gave is what there is, if it could be read.
+            return match tally.first().map(Ok).or_else(|| self.bad.take()) {
+                Some(result) => P::give(call, result, Vec::new()),
+                None => P::reject(call, Rejection::new(Reason::BodyCut, "vote")),
+            };
+        }
         let lease = &*self.lease;
         let place = match decision {
             Decision::Elected(place) => Some(place),
