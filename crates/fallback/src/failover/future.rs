@@ -38,6 +38,8 @@ pin_project! {
         timer: Option<Sleep>,
         // When the present tier has had its share, or all of them theirs.
         limit: Option<Instant>,
+        // It was looked up: calls that are ready at once need no clock.
+        watched: bool,
         permit: Option<FailoverPermit>,
         call: Option<<P as Protocol<Req>>::Call>,
         more: More<S, C, P, R, Req>,
@@ -178,10 +180,18 @@ where
         })
     }
 
-    /// Until when the present tier may take, if that is to be watched.
-    #[inline]
-    fn limit(&self, lease: &Shared, tier: u8, now: Option<Instant>) -> Option<Instant> {
-        let (end, now) = (self.end?, now?);
+    /// Until when the present tier may take, if that is to be watched. It begins now.
+    fn limit(&mut self, lease: &Shared, tier: u8) -> Option<Instant> {
+        if self.ask.deadline.is_none() && lease.config.timeout.is_none() {
+            return None;
+        }
+        let now = TokioClock.now();
+        let end = *self.end.get_or_insert_with(|| {
+            let own = lease.config.timeout.map(|timeout| Deadline::new(now + timeout));
+            let outer = self.ask.deadline;
+            self.ends_here = own.is_some_and(|own| outer.is_none_or(|outer| own.at < outer.at));
+            own.filter(|_| self.ends_here).or(outer).expect("one of them is there")
+        });
         let is_last = usize::from(self.place) + 1 >= lease.tiers.len();
         let may_go_on = self.kept.is_some() && self.ask.repeat == Repeat::Safe && lease.is_on(FailoverOn::Failure);
         if is_last || !may_go_on {
@@ -214,7 +224,7 @@ where
 
     /// Whether another tier would have any time left.
     fn has_time(&self) -> bool {
-        self.end.is_none_or(|end| end.at > TokioClock.now())
+        self.end.or(self.ask.deadline).is_none_or(|end| end.at > TokioClock.now())
     }
 
     /// The next tier, if there is one that takes the call.
@@ -258,21 +268,12 @@ where
         primary: &mut S,
         is_ready: &mut bool,
     ) -> Self {
-        let mut now = None;
-        if more.ask.deadline.is_some() || lease.config.timeout.is_some() {
-            let at = TokioClock.now();
-            let own = lease.config.timeout.map(|timeout| Deadline::new(at + timeout));
-            more.ends_here = own.is_some_and(|own| more.ask.deadline.is_none_or(|deadline| own.at < deadline.at));
-            more.end = if more.ends_here { own } else { more.ask.deadline };
-            now = Some(at);
-        }
         let permit = match more.pick.start {
             0 => Shared::admit(lease, 0, more.pick),
             _ => more.admit(&lease, 0),
         };
         let permit = permit.expect("the primary always has a place");
         let tier = permit.tier();
-        let limit = more.limit(permit.lease(), tier, now);
         if more.pick.start != 0 {
             more.cause = Some(Cause::Switched);
         }
@@ -290,7 +291,7 @@ where
                 State::Readying { service: Chosen::Backup(service), attempt: Some(attempt) }
             }
         };
-        Self { state, timer: None, limit, permit: Some(permit), call: Some(call), more }
+        Self { state, timer: None, limit: None, watched: false, permit: Some(permit), call: Some(call), more }
     }
 
     /// Goes on with the next tier. What went before is over.
@@ -299,8 +300,7 @@ where
         let mut this = self.project();
         let Next { permit, attempt } = next;
         let tier = permit.tier();
-        let now = this.more.end.map(|_| TokioClock.now());
-        *this.limit = this.more.limit(permit.lease(), tier, now);
+        *this.watched = false;
         let service = match usize::from(tier).checked_sub(1) {
             Some(backup) => Chosen::Backup(this.more.backups[backup].clone()),
             None => Chosen::Primary(this.more.primary.take().expect("kept for its turn")),
@@ -375,6 +375,10 @@ where
             let polled = this.state.as_mut().poll(cx);
             *this.permit = permit;
             let Poll::Ready(mut result) = polled else {
+                if !mem::replace(this.watched, true) {
+                    let permit = this.permit.as_ref().expect(DONE);
+                    *this.limit = this.more.limit(permit.lease(), permit.tier());
+                }
                 let Some(limit) = *this.limit else { return Poll::Pending };
                 if this.timer.is_none() {
                     this.timer.set(Some(sleep_until(TokioInstant::from_std(limit))));
