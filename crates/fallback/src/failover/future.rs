@@ -38,6 +38,8 @@ pin_project! {
         timer: Option<Sleep>,
         // When the present tier has had its share, or all of them theirs.
         limit: Option<Instant>,
+        // It was looked up: calls that are ready at once need no clock.
+        watched: bool,
         permit: Option<FailoverPermit>,
         call: Option<<P as Protocol<Req>>::Call>,
         more: More<S, C, P, R, Req>,
@@ -124,8 +126,6 @@ struct Spare<Res, Err> {
 /// What is wrong with a result.
 struct Finding {
     cause: Cause,
-    /// The tier is to blame.
-    blame: bool,
     /// Another tier may be asked though the request is none that two may process.
     free: bool,
 }
@@ -180,16 +180,24 @@ where
         })
     }
 
-    /// Until when the present tier may take, if that is to be watched.
-    #[inline]
-    fn limit(&self, lease: &Shared, tier: u8, now: Option<Instant>) -> Option<Deadline> {
-        let (end, now) = (self.end?, now?);
-        let is_last = usize::from(self.place) + 1 >= lease.tiers.len();
-        if is_last || self.kept.is_none() || self.ask.repeat != Repeat::Safe {
-            return self.ends_here.then_some(end);
+    /// Until when the present tier may take, if that is to be watched. It begins now.
+    fn limit(&mut self, lease: &Shared, tier: u8) -> Option<Instant> {
+        if self.ask.deadline.is_none() && lease.config.timeout.is_none() {
+            return None;
         }
-        let share = end.remaining(now).mul_f64(lease.tiers[usize::from(tier)].share);
-        Some(Deadline { at: now + share, ..end })
+        let now = TokioClock.now();
+        let end = *self.end.get_or_insert_with(|| {
+            let own = lease.config.timeout.map(|timeout| Deadline::new(now + timeout));
+            let outer = self.ask.deadline;
+            self.ends_here = own.is_some_and(|own| outer.is_none_or(|outer| own.at < outer.at));
+            own.filter(|_| self.ends_here).or(outer).expect("one of them is there")
+        });
+        let is_last = usize::from(self.place) + 1 >= lease.tiers.len();
+        let may_go_on = self.kept.is_some() && self.ask.repeat == Repeat::Safe && lease.is_on(FailoverOn::Failure);
+        if is_last || !may_go_on {
+            return self.ends_here.then_some(end.at);
+        }
+        Some(now + end.remaining(now).mul_f64(lease.tiers[usize::from(tier)].share))
     }
 
     #[inline]
@@ -198,30 +206,25 @@ where
         P: Relay<Req, Res, Err>,
         R: FailoverRule<Req, Res, Err>,
     {
-        let finding = |cause, free| Some(Finding { cause, blame: true, free });
         if let Some(rejection) = verdict.rejection {
-            let reason = rejection.reason;
-            if reason == Reason::ClientDeadlinePassed && self.has_time() {
-                // It was the tier's share of it that passed.
-                return Some(Finding { cause: Cause::Refused(rejection), blame: false, free: false });
-            }
-            let is_bad = accuses_tier(reason) && lease.is_on(FailoverOn::Refused);
-            return is_bad.then_some(Finding {
-                cause: Cause::Refused(rejection),
-                blame: true,
-                free: is_unbegun(reason),
-            });
+            let is_bad = accuses_tier(rejection.reason) && lease.is_on(FailoverOn::Refused);
+            let free = is_unbegun(rejection.reason);
+            return is_bad.then_some(Finding { cause: Cause::Refused(rejection), free });
         }
         match Cause::of(verdict) {
-            Some(cause) if lease.is_bad(verdict.outcome) == Some(true) => finding(cause, P::is_free(self.ask, result)),
-            None if verdict.is_good() && !self.rule.accepts(result) => finding(Cause::Unwanted, false),
+            Some(cause) if lease.is_bad(verdict.outcome) == Some(true) => {
+                Some(Finding { cause, free: P::is_free(self.ask, result) })
+            }
+            None if verdict.is_good() && !self.rule.accepts(result) => {
+                Some(Finding { cause: Cause::Unwanted, free: false })
+            }
             _ => None,
         }
     }
 
     /// Whether another tier would have any time left.
     fn has_time(&self) -> bool {
-        self.end.is_none_or(|end| end.at > TokioClock.now())
+        self.end.or(self.ask.deadline).is_none_or(|end| end.at > TokioClock.now())
     }
 
     /// The next tier, if there is one that takes the call.
@@ -261,24 +264,16 @@ where
         lease: Arc<Lease<Shared>>,
         mut more: More<S, C, P, R, Req>,
         call: P::Call,
-        mut attempt: P::Attempt,
+        attempt: P::Attempt,
         primary: &mut S,
         is_ready: &mut bool,
     ) -> Self {
-        let mut now = None;
-        if more.ask.deadline.is_some() || lease.config.timeout.is_some() {
-            let at = TokioClock.now();
-            let own = lease.config.timeout.map(|timeout| Deadline::new(at + timeout));
-            more.ends_here = own.is_some_and(|own| more.ask.deadline.is_none_or(|deadline| own.at < deadline.at));
-            more.end = if more.ends_here { own } else { more.ask.deadline };
-            now = Some(at);
-        }
-        let permit = more.admit(&lease, 0).expect("the primary always has a place");
+        let permit = match more.pick.start {
+            0 => Shared::admit(lease, 0, more.pick),
+            _ => more.admit(&lease, 0),
+        };
+        let permit = permit.expect("the primary always has a place");
         let tier = permit.tier();
-        let limit = more.limit(&lease, tier, now);
-        if let Some(limit) = limit {
-            P::lower(&mut attempt, limit);
-        }
         if more.pick.start != 0 {
             more.cause = Some(Cause::Switched);
         }
@@ -296,21 +291,16 @@ where
                 State::Readying { service: Chosen::Backup(service), attempt: Some(attempt) }
             }
         };
-        Self { state, timer: None, limit: limit.map(|limit| limit.at), permit: Some(permit), call: Some(call), more }
+        Self { state, timer: None, limit: None, watched: false, permit: Some(permit), call: Some(call), more }
     }
 
     /// Goes on with the next tier. What went before is over.
     #[cold]
     fn go(self: Pin<&mut Self>, next: Next<P::Attempt>) {
         let mut this = self.project();
-        let Next { permit, mut attempt } = next;
+        let Next { permit, attempt } = next;
         let tier = permit.tier();
-        let now = this.more.end.map(|_| TokioClock.now());
-        let limit = this.more.limit(permit.lease(), tier, now);
-        *this.limit = limit.map(|limit| limit.at);
-        if let Some(limit) = limit {
-            P::lower(&mut attempt, limit);
-        }
+        *this.watched = false;
         let service = match usize::from(tier).checked_sub(1) {
             Some(backup) => Chosen::Backup(this.more.backups[backup].clone()),
             None => Chosen::Primary(this.more.primary.take().expect("kept for its turn")),
@@ -342,7 +332,7 @@ where
         }
         let rejection = Rejection::new(Reason::DeadlinePassed, "failover");
         if *this.limit != ends {
-            let finding = Finding { cause: Cause::Refused(rejection), blame: true, free: false };
+            let finding = Finding { cause: Cause::Refused(rejection), free: false };
             let next = if waits { None } else { this.more.next(&lease, &finding) };
             if let Some(next) = next {
                 permit.excuse();
@@ -385,6 +375,10 @@ where
             let polled = this.state.as_mut().poll(cx);
             *this.permit = permit;
             let Poll::Ready(mut result) = polled else {
+                if !mem::replace(this.watched, true) {
+                    let permit = this.permit.as_ref().expect(DONE);
+                    *this.limit = this.more.limit(permit.lease(), permit.tier());
+                }
                 let Some(limit) = *this.limit else { return Poll::Pending };
                 if this.timer.is_none() {
                     this.timer.set(Some(sleep_until(TokioInstant::from_std(limit))));
@@ -409,11 +403,7 @@ where
                 None if verdict.is_good() && verdict.end => permit.head_is_good(),
                 None => {}
                 Some(finding) => {
-                    if finding.blame {
-                        permit.tell(false);
-                    } else {
-                        permit.excuse();
-                    }
+                    permit.tell(false);
                     let lease = permit.lease().clone();
                     let next = this.more.next(&lease, &finding);
                     this.more.keep(result, verdict.rejection.is_some());

@@ -15,10 +15,6 @@ pub trait Relay<Req, Res, Err>: Replay<Req, Call: Call<Res, Err>> + private::Sea
     #[doc(hidden)]
     fn ask(&self, req: &Req) -> Ask;
 
-    /// Ends the deadline of an attempt earlier, where it has one.
-    #[doc(hidden)]
-    fn lower(attempt: &mut Self::Attempt, to: Deadline);
-
     /// Whether the result itself says that any such request may go elsewhere.
     #[doc(hidden)]
     fn is_free(ask: Ask, result: Result<&Res, &Err>) -> bool;
@@ -70,7 +66,8 @@ pub(super) mod private {
 
 /// Whether a refusal accuses the tier, and not the client.
 pub(super) fn accuses_tier(reason: Reason) -> bool {
-    reason != Reason::ClientDeadlinePassed && !(400..500).contains(&reason.status())
+    let asked_for = matches!(reason, Reason::ClientDeadlinePassed | Reason::NotImplemented | Reason::NotStored);
+    !asked_for && !(400..500).contains(&reason.status())
 }
 
 /// Whether what was refused for this reason was not begun.
@@ -113,8 +110,6 @@ where
         Ask { repeat: Repeat::Unsafe, grpc: false, deadline: None }
     }
 
-    fn lower(_: &mut Req, _: Deadline) {}
-
     fn is_free(_: Ask, result: Result<&Res, &Err>) -> bool {
         result.is_err_and(is_unsent)
     }
@@ -124,7 +119,7 @@ where
 
 #[cfg(feature = "http")]
 mod http {
-    use super::{Ask, ChainError, Deadline, Degraded, Relay, Repeat, is_unsent, private::Sealed};
+    use super::{Ask, ChainError, Degraded, Relay, Repeat, is_unsent, private::Sealed};
     use ::http::{Method, Request, Response, header};
     use buttress_core::{
         BoxError, Context,
@@ -191,15 +186,6 @@ mod http {
                 repeat,
                 grpc: method == Method::POST && is_grpc(req.headers()),
                 deadline: Context::of(req.extensions()).and_then(|context| context.deadline),
-            }
-        }
-
-        fn lower(attempt: &mut Self::Attempt, to: Deadline) {
-            // Not made for this: the first extension of a request allocates.
-            if let Some(context) = attempt.extensions_mut().get_mut::<Context>()
-                && let Some(deadline) = &mut context.deadline
-            {
-                *deadline = deadline.min(to);
             }
         }
 

@@ -198,13 +198,13 @@ impl Shared {
         self.config.on.contains(&on)
     }
 
-    /// Whether an outcome sends a call to the next tier. `None`: it says nothing.
+    /// Whether an outcome sends a call to the next tier. `None`: it says nothing, or nothing that is asked for.
     #[inline]
     pub(super) fn is_bad(&self, outcome: Outcome) -> Option<bool> {
         match outcome {
             Outcome::Success => Some(false),
-            Outcome::Failure => Some(self.is_on(FailoverOn::Failure)),
-            Outcome::Overload => Some(self.is_on(FailoverOn::Overload)),
+            Outcome::Failure => self.is_on(FailoverOn::Failure).then_some(true),
+            Outcome::Overload => self.is_on(FailoverOn::Overload).then_some(true),
             _ => None,
         }
     }

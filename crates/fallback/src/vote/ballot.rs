@@ -13,7 +13,7 @@ use std::{
     note = "`HttpServer` and `HttpClient` need `http::Request<B>` and `http::Response<R>`, both with bodies of `bytes::Bytes`"
 )]
 pub trait Ballot<Req, Res, Err>: Ask<Req> {
-    /// What is compared: the response for [`Opaque`], [`WholeResponse`](super::WholeResponse) for HTTP.
+    /// What is compared: the response for [`Opaque`], `WholeResponse` for HTTP.
     type Answer;
     /// What the caller gets.
     type Response;
@@ -39,7 +39,7 @@ pub trait Ballot<Req, Res, Err>: Ask<Req> {
     fn reject(call: Self::Call, rejection: Rejection) -> Result<Self::Response, Err>;
 }
 
-/// What versions get of a request: the request itself for [`Opaque`], `http::Request<`[`VoteBody`](super::VoteBody)`>` for HTTP.
+/// What versions get of a request: the request itself for [`Opaque`], `http::Request<VoteBody>` for HTTP.
 pub trait Ask<Req>: Protocol<Req> + private::Sealed {
     /// What each version gets.
     type Copy: Clone;

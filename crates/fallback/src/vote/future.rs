@@ -38,18 +38,23 @@ pin_project! {
 struct Round<A, Err> {
     lease: Arc<Lease<Shared>>,
     tally: Option<Tally<A>>,
+    /// The first version is the only one that is asked.
+    alone: bool,
     /// Which versions were asked and have not ended.
     pending: Vec<usize>,
     /// The first bad result.
     bad: Option<Result<A, Err>>,
-    /// Why all that have ended were refused, if they were.
-    refused: Refused,
+    /// What all that have ended came to.
+    all: All,
 }
 
 #[derive(Clone, Copy)]
-enum Refused {
-    Nobody,
-    All(Rejection),
+enum All {
+    NoneYet,
+    /// They were refused, for one reason.
+    Refused(Rejection),
+    /// They say nothing about any version: the client went away.
+    Excused,
     Mixed,
 }
 
@@ -138,9 +143,10 @@ where
         let need = if versions == 1 { 1 } else { lease.need };
         let round = Round {
             tally: Some(Tally::new(need, versions)),
+            alone: versions == 1,
             pending: Vec::new(),
             bad: None,
-            refused: Refused::Nobody,
+            all: All::NoneYet,
             lease,
         };
         Self {
@@ -207,16 +213,18 @@ impl<A, Err> Round<A, Err> {
     ) -> Option<Decision> {
         self.pending.retain(|pending| *pending != version);
         let rejection = verdict.and_then(|verdict| verdict.rejection);
-        self.refused = match (rejection, self.refused) {
-            (Some(now), Refused::Nobody) => Refused::All(now),
-            (Some(now), Refused::All(then)) if now.reason == then.reason => Refused::All(then),
-            _ => Refused::Mixed,
+        let outcome = verdict.map_or(Outcome::Failure, |verdict| verdict.outcome);
+        self.all = match (rejection, self.all) {
+            (Some(now), All::NoneYet) => All::Refused(now),
+            (Some(now), All::Refused(then)) if now.reason == then.reason => All::Refused(then),
+            (None, All::NoneYet | All::Excused) if outcome == Outcome::Ignored => All::Excused,
+            _ => All::Mixed,
         };
-        let votes = verdict.is_some_and(|verdict| match verdict.outcome {
+        let votes = match outcome {
             Outcome::Success => true,
             Outcome::Failure | Outcome::Overload => rejection.is_none() && self.lease.config.failures_vote,
             _ => false,
-        });
+        };
         let answer = match result {
             Some(Ok(answer)) if votes => Some(answer),
             Some(bad) => {
@@ -225,7 +233,7 @@ impl<A, Err> Round<A, Err> {
             }
             None => None,
         };
-        if answer.is_none() {
+        if answer.is_none() && !self.alone {
             self.lease.versions[version].failed.fetch_add(1, Relaxed);
         }
         self.tally.as_mut()?.cast(version, answer, |one, other| same.same(one, other))
@@ -236,6 +244,13 @@ impl<A, Err> Round<A, Err> {
         P: Ballot<Req, Res, Err, Answer = A>,
     {
         let tally = self.tally.take().expect(DONE);
+        if self.alone {
+            // Nobody votes: what it gave is what there is, if it could be read.
+            return match tally.first().map(Ok).or_else(|| self.bad.take()) {
+                Some(result) => P::give(call, result, Vec::new()),
+                None => P::reject(call, Rejection::new(Reason::BodyCut, "vote")),
+            };
+        }
         let lease = &*self.lease;
         let place = match decision {
             Decision::Elected(place) => Some(place),
@@ -264,13 +279,11 @@ impl<A, Err> Round<A, Err> {
             lease.passed.fetch_add(1, Relaxed);
             return P::give(call, result, Vec::new());
         }
-        P::reject(
-            call,
-            match self.refused {
-                Refused::All(rejection) => rejection,
-                _ => Rejection::new(Reason::NoMajority, "vote"),
-            },
-        )
+        match (self.all, self.bad.take()) {
+            (All::Refused(rejection), _) => P::reject(call, rejection),
+            (All::Excused, Some(result)) => P::give(call, result, Vec::new()),
+            _ => P::reject(call, Rejection::new(Reason::NoMajority, "vote")),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ pub trait Same<A>: Clone {
     fn same(&self, one: &A, other: &A) -> bool;
 }
 
-/// They are equal. Of HTTP: see [`WholeResponse`](super::WholeResponse).
+/// They are equal. Of HTTP: see `WholeResponse`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ByAnswer;
 

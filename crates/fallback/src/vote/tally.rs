@@ -78,3 +78,60 @@ impl<A> Tally<A> {
         self.answers.into_iter().min_by_key(|(_, voters)| voters.iter().min().copied()).map(|(answer, _)| answer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    proptest! {
+        /// Random answers in a random order of arrival, against one that counts all of them anew each time.
+        #[test]
+        fn it_is_the_naive_count(
+            (answers, order) in (2usize..=9).prop_flat_map(|n| (
+                prop::collection::vec(prop::option::weighted(0.8, 0u8..3), n),
+                Just((0..n).collect::<Vec<_>>()).prop_shuffle(),
+            )),
+            need in 1usize..=9,
+        ) {
+            let need = need.min(answers.len());
+            let mut tally = Tally::new(need, answers.len());
+            let mut decided = None;
+            let mut ended: Vec<usize> = Vec::new();
+            for version in order {
+                ended.push(version);
+                decided = tally.cast(version, answers[version], |one, other| one == other);
+                let mut votes = BTreeMap::<u8, usize>::new();
+                ended.iter().filter_map(|ended| answers[*ended]).for_each(|answer| *votes.entry(answer).or_default() += 1);
+                let elected = votes.iter().find(|(_, votes)| **votes >= need).map(|(answer, _)| *answer);
+                // Whatever those that are left say.
+                let left = answers.len() - ended.len();
+                let hung = (0u8..4).all(|answer| votes.get(&answer).unwrap_or(&0) + left < need);
+                match decided {
+                    None => prop_assert!(elected.is_none() && !hung),
+                    Some(Decision::Hung) => prop_assert!(elected.is_none() && hung),
+                    Some(Decision::Elected(place)) => {
+                        let voters: Vec<_> = ended.iter().copied().filter(|ended| answers[*ended] == elected).collect();
+                        let mut dissenters: Vec<_> = tally.dissenters(Some(place)).collect();
+                        dissenters.sort_unstable();
+                        let mut others: Vec<_> = ended.iter().copied().filter(|ended| answers[*ended] != elected).collect();
+                        others.sort_unstable();
+                        prop_assert_eq!(tally.voters(place), voters);
+                        prop_assert_eq!(dissenters, others);
+                    }
+                }
+                if let Some(decision) = decided {
+                    if let Decision::Elected(place) = decision {
+                        prop_assert_eq!(Some(tally.take(place)), elected);
+                    } else {
+                        let first = (0..answers.len()).filter(|version| ended.contains(version)).find_map(|version| answers[version]);
+                        prop_assert_eq!(tally.first(), first);
+                    }
+                    break;
+                }
+            }
+            prop_assert!(decided.is_some(), "all have ended");
+        }
+    }
+}
