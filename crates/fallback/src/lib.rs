@@ -50,18 +50,17 @@ pub use buttress_core::ConfigError;
 pub use coalesce::{Coalesce, CoalesceConfig, CoalesceLayer};
 pub use failover::{Failover, FailoverConfig, FailoverLayer, TierConfig};
 pub use fallback::{AnswerLayer, Fallback, FallbackConfig, FallbackLayer, Trigger, Triggers};
-pub use levels::{Levels, LevelsConfig};
+pub use levels::{LevelConfig, LevelGuard, Levels, LevelsConfig, SteppedBy};
 pub use mark::Degrade;
 #[cfg(feature = "http")]
-pub use stale::{Stale, StaleConfig, StaleLayer};
-pub use toggle::{Back, Switch, SwitchLayer, Toggle, ToggleConfig, ToggleLayer, Toggles};
+#[doc(hidden)]
+pub use stale::CacheControl;
+#[cfg(feature = "http")]
+pub use stale::{NotStored, Stale, StaleConfig, StaleLayer, StaleService};
+pub use toggle::{
+    Back, Switch, SwitchLayer, SwitchedBy, Toggle, ToggleConfig, ToggleLayer, TogglePermit, ToggleState, Toggles,
+};
 pub use vote::{Need, Vote, VoteConfig, VoteLayer};
 
 /// The target of events, as the facade names the crate.
 const TARGET: &str = "buttress::fallback";
-
-/// Where draws begin that nobody gave a seed for.
-fn any_seed() -> u64 {
-    use std::hash::BuildHasher;
-    std::collections::hash_map::RandomState::new().hash_one(0)
-}

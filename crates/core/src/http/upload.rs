@@ -139,13 +139,6 @@ impl<B> UploadBody<B> {
     }
 }
 
-/// One that is there already: nobody is waited for.
-impl<B: Default> Default for UploadBody<B> {
-    fn default() -> Self {
-        Self { body: B::default(), upload: None }
-    }
-}
-
 impl<B> fmt::Debug for UploadBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UploadBody").field("upload", &self.upload).finish_non_exhaustive()

@@ -1,3 +1,5 @@
+//! Single flight: requests that are the same and come at the same time share one call. See [`CoalesceLayer`].
+
 #[cfg(feature = "http")]
 mod body;
 mod config;

@@ -87,7 +87,7 @@ impl Fallback {
     /// One with this config.
     pub fn new(config: FallbackConfig) -> Self {
         Self {
-            mode: ModeCell::new(crate::any_seed()),
+            mode: ModeCell::new(fastrand::u64(..)),
             on: AtomicU8::new(config.on.bits()),
             counts: Counts::default(),
             wakers: Wakers::default(),

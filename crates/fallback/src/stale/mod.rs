@@ -1,3 +1,5 @@
+//! The last good answers, given where there is none now. See [`StaleLayer`].
+
 mod cache_control;
 mod config;
 mod entry;

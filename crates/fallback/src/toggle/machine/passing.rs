@@ -1,7 +1,7 @@
 //! Who passes.
 
 use super::{Machine, Ticket};
-use crate::LevelGuard;
+use crate::levels::LevelGuard;
 use crate::toggle::{
     Back,
     state::{Switch, SwitchedBy, ToggleState, Word},
