@@ -20,9 +20,7 @@ use tokio::time::Sleep;
 /// use buttress_fallback::{FallbackConfig, FallbackLayer, backup};
 /// use tower::{Layer, ServiceExt, service_fn};
 ///
-/// let broken = service_fn(|_: ()| async { Err::<Vec<u64>, _>(Error::Inner("down".to_owned())) });
-/// # #[derive(Debug, Clone)] struct E; // what `Error<String>` would need to be
-/// # let broken = service_fn(|_: ()| async { Err::<Vec<u64>, _>(Error::Inner(std::io::Error::other("down"))) });
+/// let broken = service_fn(|_: ()| async { Err::<Vec<u64>, _>(Error::Inner(std::io::Error::other("down"))) });
 /// let service = FallbackLayer::new(FallbackConfig::default(), backup::value(Vec::new())).layer(broken);
 /// assert_eq!(service.oneshot(()).await.unwrap(), []);
 /// # }

@@ -43,7 +43,7 @@
 //! result goes on as it came, body included. So it is kept while a backup that takes its time is asked, with the permits that its body holds: give such a
 //! backup a short time-out, and no part of what failed. It is dropped before the answer is given.
 //!
-//! Over HTTP the answer has the header [`x-degraded`](buttress_core::http::X_DEGRADED), `fallback; cause=breaker_open`, and the mark in its
+//! Over HTTP the answer has the header `x-degraded`, `fallback; cause=breaker_open`, and the mark in its
 //! extensions; one that another layer has marked already keeps that mark. There is nowhere to put it for other requests: count with
 //! [`FallbackSnapshot`].
 //!

@@ -6,30 +6,50 @@ use std::{fmt, sync::Arc};
 pub struct TogglePermit {
     /// `None`: nothing follows from the call.
     lease: Option<Arc<Lease<Machine>>>,
-    ticket: Ticket,
-    waited: bool,
-    /// A probe's place.
-    holds: bool,
+    /// [ generation 32 | flags ], a whole word: single bytes of one that was just written are waited for when it is moved.
+    word: u64,
 }
+
+const PROBE: u64 = 1;
+/// The call was not ready at once.
+const WAITED: u64 = 2;
+/// It has a probe's place.
+const HOLDS: u64 = 4;
+const GENERATION_SHIFT: u32 = 32;
 
 impl TogglePermit {
     #[inline]
     pub(super) fn new(lease: impl FnOnce() -> Arc<Lease<Machine>>, ticket: Ticket) -> Self {
-        let lease = (ticket != Ticket::Free).then(lease);
-        Self { lease, ticket, waited: false, holds: matches!(ticket, Ticket::Probe(_)) }
+        let (generation, flags) = match ticket {
+            Ticket::Free => return Self { lease: None, word: 0 },
+            Ticket::Counted(generation) => (generation, 0),
+            Ticket::Probe(generation) => (generation, PROBE | HOLDS),
+        };
+        Self { lease: Some(lease()), word: u64::from(generation) << GENERATION_SHIFT | flags }
+    }
+
+    #[inline]
+    fn is(&self, flag: u64) -> bool {
+        self.word & flag != 0
+    }
+
+    #[inline]
+    fn ticket(&self) -> Ticket {
+        let generation = (self.word >> GENERATION_SHIFT) as u32;
+        if self.is(PROBE) { Ticket::Probe(generation) } else { Ticket::Counted(generation) }
     }
 
     /// Whether this call decides, as a probe, if the toggle is switched on again.
     pub fn is_probe(&self) -> bool {
-        matches!(self.ticket, Ticket::Probe(_))
+        self.is(PROBE)
     }
 
     /// [`conclude`](Settle::conclude) by another clock.
     #[inline]
     pub fn conclude_at(&mut self, outcome: Outcome, clock: &impl Clock) {
         if let Some(lease) = self.lease.take() {
-            let told = Told { stripe: lease.stripe(), waited: self.waited };
-            lease.conclude(self.ticket, self.holds, outcome, told, clock);
+            let told = Told { stripe: lease.stripe(), waited: self.is(WAITED) };
+            lease.conclude(self.ticket(), self.is(HOLDS), outcome, told, clock);
         }
     }
 }
@@ -37,16 +57,16 @@ impl TogglePermit {
 impl Settle for TogglePermit {
     #[inline]
     fn pending(&mut self) {
-        self.waited = true;
+        self.word |= WAITED;
     }
 
     #[inline]
     fn head(&mut self) {
-        if self.holds
+        if self.is(HOLDS)
             && let Some(lease) = &self.lease
         {
-            self.holds = false;
-            lease.answered(self.ticket);
+            lease.answered(self.ticket());
+            self.word &= !HOLDS;
         }
     }
 
