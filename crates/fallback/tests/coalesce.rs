@@ -236,6 +236,26 @@ async fn modes() {
     assert_eq!(layer.fresh().handle().snapshot().calls_total, 0);
 }
 
+/// It stands inside of the deadline: each caller has his own time, and a call goes on as long as somebody waits.
+#[tokio::test(start_paused = true)]
+async fn each_caller_has_his_own_time() {
+    use buttress_deadline::{DeadlineConfig, DeadlineLayer};
+    let script = Script::new(async |value: u32| {
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        Ok::<_, BoxError>(value)
+    });
+    let coalesce = CoalesceLayer::new(Coalesce::default(), by_value);
+    let deadline = DeadlineLayer::new(DeadlineConfig::new(Duration::from_secs(1)).build().unwrap());
+    let service = deadline.layer(coalesce.layer(script.clone()));
+    let first = tokio::spawn(service.clone().oneshot(1));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let second = tokio::spawn(service.oneshot(1));
+    let refused = first.await.unwrap().unwrap_err();
+    assert_eq!(Rejection::find(&*refused).unwrap().reason, Reason::DeadlinePassed);
+    assert_eq!(second.await.unwrap().unwrap(), 1);
+    assert_eq!((script.probe().calls(), coalesce.handle().snapshot().handed_over_total), (1, 1));
+}
+
 #[cfg(feature = "http")]
 mod http {
     use super::*;

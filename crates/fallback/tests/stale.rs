@@ -524,7 +524,9 @@ async fn variants_of_one_resource_take_half_of_the_budget_at_most() {
     let body = "x".repeat(48 * 1024);
     for i in 0..8 {
         after(1).await;
-        world.store(X, &[("accept-language", &format!("l{i}"))], &[("vary", "accept-language")], &body).await;
+        let asked = [("accept-language", &*format!("l{i}"))];
+        world.store(X, &asked, &[("vary", "accept-language")], &body).await;
+        assert_eq!(world.get(X, &asked).await.status, 200, "the last one is always there");
     }
     after(1).await;
     for (language, status) in [("l7", 200), ("l6", 200), ("l5", 500)] {
@@ -602,4 +604,26 @@ async fn hyper_sends_what_is_stored() {
         }
         assert_eq!(origin.calls(), 7);
     }
+}
+
+/// It stands outside of the deadline: a call that hangs ends in a stored answer.
+#[tokio::test(start_paused = true)]
+async fn a_hang_ends_in_a_stored_answer() {
+    use buttress_deadline::{DeadlineConfig, DeadlineLayer};
+    let calls = std::sync::atomic::AtomicU32::new(0);
+    let script = buttress_sim::Script::new(move |_: http::Request<AnyBody>| {
+        let hangs = calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > 0;
+        async move {
+            if hangs {
+                std::future::pending::<()>().await;
+            }
+            Ok::<_, BoxError>(response(200, &[], "stored"))
+        }
+    });
+    let deadline = DeadlineLayer::new(DeadlineConfig::new(Duration::from_secs(2)).build().unwrap());
+    let service = StaleLayer::new(stale(kept())).layer(deadline.protocol(HttpServer::new()).layer(script));
+    got(service.clone().oneshot(request("GET", X, &[])).await.unwrap()).await.unwrap();
+    let got = got(service.oneshot(request("GET", X, &[])).await.unwrap()).await.unwrap();
+    assert_eq!((got.status, got.header("age"), &*got.body), (200, Some("2"), &b"stored"[..]));
+    assert_eq!(got.header("x-degraded"), Some("stale; cause=deadline_passed"));
 }

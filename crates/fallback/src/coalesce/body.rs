@@ -35,8 +35,6 @@ pub(super) struct Begun<B: Body> {
     read: VecDeque<Result<Frame<Bytes>, B::Error>>,
     /// Bytes in `read`.
     len: usize,
-    /// `None` came.
-    ended: bool,
     body: Pin<Box<SharedBody<B>>>,
 }
 
@@ -49,16 +47,13 @@ impl<B: Body> SharedBody<B> {
 
 impl<B: Body<Data = Bytes>> Begun<B> {
     pub(super) fn new(body: SharedBody<B>) -> Self {
-        Self { read: VecDeque::new(), len: 0, ended: false, body: Box::pin(body) }
+        Self { read: VecDeque::new(), len: 0, body: Box::pin(body) }
     }
 
     /// Whether all of it is here; `false`: it failed, it has trailers, or it is too large.
     pub(super) fn poll_collected(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<bool> {
         while !self.body.is_end_stream() {
-            let Some(frame) = ready!(self.body.as_mut().poll_frame(cx)) else {
-                self.ended = true;
-                break;
-            };
+            let Some(frame) = ready!(self.body.as_mut().poll_frame(cx)) else { break };
             let data = frame.as_ref().ok().and_then(Frame::data_ref).map(Bytes::len);
             self.read.push_back(frame);
             let Some(len) = data else { return Poll::Ready(false) };
@@ -86,7 +81,7 @@ impl<B: Body<Data = Bytes>> Begun<B> {
         all.freeze()
     }
 
-    /// What was read, and the rest.
+    /// What was read, and the rest: of a body that is not whole.
     pub(super) fn into_body(self) -> SharedBody<B> {
         SharedBody { content: Content::Begun { begun: Box::new(self) } }
     }
@@ -105,7 +100,6 @@ impl<B: Body<Data = Bytes>> Body for SharedBody<B> {
                     begun.len -= frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, Bytes::len);
                     Poll::Ready(Some(frame))
                 }
-                None if begun.ended => Poll::Ready(None),
                 None => begun.body.as_mut().poll_frame(cx),
             },
         }
@@ -115,7 +109,7 @@ impl<B: Body<Data = Bytes>> Body for SharedBody<B> {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Whole { body } => body.is_end_stream(),
-            Content::Begun { begun } => begun.read.is_empty() && (begun.ended || begun.body.is_end_stream()),
+            Content::Begun { begun } => begun.read.is_empty() && begun.body.is_end_stream(),
         }
     }
 

@@ -10,6 +10,7 @@ mod record;
 mod request;
 mod revalidate;
 mod rules;
+mod snapshot;
 mod store;
 
 #[doc(hidden)]
@@ -17,7 +18,8 @@ pub use cache_control::CacheControl;
 pub use config::StaleConfig;
 pub use future::StaleFuture;
 pub use layer::{StaleLayer, StaleService};
-pub use policy::{Stale, StaleSnapshot};
+pub use policy::Stale;
 pub use record::{Record, StaleBody};
 pub use rules::NotStored;
 pub(crate) use rules::vary;
+pub use snapshot::StaleSnapshot;

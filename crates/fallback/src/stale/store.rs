@@ -57,24 +57,23 @@ impl Store {
             return false;
         }
         let stored = Arc::new(stored);
-        let newest = stored.clone();
         let mut is_newest = true;
         self.cache.entry(key.clone()).and_compute_with(|entry| {
             let before = entry.map(|entry| entry.into_value());
-            let before = before.iter().flat_map(|variants| variants.iter());
-            let others = before.filter(|old| {
-                let is_same = old.is_same_variant(&stored);
-                is_newest &= !(is_same && old.begun > stored.begun);
-                !is_same
-            });
-            let mut bytes = 0;
+            let before: &[Arc<Stored>] = before.as_deref().unwrap_or_default();
+            is_newest = !before.iter().any(|old| old.is_same_variant(&stored) && old.begun > stored.begun);
+            if !is_newest {
+                return Op::Nop;
+            }
+            let others = before.iter().filter(|old| !old.is_same_variant(&stored));
             // Half of the budget at most, or all would be too large to be kept.
-            let fit = std::iter::once(&stored).chain(others).take(MOST_VARIANTS).take_while(|stored| {
-                bytes += stored.weight() as u64;
-                bytes <= self.most || Arc::ptr_eq(stored, &newest)
+            let mut left = self.most.saturating_sub(stored.weight() as u64);
+            let others = others.take(MOST_VARIANTS - 1).take_while(|old| {
+                let fits = old.weight() as u64 <= left;
+                left = left.saturating_sub(old.weight() as u64);
+                fits
             });
-            let all: Vec<_> = fit.cloned().collect();
-            if is_newest { Op::Put(all.into()) } else { Op::Nop }
+            Op::Put(std::iter::once(&stored).chain(others).cloned().collect())
         });
         // Who changes the resource says so first and removes then: one of the two sees the other.
         fence(SeqCst);
