@@ -1,4 +1,5 @@
 //! A primary and a backup behind real sockets: the primary hangs, and comes back.
+#![cfg(feature = "http")]
 
 use buttress_breaker::{Breaker, BreakerConfig, State};
 use buttress_core::{

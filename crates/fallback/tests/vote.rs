@@ -1,4 +1,5 @@
 //! Several versions of a service, through tower: what they agree on.
+#![cfg(feature = "http")]
 
 use buttress_core::{
     BoxError, ChainError, Handle, Mode, Reason, Rejection,
