@@ -1,4 +1,5 @@
 //! A primary and its backups, through tower: which tier answers what.
+#![cfg(feature = "http")]
 
 use buttress_core::{
     BoxError, BudgetConfig, Cause, Context, Deadline, Degraded, DegradedBy, Error, Handle, Mode, Opaque, Outcome,

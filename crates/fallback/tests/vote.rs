@@ -1,4 +1,5 @@
 //! Several versions of a service, through tower: what they agree on.
+#![cfg(feature = "http")]
 
 use buttress_core::{
     BoxError, ChainError, Handle, Mode, Reason, Rejection,
@@ -20,7 +21,7 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use tower::{Layer, ServiceExt, util::MapRequest};
+use tower::{Layer, Service, ServiceExt, util::MapRequest};
 
 type Version = Script<u64, u64>;
 type HttpVersion = Script<Request<VoteBody>, Response<AnyBody>>;
@@ -76,7 +77,8 @@ async fn enough_equal_answers_are_not_kept_waiting_by_the_rest() {
     });
     let hung = hangs();
     let layer = layer(VoteConfig::default(), [slow, hung.clone()]);
-    let mut call = Box::pin(layer.layer(says(7)).oneshot(0));
+    let mut service = layer.layer(says(7));
+    let mut call = Box::pin(service.ready().await.unwrap().call(0));
     assert_eq!((&mut call).await.unwrap(), 7);
     assert_eq!(hung.probe().now(), 0, "dropped with the answer, and not when the future is");
     assert_eq!(counts(&layer.handle().snapshot().versions), [(1, 0, 0, 0), (1, 0, 0, 0), (0, 0, 0, 1)]);

@@ -1,5 +1,5 @@
 use super::{
-    ByVerdict, Failover, FailoverConfig, FailoverFuture, FailoverPermit, FailoverRule, Relay, TierConfig, future::More,
+    ByVerdict, Failover, FailoverConfig, FailoverFuture, FailoverPermit, FailoverRule, Relay, TierConfig, more::More,
     relay::private::Repeat,
 };
 use buttress_core::{Budget, Call, ConfigError, Mode, NoCut, Opaque, Replay, Striped, TokioClock, Tried};

@@ -70,6 +70,8 @@
 //! Outside of what belongs to a tier (its retry, balancer, breakers, time-outs), inside of the total deadline: fallback > deadline (total) > **failover** > per tier: retry > balance > ..
 //! A breaker inside of a tier makes its failures cheap; the share of the time makes its hangs bounded.
 //!
+//! HTTP tiers get a `ReplayBody` (of `buttress_core::http`): a service that takes one body type only is adapted with tower's `MapRequest`, as inside of a retry.
+//!
 //! # Shared by clones
 //!
 //! State, counts and places, made in [`FailoverTiers::build`]. The service is always ready: which tier a call needs, only the call knows.
@@ -78,6 +80,11 @@
 //!
 //! A call that is dropped gives back its place and drops the tier it waits for. Nothing goes on in the background; it says nothing about the
 //! tier, but for an HTTP answer with a good head, which is a good one whoever leaves in the middle of it.
+//!
+//! # What it costs
+//!
+//! An opaque call that the primary answers at once: about 60 ns and no allocation, a clone of the request among them. HTTP: a copy of the head, as any request may be refused
+//! a connection, and where there is a body what it is kept in. The clock is read, and a timer made, only for a call that is not ready at once and has a deadline.
 //!
 //! # When not to use it
 //!
@@ -92,6 +99,7 @@ mod future;
 mod layer;
 #[cfg(all(test, buttress_loom))]
 mod loom_tests;
+mod more;
 mod permit;
 mod policy;
 mod relay;

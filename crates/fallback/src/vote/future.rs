@@ -34,7 +34,7 @@ pin_project! {
     }
 }
 
-/// The votes of one call. Dropped, it counts those that nobody waits for any more.
+/// The votes of one call.
 struct Round<A, Err> {
     lease: Arc<Lease<Shared>>,
     tally: Option<Tally<A>>,
@@ -195,8 +195,8 @@ where
             let call = this.call.as_ref().expect(DONE);
             let verdict = result.as_ref().map(|result| P::judge(call, result.as_ref()));
             if let Some(decision) = this.round.cast(version, result, verdict, this.same) {
-                // Those that have not ended are not waited for.
                 this.asked.clear();
+                this.round.cancel();
                 return Poll::Ready(this.round.end::<P, Req, S::Response>(this.call.take().expect(DONE), decision));
             }
         }
@@ -237,6 +237,13 @@ impl<A, Err> Round<A, Err> {
             self.lease.versions[version].failed.fetch_add(1, Relaxed);
         }
         self.tally.as_mut()?.cast(version, answer, |one, other| same.same(one, other))
+    }
+
+    /// Those that have not ended are not waited for.
+    fn cancel(&mut self) {
+        for version in self.pending.drain(..) {
+            self.lease.versions[version].cancelled.fetch_add(1, Relaxed);
+        }
     }
 
     fn end<P, Req, Res>(&mut self, call: P::Call, decision: Decision) -> Result<P::Response, Err>
@@ -289,9 +296,7 @@ impl<A, Err> Round<A, Err> {
 
 impl<A, Err> Drop for Round<A, Err> {
     fn drop(&mut self) {
-        for version in &self.pending {
-            self.lease.versions[*version].cancelled.fetch_add(1, Relaxed);
-        }
+        self.cancel();
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use buttress_core::{Error, Reason};
+//! use buttress_core::Error;
 //! use buttress_fallback::VoteConfig;
 //! use tower::{Layer, ServiceExt, service_fn};
 //!
@@ -39,7 +39,7 @@
 //! # Over HTTP
 //!
 //! The request's body is read to its end first, up to [`max_body`](VoteConfig::max_body) (beyond: 413), and every version gets all of it, as
-//! `VoteBody`. Answers are read to their ends as well. So nothing streams, and what is upgraded is no answer. Any method goes to all: see below.
+//! `VoteBody` (a service that takes one body type only is adapted with tower's `MapRequest`). Answers are read to their ends as well. So nothing streams, and what is upgraded is no answer. Any method goes to all: see below.
 //!
 //! # Where it stands
 //!
