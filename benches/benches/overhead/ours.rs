@@ -6,8 +6,9 @@ use crate::{
 };
 use buttress::{
     Balance, Balancer, Breaker, BreakerConfig, BreakerLayer, Bulkhead, BulkheadConfig, BulkheadLayer, CanaryConfig,
-    CanaryLayer, ChaosConfig, ChaosLayer, DeadlineConfig, DeadlineLayer, Endpoint, Fault, Opaque, QueuedBulkheadLayer,
-    RetryConfig, RetryLayer, Telemetry, TelemetryLayer,
+    CanaryLayer, ChaosConfig, ChaosLayer, DeadlineConfig, DeadlineLayer, Endpoint, FailoverConfig, FallbackConfig,
+    FallbackLayer, Fault, Opaque, QueuedBulkheadLayer, RetryConfig, RetryLayer, StaleConfig, StaleLayer, Telemetry,
+    TelemetryLayer, ToggleConfig, ToggleLayer, backup,
     breaker::{State, Window},
     http::{HttpServer, ReplayBody},
     stack,
@@ -77,6 +78,25 @@ macro_rules! rows {
             let armed = armed.protocol($protocol);
             field.admitted(title("chaos", "armed"), |inner| (armed.layer(inner), || ()));
 
+            let layer = FallbackLayer::new(FallbackConfig::default(), backup::none()).protocol($protocol);
+            let handle = layer.handle();
+            let rest = move || assert_eq!(handle.snapshot().answered_total(), 0, "nothing failed");
+            field.admitted(title("fallback", "light"), |inner| (layer.layer(inner), rest));
+
+            let toggle = ToggleConfig::new("bench").failure_rate(0.5).build().expect(VALID);
+            let layer = ToggleLayer::new(toggle.clone(), backup::none()).protocol($protocol);
+            let rest = move || assert!(toggle.is_on(), "nothing failed");
+            field.admitted(title("toggle", "rate"), |inner| (layer.layer(inner), rest));
+
+            // Both services are the same one.
+            field.admitted(title("failover", "light"), |inner| {
+                let tiers = FailoverConfig::default().max_body(0).backup("spare", $attempt(inner.clone()));
+                let layer = tiers.build().expect(VALID).protocol($protocol);
+                let handle = layer.handle();
+                let rest = move || assert_eq!(handle.snapshot().failovers_total, 0, "nothing failed");
+                (layer.layer($attempt(inner)), rest)
+            });
+
             for (config, retry) in [("light", RetryConfig::default().max_body(0)), ("stack", RetryConfig::default())] {
                 let layer = RetryLayer::new(retry.build().expect(VALID)).protocol($protocol);
                 let handle = layer.handle();
@@ -106,6 +126,11 @@ rows!(layers_of_http, Web, HttpServer::new(), |inner: Inner<Web>| inner
 
 pub fn http(field: &mut Field<'_, Web>) {
     layers_of_http(field);
+    // Everything is kept that may be, and nothing given.
+    let layer = StaleLayer::new(StaleConfig::default().max(HOUR).build().expect(VALID));
+    let handle = layer.handle();
+    let rest = move || assert_eq!(handle.snapshot().served_stale_total, 0, "nothing failed");
+    field.admitted(title("stale", "light"), |inner| (layer.layer(inner), rest));
     // Nobody subscribes: what is left is the trace context that is passed on.
     let layer = RequestSpanLayer::new();
     field.admitted(title("request-span", "light"), |inner| (layer.layer(inner), || {}));

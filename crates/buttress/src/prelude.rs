@@ -5,6 +5,18 @@
 
 #[cfg(feature = "deadline")]
 pub use crate::DeadlineConfig;
+#[cfg(all(feature = "fallback", feature = "http"))]
+pub use crate::StaleConfig;
+#[cfg(all(
+    feature = "fallback",
+    feature = "http",
+    feature = "balance",
+    feature = "breaker",
+    feature = "bulkhead",
+    feature = "deadline",
+    feature = "retry"
+))]
+pub use crate::stack::Cover as _;
 #[cfg(feature = "retry")]
 pub use crate::{Backoff, BudgetConfig, Retry, RetryConfig};
 #[cfg(feature = "balance")]
@@ -18,5 +30,7 @@ pub use crate::{Chaos, ChaosConfig, Fault};
 pub use crate::{
     Error, Handle as _, Mode, Outcome, Reason, Registry, Rejection, ServiceBuilderExt as _, ServiceExt as _,
 };
+#[cfg(feature = "fallback")]
+pub use crate::{FailoverConfig, FallbackConfig, LevelsConfig, ToggleConfig};
 #[cfg(feature = "telemetry")]
 pub use crate::{Telemetry, TelemetryConfig};

@@ -5,7 +5,8 @@ use buttress_core::{Handle, Opaque};
 #[cfg(feature = "http")]
 use buttress_fallback::StaleLayer;
 use buttress_fallback::{
-    AnswerLayer, CoalesceLayer, FailoverLayer, FallbackConfig, FallbackLayer, SwitchLayer, VoteLayer, coalesce::Key,
+    AnswerLayer, CoalesceLayer, FailoverLayer, FallbackConfig, FallbackLayer, SwitchLayer, VoteLayer,
+    coalesce::CoalesceKey,
 };
 use std::sync::Arc;
 use tower::layer::util::Stack;
@@ -44,7 +45,7 @@ impl<P> Speak<P> for StaleLayer {
     }
 }
 
-impl<K: Key, F, Q, P> Speak<P> for CoalesceLayer<K, F, Q> {
+impl<K: CoalesceKey, F, Q, P> Speak<P> for CoalesceLayer<K, F, Q> {
     type Layer = CoalesceLayer<K, F, P>;
 
     fn speak(self, protocol: P) -> Self::Layer {

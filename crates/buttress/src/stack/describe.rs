@@ -32,6 +32,11 @@ impl Description {
         Self { layers: layers.into_iter().collect() }
     }
 
+    #[cfg(feature = "fallback")]
+    pub(super) fn into_parts(self) -> Vec<Part> {
+        self.layers
+    }
+
     /// The names of the layers, outside in.
     pub fn layers(&self) -> impl Iterator<Item = &'static str> + '_ {
         self.layers.iter().map(|part| part.name)
@@ -87,13 +92,18 @@ fn part(name: &'static str, mode: Mode, values: impl IntoIterator<Item = (&'stat
     Part { name, values: values.filter_map(|(name, value)| Some((name, value?))).collect() }
 }
 
-fn span(duration: Option<Duration>) -> Option<String> {
+pub(super) fn span(duration: Option<Duration>) -> Option<String> {
     duration.map(format_duration)
 }
 
 fn headers(headers: &Headers) -> String {
     let grpc = headers.grpc_timeout.then_some("grpc-timeout");
     grpc.into_iter().chain(headers.header.as_deref()).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(feature = "fallback")]
+pub(super) fn cover(name: &'static str, handle: &impl super::cover::Values) -> Part {
+    part(name, handle.mode(), handle.values())
 }
 
 pub(super) fn deadline(name: &'static str, deadlines: &Deadlines) -> Part {

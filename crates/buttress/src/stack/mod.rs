@@ -22,15 +22,21 @@
 //! [`http::Request<ReplayBody<B>>`](crate::http::ReplayBody) (hyper's client takes any body); under [`opaque`](ClientStack::opaque)
 //! requests are `Clone`. Only what may be sent twice is: see [`retry`](crate::retry).
 //!
+//! With the feature `fallback` a chain is covered by stale answers and a fallback: see `Cover`.
+//!
 //! Each part can be switched off (`without_breaker()`), and switched on again while it runs: it is there, disabled.
 
 mod balanced;
 mod client;
+#[cfg(feature = "fallback")]
+mod cover;
 mod describe;
 mod server;
 
 pub use balanced::{Balanced, BalancedService};
 pub use client::{ClientConfig, ClientService, ClientStack, EndpointService, client};
+#[cfg(feature = "fallback")]
+pub use cover::{Cover, Covered};
 pub use describe::{Change, Description};
 pub use server::{ServerConfig, ServerService, ServerStack, server};
 

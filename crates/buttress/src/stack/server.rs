@@ -77,6 +77,7 @@ impl ServerConfig {
         let deadline = build(&self.deadline, "deadline", DeadlineConfig::build)?;
         let bulkhead = build(&self.bulkhead, "bulkhead", BulkheadConfig::build)?;
         Ok(ServerStack {
+            protocol: HttpServer::new(),
             deadline: DeadlineLayer::new(deadline).protocol(HttpServer::new()),
             bulkhead: BulkheadLayer::new(bulkhead).protocol(HttpServer::new()),
         })
@@ -86,6 +87,9 @@ impl ServerConfig {
 /// The layers of a standard server chain, which is a [`Layer`] itself.
 #[derive(Clone, Debug)]
 pub struct ServerStack<P = HttpServer> {
+    /// What a layer around them speaks.
+    #[cfg_attr(not(feature = "fallback"), expect(dead_code, reason = "there is none"))]
+    pub(super) protocol: P,
     deadline: CutLayer<P>,
     bulkhead: GateLayer<Bulkhead, P>,
 }
@@ -93,7 +97,11 @@ pub struct ServerStack<P = HttpServer> {
 impl<P> ServerStack<P> {
     /// Speaks another protocol.
     pub fn protocol<Q: Clone>(self, protocol: Q) -> ServerStack<Q> {
-        ServerStack { deadline: self.deadline.protocol(protocol.clone()), bulkhead: self.bulkhead.protocol(protocol) }
+        ServerStack {
+            deadline: self.deadline.protocol(protocol.clone()),
+            bulkhead: self.bulkhead.protocol(protocol.clone()),
+            protocol,
+        }
     }
 
     /// Takes any request and judges results by `Ok` and `Err`: for services that are no HTTP.
