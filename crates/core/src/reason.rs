@@ -201,6 +201,14 @@ impl Reason {
         self.row().proxy_error
     }
 
+    /// Whether it is the request that is at fault, or what its client wants of it, and not what is behind: the refusal is the answer then, and nothing is
+    /// to stand in its place. All that a client is told with a 4xx, a deadline that it made itself, and what it asks for that there is not.
+    pub const fn accuses_request(self) -> bool {
+        let is_of_request =
+            matches!(self, Self::ClientDeadlinePassed | Self::NotImplemented | Self::Loop | Self::NotStored);
+        is_of_request || self.status() < 500
+    }
+
     /// What it says to layers further out. Our own refusals say nothing about health, a failed connection does, and so does
     /// a passed deadline, or a breaker around a per-try time-out would never open.
     pub const fn outcome(self) -> Outcome {

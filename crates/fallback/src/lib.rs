@@ -41,6 +41,7 @@ mod mark;
 #[cfg(feature = "http")]
 pub mod stale;
 pub mod toggle;
+mod trigger;
 pub mod vote;
 
 #[cfg(feature = "http")]
@@ -49,7 +50,7 @@ pub use backup::{Backup, Instead};
 pub use buttress_core::ConfigError;
 pub use coalesce::{Coalesce, CoalesceConfig, CoalesceLayer};
 pub use failover::{Failover, FailoverConfig, FailoverLayer, TierConfig};
-pub use fallback::{AnswerLayer, Fallback, FallbackConfig, FallbackLayer, Trigger, Triggers};
+pub use fallback::{AnswerLayer, Fallback, FallbackConfig, FallbackLayer};
 pub use levels::{LevelConfig, LevelGuard, Levels, LevelsConfig, SteppedBy};
 pub use mark::Degrade;
 #[cfg(feature = "http")]
@@ -60,6 +61,7 @@ pub use stale::{NotStored, Stale, StaleConfig, StaleLayer, StaleService};
 pub use toggle::{
     Back, Switch, SwitchLayer, SwitchedBy, Toggle, ToggleConfig, ToggleLayer, TogglePermit, ToggleState, Toggles,
 };
+pub use trigger::{Trigger, Triggers};
 pub use vote::{Need, Vote, VoteConfig, VoteLayer};
 
 /// The target of events, as the facade names the crate.

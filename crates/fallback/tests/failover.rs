@@ -7,8 +7,8 @@ use buttress_core::{
     http::{HttpClient, HttpServer, ReplayBody, TransportError, Unsent, X_DEGRADED},
 };
 use buttress_fallback::{
-    Failover, FailoverConfig, TierConfig,
-    failover::{FailoverOn, FailoverRule, FailoverService, FailoverSnapshot},
+    Failover, FailoverConfig, TierConfig, Trigger,
+    failover::{FailoverRule, FailoverService, FailoverSnapshot},
 };
 use buttress_sim::{
     AnyBody, Frames, Latch, Readiness, Script, any,
@@ -319,7 +319,7 @@ async fn what_may_have_been_processed_goes_on_only_if_two_may_process_it() {
     }
     let unsent: Tier = Script::new(async |_| Err(Box::new(TransportError::unsent("no connection")) as BoxError));
     assert!(run(plain(), unsent).await);
-    assert!(!run(config().on([FailoverOn::Overload]), fails("a")).await);
+    assert!(!run(config().on([Trigger::Overload]), fails("a")).await);
 }
 
 #[tokio::test]
@@ -508,7 +508,7 @@ fn contradictory_tiers_are_named() {
 #[cfg(feature = "serde")]
 #[test]
 fn a_config_is_written_and_read() {
-    let config = FailoverConfig::default().timeout(SEC).on([FailoverOn::Refused, FailoverOn::Failure]);
+    let config = FailoverConfig::default().timeout(SEC).on([Trigger::Refused, Trigger::Failure]);
     let text = serde_json::to_string(&config).unwrap();
     assert!(text.contains(r#""on":["refused","failure"]"#) && text.contains(r#""timeout":"1s""#), "{text}");
     assert_eq!(serde_json::from_str::<FailoverConfig>(&text).unwrap(), config);
@@ -606,7 +606,7 @@ fn keeps(config: &FailoverConfig, mode: Mode, but: &[&str]) {
 /// Where bad answers go on to the backup, a layer further in sees two calls, as it should: here they stay.
 #[test]
 fn it_keeps_the_contract_of_every_layer() {
-    keeps(&FailoverConfig::default().on([FailoverOn::Refused]), Mode::Auto, &[]);
+    keeps(&FailoverConfig::default().on([Trigger::Refused]), Mode::Auto, &[]);
     for name in OF_ONE_SERVICE {
         let said = check(Rule::named(name).unwrap(), &FailoverConfig::default(), Mode::Auto).unwrap_err();
         assert!(said.contains("Ready(Ok"), "{said}");
@@ -616,7 +616,7 @@ fn it_keeps_the_contract_of_every_layer() {
 #[test]
 fn observing_keeps_the_contract_and_counts_every_outcome_once() {
     // Refusals and overloads count as failures where they send calls elsewhere.
-    let config = FailoverConfig::default().on([FailoverOn::Failure]);
+    let config = FailoverConfig::default().on([Trigger::Failure]);
     keeps(&config, Mode::OBSERVE_ONLY, &OF_EARLY_DROPS);
     for name in OF_EARLY_DROPS {
         let said = check(Rule::named(name).unwrap(), &config, Mode::OBSERVE_ONLY).unwrap_err();

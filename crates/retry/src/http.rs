@@ -3,23 +3,18 @@
 use crate::{
     Cause, Repeat, Resend, RetryBody, Wait, Why,
     resend::{
-        by_error, by_reason, further_out, is_unsent,
+        by_error, by_reason, further_out,
         private::{Ask, Finding, RulesRef, Sealed},
     },
 };
 use buttress_core::{
-    BoxError, Call, ChainError, Context as CallContext, Outcome, Protocol, Pushback, Replay, Token, Verdict,
-    http::{
-        Classify, Fail, Gateway, Http, Refuse, Render, Reply, ResponseBody, TransportError, grpc, is_grpc,
-        parse_grpc_pushback,
-    },
+    BoxError, Call, Context as CallContext, Outcome, Protocol, Pushback, Replay, Token, Verdict,
+    http::{Classify, Http, Refuse, ResponseBody, SaysUnsent, grpc, is_grpc, parse_grpc_pushback},
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::{Body, SizeHint};
 use std::{
-    any::Any,
-    error::Error as StdError,
     fmt,
     future::Future,
     pin::Pin,
@@ -40,42 +35,11 @@ pub struct Idempotent(pub bool);
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Whether an error says that nothing of the request was processed. By the kind of protocol, as only some know their errors.
-#[doc(hidden)]
-pub trait Sources<Err> {
-    fn says_unsent(error: &Err) -> bool;
-}
-
-impl<Err: ChainError> Sources<Err> for Fail {
-    fn says_unsent(error: &Err) -> bool {
-        is_unsent(error)
-    }
-}
-
-/// A server's protocol takes any error, and sees through those that it knows.
-fn any_unsent<Err: 'static>(error: &Err) -> bool {
-    let error = error as &dyn Any;
-    let boxed = error.downcast_ref::<BoxError>().map(|error| &**error as &(dyn StdError + 'static));
-    let named = || error.downcast_ref::<TransportError>().map(|error| error as _);
-    boxed.or_else(named).is_some_and(buttress_core::http::is_unsent)
-}
-
-macro_rules! any_sources {
-    ($($protocol:ty $(, $param:ident)?);*) => {$(
-        impl<Err: 'static $(, $param)?> Sources<Err> for $protocol {
-            fn says_unsent(error: &Err) -> bool {
-                any_unsent(error)
-            }
-        }
-    )*};
-}
-any_sources!(Reply; Gateway; Render<F>, F);
-
 impl<M, C> Sealed for Http<M, C> {}
 
 impl<M, C, B, R, Err> Resend<Request<B>, Response<R>, Err> for Http<M, C>
 where
-    M: Refuse<Err> + Sources<Err>,
+    M: Refuse<Err> + SaysUnsent<Err>,
     C: Classify,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     R: ResponseBody,

@@ -36,6 +36,8 @@ pub use replay::{KeptRequest, ReplayBody, attempts_before};
 pub use trace::TraceContext;
 pub use transport::TransportError;
 pub use tunnel::Tunnel;
+#[doc(hidden)]
+pub use unsent::SaysUnsent;
 pub use unsent::{Unsent, is_unsent};
 pub use upload::{Upload, UploadBody, UploadLayer, Uploads};
 

@@ -1,6 +1,6 @@
-use super::{RequestBodyError, outcome};
-use crate::{BoxError, Reason, Rejection, error::chain};
-use std::{error::Error as StdError, fmt};
+use super::{Fail, Gateway, Render, Reply, RequestBodyError, TransportError, outcome};
+use crate::{BoxError, ChainError, Reason, Rejection, error::chain};
+use std::{any::Any, error::Error as StdError, fmt};
 
 /// Marks an error of a transport that knows that nothing of the request was processed: sending it again is safe, whatever its
 /// method.
@@ -93,6 +93,38 @@ fn says_unsent(cause: &(dyn StdError + 'static)) -> bool {
     }
     false
 }
+
+/// What a kind of protocol knows of errors: whether one says that nothing of the request was processed. For layers that may send a
+/// request elsewhere then.
+#[doc(hidden)]
+pub trait SaysUnsent<Err> {
+    fn says_unsent(error: &Err) -> bool;
+}
+
+impl<Err: ChainError> SaysUnsent<Err> for Fail {
+    fn says_unsent(error: &Err) -> bool {
+        error.cause().is_some_and(is_unsent)
+    }
+}
+
+/// A server's protocol takes any error, and sees through those that it knows.
+fn any_unsent<Err: 'static>(error: &Err) -> bool {
+    let error = error as &dyn Any;
+    let boxed = error.downcast_ref::<BoxError>().map(|error| &**error as &(dyn StdError + 'static));
+    let named = || error.downcast_ref::<TransportError>().map(|error| error as _);
+    boxed.or_else(named).is_some_and(is_unsent)
+}
+
+macro_rules! says_unsent {
+    ($($protocol:ty $(, $param:ident)?);*) => {$(
+        impl<Err: 'static $(, $param)?> SaysUnsent<Err> for $protocol {
+            fn says_unsent(error: &Err) -> bool {
+                any_unsent(error)
+            }
+        }
+    )*};
+}
+says_unsent!(Reply; Gateway; Render<F>, F);
 
 #[cfg(all(test, not(buttress_loom)))]
 mod tests {

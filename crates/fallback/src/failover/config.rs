@@ -1,4 +1,5 @@
 use super::FailoverTiers;
+use crate::{Trigger, Triggers};
 use buttress_core::{Budget, ConfigError};
 use std::{borrow::Cow, collections::HashSet, sync::Arc, time::Duration};
 
@@ -24,7 +25,7 @@ use std::{borrow::Cow, collections::HashSet, sync::Arc, time::Duration};
 #[non_exhaustive]
 pub struct FailoverConfig {
     /// Which results send a call to the next tier. Default: all of them.
-    pub on: Vec<FailoverOn>,
+    pub on: Triggers,
     /// Which share of the time that is left before the deadline a tier may take before the next one is asked: 0.1 to 0.9. The last
     /// tier has all the rest. Default: 0.5.
     pub share: f64,
@@ -49,25 +50,6 @@ pub struct FailoverConfig {
     pub primary: Cow<'static, str>,
     /// The name in log events, whatever a builder or a registry calls the layer. Default: `"failover"`.
     pub name: Cow<'static, str>,
-}
-
-/// A kind of result that sends a call to the next tier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
-#[non_exhaustive]
-pub enum FailoverOn {
-    /// A layer inside the tier refused the call: its circuit is open, it is full, a deadline of it passed. A refusal that is the client's
-    /// fault is none of these.
-    Refused,
-    /// The call failed, or took longer than the tier's share of the time.
-    Failure,
-    /// The tier said "too much".
-    Overload,
-}
-
-impl FailoverOn {
-    /// Every kind, in the order of their discriminants.
-    pub const ALL: [Self; 3] = [Self::Refused, Self::Failure, Self::Overload];
 }
 
 /// One backup.
@@ -103,7 +85,7 @@ impl TierConfig {
 impl Default for FailoverConfig {
     fn default() -> Self {
         Self {
-            on: FailoverOn::ALL.to_vec(),
+            on: Triggers::ALL,
             share: 0.5,
             timeout: None,
             fail_after: 5,
@@ -125,7 +107,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 impl FailoverConfig {
     buttress_core::setters! {
         /// Sets [`on`](Self#structfield.on).
-        on: impl IntoIterator<Item = FailoverOn> => on.into_iter().collect();
+        on: impl IntoIterator<Item = Trigger> => on.into_iter().collect();
         /// Sets [`share`](Self#structfield.share).
         share: f64 => share;
         /// Sets [`timeout`](Self#structfield.timeout).
@@ -168,7 +150,7 @@ impl FailoverConfig {
     ///
     /// The first field that is out of its range.
     pub fn validate(&self, tiers: &[TierConfig]) -> Result<(), ConfigError> {
-        if self.on.is_empty() {
+        if self.on == Triggers::NONE {
             return Err(ConfigError::new("on", "empty", "at least one of refused, failure, overload"));
         }
         validate_share("share".into(), self.share)?;

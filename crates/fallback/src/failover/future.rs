@@ -1,8 +1,9 @@
 use super::{
-    FailoverOn, FailoverPermit, FailoverRule, Relay,
+    FailoverPermit, FailoverRule, Relay,
     more::{Finding, More, Next},
     state::Shared,
 };
+use crate::Trigger;
 use buttress_core::{
     Call, Cause, Degraded, DegradedBy, Lease, NoCut, Outcome, Protocol, Reason, Rejection, Replay, abandon,
     sync::Ordering::Relaxed,
@@ -158,7 +159,7 @@ where
         // Who waits for its client, or has what its client made too short, is not to blame.
         let waits = call.waits_for_client(cx);
         let outcome = if end.by_client || waits { Outcome::Ignored } else { Outcome::Failure };
-        if outcome == Outcome::Failure && lease.is_on(FailoverOn::Failure) {
+        if outcome == Outcome::Failure && lease.is_on(Trigger::Failure) {
             lease.tiers[usize::from(permit.tier())].timed_out.fetch_add(1, Relaxed);
             permit.tell(false);
         }

@@ -110,7 +110,7 @@ mod state;
 mod tests;
 mod word;
 
-pub use config::{FailoverConfig, FailoverOn, TierConfig};
+pub use config::{FailoverConfig, TierConfig};
 pub use future::FailoverFuture;
 pub use layer::{FailoverLayer, FailoverService, FailoverTiers};
 pub use permit::FailoverPermit;

@@ -1,13 +1,14 @@
 //! The way of a call from tier to tier.
 
 use super::{
-    FailoverOn, FailoverPermit, FailoverRule, Relay,
+    FailoverPermit, FailoverRule, Relay,
     relay::{
-        accuses_tier, is_unbegun,
+        is_unbegun,
         private::{Ask, Repeat},
     },
     state::{Pick, Shared},
 };
+use crate::Trigger;
 use buttress_core::{Cause, Clock, Deadline, Lease, Replay, TokioClock, Verdict};
 use std::{sync::Arc, time::Instant};
 use tower_service::Service;
@@ -116,7 +117,7 @@ where
             own.filter(|_| self.ends_here).or(outer).expect("one of them is there")
         });
         let is_last = usize::from(self.place) + 1 >= lease.tiers.len();
-        let may_go_on = self.kept.is_some() && self.ask.repeat == Repeat::Safe && lease.is_on(FailoverOn::Failure);
+        let may_go_on = self.kept.is_some() && self.ask.repeat == Repeat::Safe && lease.is_on(Trigger::Failure);
         if is_last || !may_go_on {
             return self.ends_here.then_some(end.at);
         }
@@ -135,7 +136,7 @@ where
         R: FailoverRule<Req, Res, Err>,
     {
         if let Some(rejection) = verdict.rejection {
-            let is_bad = accuses_tier(rejection.reason) && lease.is_on(FailoverOn::Refused);
+            let is_bad = !rejection.reason.accuses_request() && lease.is_on(Trigger::Refused);
             let free = is_unbegun(rejection.reason);
             return is_bad.then_some(Finding { cause: Cause::Refused(rejection), free });
         }

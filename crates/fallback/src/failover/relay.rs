@@ -64,12 +64,6 @@ pub(super) mod private {
     }
 }
 
-/// Whether a refusal accuses the tier, and not the client.
-pub(super) fn accuses_tier(reason: Reason) -> bool {
-    let asked_for = matches!(reason, Reason::ClientDeadlinePassed | Reason::NotImplemented | Reason::NotStored);
-    !asked_for && !(400..500).contains(&reason.status())
-}
-
 /// Whether what was refused for this reason was not begun.
 pub(super) fn is_unbegun(reason: Reason) -> bool {
     matches!(
@@ -119,55 +113,20 @@ where
 
 #[cfg(feature = "http")]
 mod http {
-    use super::{Ask, ChainError, Degraded, Relay, Repeat, is_unsent, private::Sealed};
+    use super::{Ask, Degraded, Relay, Repeat, private::Sealed};
     use ::http::{Method, Request, Response, header};
     use buttress_core::{
         BoxError, Context,
-        http::{
-            Classify, Fail, Gateway, Http, Refuse, Render, Reply, ResponseBody, TransportError, grpc, is_grpc,
-            is_unsent as says_unsent,
-        },
+        http::{Classify, Http, Refuse, ResponseBody, SaysUnsent, grpc, is_grpc},
     };
     use bytes::Bytes;
     use http_body::Body;
-    use std::{any::Any, error::Error as StdError};
-
-    /// Whether an error says that nothing of the request was processed. By the kind of protocol, as only some know their errors.
-    #[doc(hidden)]
-    pub trait Sources<Err> {
-        fn says_unsent(error: &Err) -> bool;
-    }
-
-    impl<Err: ChainError> Sources<Err> for Fail {
-        fn says_unsent(error: &Err) -> bool {
-            is_unsent(error)
-        }
-    }
-
-    /// A server's protocol takes any error, and sees through those that it knows.
-    fn any_unsent<Err: 'static>(error: &Err) -> bool {
-        let error = error as &dyn Any;
-        let boxed = error.downcast_ref::<BoxError>().map(|error| &**error as &(dyn StdError + 'static));
-        let named = || error.downcast_ref::<TransportError>().map(|error| error as _);
-        boxed.or_else(named).is_some_and(says_unsent)
-    }
-
-    macro_rules! any_sources {
-        ($($protocol:ty $(, $param:ident)?);*) => {$(
-            impl<Err: 'static $(, $param)?> Sources<Err> for $protocol {
-                fn says_unsent(error: &Err) -> bool {
-                    any_unsent(error)
-                }
-            }
-        )*};
-    }
-    any_sources!(Reply; Gateway; Render<F>, F);
 
     impl<M, C> Sealed for Http<M, C> {}
 
     impl<M, C, B, R, Err> Relay<Request<B>, Response<R>, Err> for Http<M, C>
     where
-        M: Refuse<Err> + Sources<Err>,
+        M: Refuse<Err> + SaysUnsent<Err>,
         C: Classify,
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
         R: ResponseBody,

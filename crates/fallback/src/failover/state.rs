@@ -1,10 +1,11 @@
 //! What a failover counts, and what it makes of it.
 
 use super::{
-    FailoverChange, FailoverConfig, FailoverOn, FailoverPermit, FailoverWhy, TierConfig,
+    FailoverChange, FailoverConfig, FailoverPermit, FailoverWhy, TierConfig,
     policy::TARGET,
     word::{Terms, Turn, Word},
 };
+use crate::Trigger;
 use buttress_core::{
     Budget, Clock, Lease, Mode, ModeCell, Origin, Outcome, TokioClock,
     sync::{AtomicU32, AtomicU64, Mutex, Ordering::Relaxed, lock},
@@ -194,8 +195,8 @@ impl Shared {
         }
     }
 
-    pub(super) fn is_on(&self, on: FailoverOn) -> bool {
-        self.config.on.contains(&on)
+    pub(super) fn is_on(&self, on: Trigger) -> bool {
+        self.config.on.has(on)
     }
 
     /// Whether an outcome sends a call to the next tier. `None`: it says nothing, or nothing that is asked for.
@@ -203,8 +204,8 @@ impl Shared {
     pub(super) fn is_bad(&self, outcome: Outcome) -> Option<bool> {
         match outcome {
             Outcome::Success => Some(false),
-            Outcome::Failure => self.is_on(FailoverOn::Failure).then_some(true),
-            Outcome::Overload => self.is_on(FailoverOn::Overload).then_some(true),
+            Outcome::Failure => self.is_on(Trigger::Failure).then_some(true),
+            Outcome::Overload => self.is_on(Trigger::Overload).then_some(true),
             _ => None,
         }
     }

@@ -1,4 +1,5 @@
 use super::{state::Pick, word::Turn, *};
+use crate::Trigger;
 use buttress_core::{Clock, Handle, Mode, Outcome, Settle, TokioClock, Value, abandon};
 use proptest::prelude::*;
 use std::{
@@ -167,7 +168,7 @@ fn what_a_dropped_call_says() {
 #[test]
 fn what_an_outcome_says_follows_from_the_config() {
     for (on, overload, failure) in
-        [(FailoverOn::Failure, false, true), (FailoverOn::Overload, true, false), (FailoverOn::Refused, false, false)]
+        [(Trigger::Failure, false, true), (Trigger::Overload, true, false), (Trigger::Refused, false, false)]
     {
         for (outcome, bad) in [(Outcome::Overload, overload), (Outcome::Failure, failure), (Outcome::Success, false)] {
             let failover = policy(FailoverConfig::default().on([on]).fail_after(1), 1);

@@ -78,7 +78,7 @@ mod future;
 mod layer;
 mod policy;
 
-pub use config::{FallbackConfig, Trigger, Triggers};
+pub use config::FallbackConfig;
 pub use future::AnswerFuture;
 pub use layer::{AnswerLayer, AnswerService, FallbackLayer};
 pub use policy::{Fallback, FallbackSnapshot};

@@ -1,7 +1,8 @@
-use super::{FallbackConfig, LAYER, Trigger, Triggers};
+use super::{FallbackConfig, LAYER};
 use crate::TARGET;
+use crate::{Trigger, Triggers};
 use buttress_core::{
-    Cause, ConfigError, Fresh, Handle, Mode, ModeCell, Outcome, Parked, Reason, Value, Verdict, Wakers,
+    Cause, ConfigError, Fresh, Handle, Mode, ModeCell, Outcome, Parked, Value, Verdict, Wakers,
     sync::{AtomicU8, AtomicU64, Mutex, Ordering::Relaxed, lock},
 };
 use std::{borrow::Cow, fmt, task::Context};
@@ -76,13 +77,6 @@ impl FallbackSnapshot {
     }
 }
 
-/// Whether a refusal says that the request cannot be served as it is: the answer to it is the refusal.
-fn accuses_request(reason: Reason) -> bool {
-    let is_of_request =
-        matches!(reason, Reason::ClientDeadlinePassed | Reason::NotImplemented | Reason::Loop | Reason::NotStored);
-    is_of_request || reason.status() < 500
-}
-
 impl Fallback {
     /// One with this config.
     pub fn new(config: FallbackConfig) -> Self {
@@ -110,7 +104,7 @@ impl Fallback {
     fn decide_bad(&self, verdict: &Verdict) -> Option<Cause> {
         let cause = Cause::of(verdict)?;
         let trigger = match cause {
-            Cause::Refused(rejection) if accuses_request(rejection.reason) => return None,
+            Cause::Refused(rejection) if rejection.reason.accuses_request() => return None,
             Cause::Refused(_) => Trigger::Refused,
             Cause::Overload => Trigger::Overload,
             _ => Trigger::Failure,

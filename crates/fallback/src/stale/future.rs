@@ -2,7 +2,7 @@ use super::{
     Record, Stale,
     request::{Asked, Key},
 };
-use buttress_core::{Call, Cause, Outcome, Reason, Rejection, Verdict, http::ResponseBody};
+use buttress_core::{Call, Cause, Outcome, Rejection, Verdict, http::ResponseBody};
 use bytes::Bytes;
 use http::{Response, StatusCode, Uri, header};
 use pin_project_lite::pin_project;
@@ -198,10 +198,7 @@ fn declared<R: ResponseBody>(res: &Response<R>) -> Result<Option<usize>, super::
 fn failure<R, Err>(verdict: &Verdict, result: Result<&Response<R>, &Err>) -> Option<Cause> {
     let is_failure = |status: u16| matches!(status, 500 | 502 | 503 | 504);
     match (verdict.rejection, result) {
-        (Some(rejection), _) => {
-            let is_own = matches!(rejection.reason, Reason::ClientDeadlinePassed | Reason::NotStored);
-            (is_failure(rejection.reason.status()) && !is_own).then_some(Cause::Refused(rejection))
-        }
+        (Some(rejection), _) => (!rejection.reason.accuses_request()).then_some(Cause::Refused(rejection)),
         (None, Ok(res)) => {
             let failed = is_failure(res.status().as_u16());
             failed.then(|| Cause::of(verdict).unwrap_or(Cause::Failure))
