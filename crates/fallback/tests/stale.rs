@@ -578,6 +578,17 @@ async fn what_a_layer_gave_in_place_of_an_answer_is_not_stored() {
     after(1).await;
     assert_eq!(world.get(X, &[]).await.status, 500);
     assert_eq!(world.stale.snapshot().not_stored(NotStored::Degraded), 1);
+    // Nor what another process gave.
+    world.store(X, &[], &[("x-degraded", "stale; cause=failure")], "old").await;
+    after(1).await;
+    assert_eq!(world.get(X, &[]).await.status, 500);
+
+    // And its 304 makes nothing fresh again.
+    world.store(X, &[], &[("etag", "\"a\"")], "stored").await;
+    after(1).await;
+    world.origin.says(Ok(response(304, &[("etag", "\"a\""), ("x-degraded", "stale; cause=failure")], "")));
+    assert_eq!(world.get(X, &[("if-none-match", "\"a\"")]).await.status, 304);
+    assert_eq!(world.stale.snapshot().freshened_total, 0);
 }
 
 /// On the wire: a whole answer, none to HEAD, 304, each on a connection that lives on.

@@ -84,7 +84,7 @@ impl<K: Eq + Hash + Clone + Send + Sync + 'static> CoalesceKey for K {}
 impl<K: CoalesceKey, F> CoalesceLayer<K, F> {
     /// A layer of `policy` for any request: those with the same key share a call. `None`, and a request makes its own.
     ///
-    /// Responses are cloned. See [`http`](Self::http) for HTTP.
+    /// Responses are cloned. For HTTP take `CoalesceLayer::http` (feature `http`).
     pub fn new<Req>(policy: impl Into<Arc<Coalesce>>, key: F) -> Self
     where
         F: Fn(&Req) -> Option<K>,

@@ -9,6 +9,7 @@ use super::{
 use crate::coalesce::Flights;
 use buttress_core::{
     Budget, Cause, Clock, ConfigError, Degraded, DegradedBy, Fresh, Mode, ModeCell, TokioClock,
+    http::X_DEGRADED,
     sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering::Relaxed, lock},
 };
 use bytes::Bytes;
@@ -269,6 +270,9 @@ impl Stale {
 
     /// A 304 came for a request: the stored answer that it speaks of is as good as new (RFC 9111, 4.3.4).
     pub(super) fn freshen(&self, asked: &Asked, headers: &HeaderMap) {
+        if headers.contains_key(X_DEGRADED) {
+            return;
+        }
         let Some(stored) = self.store.get(asked).filter(|stored| stored.is_meant_by(headers)) else { return };
         let headers = stored.refreshed(headers);
         if let Err(why) = rules::by_answer(&headers) {

@@ -4,7 +4,10 @@ use super::{
     cache_control::{CacheControl, seconds},
     request::Asked,
 };
-use buttress_core::{Degraded, Rejection, http::is_grpc};
+use buttress_core::{
+    Degraded, Rejection,
+    http::{X_DEGRADED, is_grpc},
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use std::time::{Duration, SystemTime};
 
@@ -227,8 +230,9 @@ pub(crate) fn vary(headers: &HeaderMap) -> Option<Vec<HeaderName>> {
 
 /// Whether the answer to a GET may be stored, by its head.
 pub(super) fn storable<R>(asked: &Asked, res: &Response<R>) -> Result<(), NotStored> {
-    let extensions = res.extensions();
-    if extensions.get::<Rejection>().is_some() || extensions.get::<Degraded>().is_some() {
+    // The header is another process's mark.
+    let is_degraded = Degraded::of(res).is_some() || res.headers().contains_key(X_DEGRADED);
+    if is_degraded || res.extensions().get::<Rejection>().is_some() {
         return Err(NotStored::Degraded);
     }
     if !is_kept(res.status()) || is_grpc(res.headers()) || res.headers().contains_key(header::CONTENT_RANGE) {
