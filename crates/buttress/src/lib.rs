@@ -8,6 +8,11 @@
 //! | [`RetryLayer`] | failing for what would work the next time; and, by its [`Budget`], from retries that make an outage worse | nothing: the last answer is returned |
 //! | [`Balance`] | sending calls to the endpoint that is slow, fails or is shut | 503 / `UNAVAILABLE` where all are shut |
 //! | [`CanaryLayer`] | a new version that fails more often than the old one getting more calls | nothing |
+//! | [`FallbackLayer`], `StaleLayer` | having no answer: a backup's, or the last good one, marked as such | nothing |
+//! | [`ToggleLayer`] and [`Levels`] | all of the service failing for the least of its features | 503 / `UNAVAILABLE`, unless there is a backup |
+//! | [`FailoverLayer`] | one service being the only one: the next in order is asked | nothing of its own |
+//! | [`CoalesceLayer`] | asking the same for a thousand callers at once | nothing of its own |
+//! | [`VoteLayer`] | believing the one of several versions that is wrong | 502 / `UNAVAILABLE` without a majority |
 //! | `ChaosLayer` (feature `chaos`) | finding out on the worst day whether the others work: it injects faults | what it is told to imitate |
 //! | [`TelemetryLayer`] | not knowing: it measures times, outcomes and refusals, for Prometheus | nothing |
 //!
@@ -77,7 +82,7 @@
 //!
 //! # In which order
 //!
-//! Outermost first. Server: deadline > bulkhead > handler. Client: deadline > retry > balance > per endpoint: breaker >
+//! Outermost first. Server: telemetry > fallback > stale > deadline > bulkhead > handler. Client: telemetry > fallback > stale > deadline > retry > balance > per endpoint: breaker >
 //! bulkhead > per-try deadline > transport. Each where there is need of it; [`stack`] builds these.
 //!
 //! # Several servers
@@ -209,11 +214,11 @@
 //! # Where the rest is
 //!
 //! This page re-exports what chains are built from. Everything else of a layer's crate is in [`balance`], [`breaker`],
-//! [`bulkhead`], [`deadline`] and [`retry`], and with its feature in `chaos`; what layers are written with is in [`core`].
+//! [`bulkhead`], [`deadline`], [`mod@fallback`] and [`retry`], and with its feature in `chaos`; what layers are written with is in [`core`].
 //!
 //! # Features
 //!
-//! On by default: `http`, and one per layer (`balance`, `breaker`, `bulkhead`, `deadline`, `retry`, `telemetry`). Off: `chaos` (fault
+//! On by default: `http`, and one per layer (`balance`, `breaker`, `bulkhead`, `deadline`, `fallback`, `retry`, `telemetry`). Off: `chaos` (fault
 //! injection), `prometheus` (a registry for `/metrics`), `h2` (recognise HTTP/2 stream errors),
 //! `discover` (endpoints that come and go by themselves), `hyper-util` and `reqwest` (`Hyper` and `Reqwest`, the adapters for their
 //! clients), `serde` (configs from files, snapshots to JSON).

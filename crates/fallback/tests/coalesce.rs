@@ -18,7 +18,7 @@ fn by_value(value: &u32) -> Option<u32> {
 }
 
 #[tokio::test]
-async fn ten_thousand_callers_make_one_call_and_are_polled_twice() {
+async fn peer_09_ten_thousand_callers_make_one_call_and_are_polled_twice() {
     let latch = Latch::new();
     let script = Script::new({
         let latch = latch.clone();

@@ -28,10 +28,10 @@
 //!
 //! | seen | answered otherwise |
 //! |---|---|
-//! | a refusal of a layer further in: an open circuit, a full bulkhead, a passed deadline | yes: [`Trigger::Refused`] |
+//! | a refusal of a layer further in: an open circuit, a full bulkhead, a passed deadline | yes: [`Trigger::Refused`](crate::Trigger::Refused) |
 //! | a refusal that the request is at fault for: any 4xx (a rate limit, a body that is too large), a deadline that the client made short, a loop, what is not implemented, `only-if-cached` | no |
-//! | a failure: an error, 5xx, a gRPC code that says so in a trailers-only response | yes: [`Trigger::Failure`] |
-//! | "too much": 429, 503 with `Retry-After` | yes: [`Trigger::Overload`] |
+//! | a failure: an error, 5xx, a gRPC code that says so in a trailers-only response | yes: [`Trigger::Failure`](crate::Trigger::Failure) |
+//! | "too much": 429, 503 with `Retry-After` | yes: [`Trigger::Overload`](crate::Trigger::Overload) |
 //! | what the user does not want: [`when`](AnswerLayer::when) | yes |
 //! | success, a client's mistake, a call that was cancelled | no |
 //! | a body that breaks, gRPC trailers that say that it failed | no: the head has gone to the caller |
