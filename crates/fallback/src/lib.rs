@@ -2,10 +2,10 @@
 //!
 //! | layer | what a caller gets where there is no good answer | when *not* to use it |
 //! |---|---|---|
-//! | [`FallbackLayer`] | a [backup](backup): a value, a page, what a function makes, another service's answer | where a wrong answer is worse than none |
+//! | [`FallbackLayer`] | a [backup]: a value, a page, what a function makes, another service's answer | where a wrong answer is worse than none |
 //! | `StaleLayer` (feature `http`) | the last good answer, as RFC 9111 and RFC 5861 allow | for answers that are one user's, or true for a moment only |
 //! | [`CoalesceLayer`] | not asked for here: equal calls at the same time become one | for what must run once per call; for streams |
-//! | [`ToggleLayer`] | a [backup](backup), while a feature is switched off | as a circuit breaker: it does not guard what it calls |
+//! | [`ToggleLayer`] | a [backup], while a feature is switched off | as a circuit breaker: it does not guard what it calls |
 //! | [`Levels`] | decide which features are off: the more pressure, the fewer | for one feature: a toggle does |
 //! | [`FailoverLayer`] | the answer of the next service in order | where the second place does what the first has already done |
 //! | [`VoteLayer`] | the answer that enough of several versions give | where versions are copies: they are wrong together |
