@@ -24,6 +24,15 @@ pub type ChaosLayer = buttress_chaos::InjectLayer<HttpServer>;
 /// [`DeadlineLayer`](crate::DeadlineLayer) that speaks HTTP as a server.
 #[cfg(feature = "deadline")]
 pub type DeadlineLayer = buttress_deadline::CutLayer<HttpServer>;
+/// [`FallbackLayer`](crate::FallbackLayer) that speaks HTTP as a server: `FallbackLayer::new(FallbackConfig::default(), page)`.
+#[cfg(feature = "fallback")]
+pub type FallbackLayer<B> = buttress_fallback::AnswerLayer<B, HttpServer>;
+/// [`StaleLayer`](crate::StaleLayer), which speaks HTTP as a server.
+#[cfg(feature = "fallback")]
+pub type StaleLayer = buttress_fallback::StaleLayer<HttpServer>;
+/// [`ToggleLayer`](crate::ToggleLayer) that speaks HTTP as a server.
+#[cfg(feature = "fallback")]
+pub type ToggleLayer<B> = buttress_fallback::SwitchLayer<B, HttpServer>;
 /// [`TelemetryLayer`](crate::TelemetryLayer) that speaks HTTP as a server.
 #[cfg(feature = "telemetry")]
 pub type TelemetryLayer = crate::GateLayer<crate::Telemetry, HttpServer>;
