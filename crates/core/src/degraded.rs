@@ -57,6 +57,8 @@ pub enum Cause {
     Unwanted,
     /// An operator, a condition or a level switched it off: nothing was called.
     Switched,
+    /// Too many calls before this one had failed: what they asked was not asked again.
+    FailedOver,
     /// A degraded answer was good enough: what was called is asked in the background.
     Spared,
 }
@@ -80,6 +82,7 @@ impl Cause {
             Self::Overload => "overload",
             Self::Unwanted => "unwanted",
             Self::Switched => "switched_off",
+            Self::FailedOver => "failed_over",
             Self::Spared => "spared",
         }
     }

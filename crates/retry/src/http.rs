@@ -9,7 +9,7 @@ use crate::{
 };
 use buttress_core::{
     BoxError, Call, Context as CallContext, Outcome, Protocol, Pushback, Replay, Token, Verdict,
-    http::{Classify, Http, Refuse, ResponseBody, SaysUnsent, grpc, is_grpc, parse_grpc_pushback},
+    http::{Classify, Http, Refuse, ResponseBody, SaysUnsent, grpc, is_grpc, opens_tunnel, parse_grpc_pushback},
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -133,7 +133,7 @@ where
 /// What the request says about being sent twice.
 fn repeat<B>(req: &Request<B>, idempotency_key: bool) -> Repeat {
     let method = req.method();
-    if method == Method::CONNECT || req.headers().contains_key(header::UPGRADE) {
+    if opens_tunnel(req) {
         return Repeat::Never;
     }
     let has_key = || {

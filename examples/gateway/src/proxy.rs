@@ -16,7 +16,7 @@ use crate::{
 use buttress::{
     BoxError, ConfigError, Context, Priority, Reason, Rejection,
     core::Protocol,
-    http::{HttpGateway, Tunnel, UploadBody},
+    http::{HttpGateway, OpensTunnel, Tunnel, UploadBody},
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
@@ -221,6 +221,8 @@ impl Gateway {
         let mut req = UploadBody::track(req);
         if let Some(asked) = &asked {
             req.extensions_mut().insert(asked.clone());
+            // Its `Upgrade` went with the headers that are for one hop.
+            req.extensions_mut().insert(OpensTunnel);
         }
         let mut res = route.chain.clone().oneshot(req).await.map_err(|error| match upstream::failed(&error) {
             Failed::Client(fault) => refused(fault),

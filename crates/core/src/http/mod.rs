@@ -35,7 +35,7 @@ pub use refuse::{Ask, Fail, Gateway, Refuse, Render, Reply};
 pub use replay::{KeptRequest, ReplayBody, attempts_before};
 pub use trace::TraceContext;
 pub use transport::TransportError;
-pub use tunnel::Tunnel;
+pub use tunnel::{OpensTunnel, Tunnel, opens_tunnel};
 #[doc(hidden)]
 pub use unsent::SaysUnsent;
 pub use unsent::{Unsent, is_unsent};

@@ -1,5 +1,5 @@
 use crate::sync::{Arc, Mutex, lock};
-use ::http::Extensions;
+use ::http::{Extensions, Method, Request, header};
 use std::{any::Any, fmt};
 
 /// The permits of an upgraded connection (101, or a successful CONNECT), in the extensions of its response.
@@ -28,6 +28,19 @@ impl Tunnel {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// In the extensions of a request: it opens a tunnel, though its head does not say so. For intermediaries, which take `Upgrade` out of a
+/// head, as it is for the next hop alone, and write it anew at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpensTunnel;
+
+/// Whether a request opens a tunnel: it is a CONNECT, has an `Upgrade`, or is marked as [`OpensTunnel`]. Such a request is neither sent twice nor
+/// answered by anybody else.
+pub fn opens_tunnel<B>(req: &Request<B>) -> bool {
+    req.method() == Method::CONNECT
+        || req.headers().contains_key(header::UPGRADE)
+        || req.extensions().get::<OpensTunnel>().is_some()
 }
 
 impl fmt::Debug for Tunnel {

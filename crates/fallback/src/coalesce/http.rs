@@ -7,7 +7,7 @@ use super::{
 use crate::stale::{CacheControl, vary};
 use buttress_core::{
     Call, Context, Degraded, NoCut, Reason, Rejection,
-    http::{Classify, Http, HttpCall, Refuse, ResponseBody, is_grpc},
+    http::{Classify, Http, HttpCall, Refuse, ResponseBody, is_grpc, opens_tunnel},
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
@@ -51,7 +51,7 @@ where
 
     fn prepare(&self, req: &mut Request<B>) -> bool {
         let is_read = matches!(*req.method(), Method::GET | Method::HEAD);
-        if !is_read || !req.body().is_end_stream() || req.headers().contains_key(header::UPGRADE) {
+        if !is_read || !req.body().is_end_stream() || opens_tunnel(req) {
             return false;
         }
         // It may outlive its caller: who enforces that one's deadline does not enforce it for all.

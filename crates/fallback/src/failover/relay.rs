@@ -117,7 +117,7 @@ mod http {
     use ::http::{Method, Request, Response, header};
     use buttress_core::{
         BoxError, Context,
-        http::{Classify, Http, Refuse, ResponseBody, SaysUnsent, grpc, is_grpc},
+        http::{Classify, Http, Refuse, ResponseBody, SaysUnsent, grpc, is_grpc, opens_tunnel},
     };
     use bytes::Bytes;
     use http_body::Body;
@@ -134,7 +134,7 @@ mod http {
         #[inline]
         fn ask(&self, req: &Request<B>) -> Ask {
             let method = req.method();
-            let repeat = if method == Method::CONNECT || req.headers().contains_key(header::UPGRADE) {
+            let repeat = if opens_tunnel(req) {
                 Repeat::Never
             } else if method.is_idempotent() {
                 Repeat::Safe

@@ -1,5 +1,8 @@
 use super::cache_control::CacheControl;
-use buttress_core::{Clock, http::is_grpc};
+use buttress_core::{
+    Clock,
+    http::{is_grpc, opens_tunnel},
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use http_body::Body;
 use std::{sync::Arc, time::Instant};
@@ -37,7 +40,7 @@ impl Kind {
             _ => return Self::Write(req.uri().clone(), key(req.uri(), req.headers())),
         }
         // What a body asks for is not in the key, nor is a second name that the service may go by.
-        if req.headers().contains_key(header::UPGRADE) || !req.body().is_end_stream() || has_two_names(req) {
+        if opens_tunnel(req) || !req.body().is_end_stream() || has_two_names(req) {
             return Self::Other;
         }
         Self::Read(Box::new(Asked {
