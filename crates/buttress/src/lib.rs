@@ -271,15 +271,16 @@ pub use buttress_core as core;
 #[cfg(feature = "http")]
 pub use buttress_core::http::{HttpClient, HttpGateway, HttpServer};
 pub use buttress_core::{
-    BoxError, Budget, BudgetConfig, ChainError, ConfigError, Context, Error, GateLayer, Handle, Keyed, KeyedConfig,
-    Lift, Mode, Opaque, Outcome, Priority, Pushback, QueueLayer, Reason, Rejection, Signal, Value,
+    BoxError, Budget, BudgetConfig, Cause, ChainError, ConfigError, Context, Degraded, Error, GateLayer, Handle, Keyed,
+    KeyedConfig, Lift, Mode, Opaque, Outcome, Priority, Pushback, QueueLayer, Reason, Rejection, Signal, Value,
 };
 #[cfg(feature = "deadline")]
 pub use buttress_deadline::{self as deadline, DeadlineConfig, DeadlineLayer, Deadlines};
 #[cfg(feature = "fallback")]
 pub use buttress_fallback::{
-    self as fallback, CoalesceLayer, Failover, FailoverConfig, FailoverLayer, Fallback, FallbackConfig, FallbackLayer,
-    Levels, LevelsConfig, Toggle, ToggleConfig, ToggleLayer, Toggles, VoteConfig, VoteLayer, backup,
+    self as fallback, AnswerLayer, Back, Coalesce, CoalesceConfig, CoalesceLayer, Failover, FailoverConfig,
+    FailoverLayer, Fallback, FallbackConfig, FallbackLayer, Levels, LevelsConfig, Need, Switch, SwitchLayer,
+    TierConfig, Toggle, ToggleConfig, ToggleLayer, Toggles, Trigger, VoteConfig, VoteLayer, backup,
 };
 #[cfg(all(feature = "fallback", feature = "http"))]
 pub use buttress_fallback::{Stale, StaleConfig, StaleLayer, StaticResponse};

@@ -17,6 +17,8 @@ pub use crate::StaleConfig;
     feature = "retry"
 ))]
 pub use crate::stack::Cover as _;
+#[cfg(feature = "fallback")]
+pub use crate::{Back, FailoverConfig, FallbackConfig, LevelsConfig, Switch, ToggleConfig};
 #[cfg(feature = "retry")]
 pub use crate::{Backoff, BudgetConfig, Retry, RetryConfig};
 #[cfg(feature = "balance")]
@@ -30,7 +32,5 @@ pub use crate::{Chaos, ChaosConfig, Fault};
 pub use crate::{
     Error, Handle as _, Mode, Outcome, Reason, Registry, Rejection, ServiceBuilderExt as _, ServiceExt as _,
 };
-#[cfg(feature = "fallback")]
-pub use crate::{FailoverConfig, FallbackConfig, LevelsConfig, ToggleConfig};
 #[cfg(feature = "telemetry")]
 pub use crate::{Telemetry, TelemetryConfig};

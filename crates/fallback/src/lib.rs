@@ -23,6 +23,8 @@
 //! **State** is shared by every service, clone, route and connection of one layer value; each has a `.handle()`. **Cancelled** at any
 //! point, a call leaves nothing behind. **A backup that fails** gives way to the original result.
 //!
+//! With the facade `buttress` this crate is `buttress::fallback`, and `buttress_core` is `buttress::core`.
+//!
 //! # Differences from tower
 //!
 //! Tower has none of these. `tower::steer` chooses a service before the call; a failover chooses the next one after it.

@@ -12,7 +12,7 @@ use buttress_core::{
     http::{Classify, Http, Refuse, ResponseBody, SaysUnsent, grpc, is_grpc, opens_tunnel, parse_grpc_pushback},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, SizeHint};
 use std::{
     fmt,

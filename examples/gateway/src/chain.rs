@@ -8,8 +8,9 @@ use crate::{
 use buttress::{
     Balancer, BoxError, Breaker, BreakerConfig, BreakerLayer, Bulkhead, BulkheadConfig, Canary, CanaryConfig,
     CanaryLayer, Chaos, ChaosLayer, ConfigError, Deadlines, Endpoint, Error, Failover, FallbackConfig, Handle, Mode,
-    Registry, RetryConfig, ServiceBuilderExt as _, ServiceExt as _, Signal, StaleLayer, Telemetry, TelemetryConfig,
-    core::Replay,
+    Registry, RetryConfig, ServiceBuilderExt as _, ServiceExt as _, Signal, Stale, StaleLayer, Telemetry,
+    TelemetryConfig,
+    core::{Clock, Replay, TokioClock},
     fallback::{Levels, LevelsConfig, TierConfig, Toggles, backup},
     http::{HttpClient, HttpGateway, ReplayBody},
     telemetry::{AccessLog, AttemptSpanLayer, RequestSpanLayer},
@@ -46,6 +47,8 @@ pub(crate) struct Controls {
     /// Where the config has levels.
     pub(crate) levels: Option<Levels>,
     pub(crate) toggles: Toggles,
+    /// The last good answers, by route.
+    pub(crate) stales: BTreeMap<String, Arc<Stale>>,
     /// By route.
     pub(crate) failovers: BTreeMap<String, Arc<Failover>>,
     /// By route.
@@ -71,8 +74,8 @@ impl Controls {
         let toggles = toggles.build()?;
         toggles.for_each(|toggle| _ = registry.add(format!("toggle.{}", toggle.name()), Arc::new(toggle.clone())));
         let (endpoints, balancers) = (BTreeMap::new(), BTreeMap::new());
-        let (failovers, canaries) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { registry, endpoints, balancers, levels, toggles, failovers, canaries })
+        let (stales, failovers, canaries) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Ok(Self { registry, endpoints, balancers, levels, toggles, stales, failovers, canaries })
     }
 
     /// Levels heed the clusters that the config says: the share of endpoints whose circuits are open is their pressure.
@@ -84,7 +87,9 @@ impl Controls {
             }
             let signals: Vec<_> = endpoints.values().map(|endpoint| endpoint.breaker.signal()).collect();
             levels.source(move || {
-                let open = signals.iter().filter(|signal| signal.is(Signal::OPEN)).count();
+                // One that is due waits for a call that probes it, and must not keep it away.
+                let now = TokioClock.now();
+                let open = signals.iter().filter(|signal| signal.is(Signal::OPEN) && signal.until() > now).count();
                 open as f64 / signals.len() as f64
             });
         }
@@ -276,7 +281,9 @@ pub(crate) fn route(
         None => chain,
         Some(stale) => {
             let stale = stale.config(gateway, &scope).build_sharing(budget)?;
-            Shared::new(layers().with(StaleLayer::new(stale)).service(chain))
+            let layer = StaleLayer::new(stale);
+            controls.stales.insert(name.to_owned(), layer.handle());
+            Shared::new(layers().with(layer).service(chain))
         }
     };
     let policy = || FallbackConfig::default().on(Vec::from(fallback.on)).name(scope.clone());

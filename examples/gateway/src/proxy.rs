@@ -19,7 +19,10 @@ use buttress::{
     http::{HttpGateway, OpensTunnel, Tunnel, UploadBody},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
+    uri::{Authority, Scheme},
+};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, upgrade};
@@ -210,6 +213,8 @@ impl Gateway {
             None => (None, None),
         };
         let expects = req.headers().contains_key(header::EXPECT);
+        let writes = !req.method().is_safe() && !self.controls.stales.is_empty();
+        let written = writes.then(|| (req.uri().clone(), host.clone()));
         self.prepare(&mut req, arrival, host, route);
         let mut req = Bounded::wrap(req, route.body_timeout, route.body_bytes, expects);
         // A client that takes its time to send a small body has no place in a bulkhead yet.
@@ -231,6 +236,11 @@ impl Gateway {
         if let Some(rejection) = res.extensions().get::<Rejection>() {
             return Err((*rejection).into());
         }
+        if let Some((uri, host)) = written
+            && (res.status().is_success() || res.status().is_redirection())
+        {
+            self.forget(&uri, host.as_ref());
+        }
         let version = res.version();
         // hyper writes the version of the connection it answers on.
         *res.version_mut() = Version::HTTP_11;
@@ -245,6 +255,16 @@ impl Gateway {
             self.tunnels.spawn(tunnel::carry(client, upstream, permits, slot.clone(), self.limits.tunnel_idle));
         }
         Ok(res.map(|body| AnswerBody::new(body, answering)))
+    }
+
+    /// What was written by one route is known to the others, which may have stored what it was (RFC 9111, 4.4).
+    fn forget(&self, uri: &Uri, host: Option<&HeaderValue>) {
+        let mut parts = uri.clone().into_parts();
+        parts.authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+        parts.scheme = parts.authority.is_some().then_some(Scheme::HTTP);
+        if let Ok(uri) = Uri::from_parts(parts) {
+            self.controls.stales.values().for_each(|stale| _ = stale.purge(&uri));
+        }
     }
 
     /// Whether the head is one that may be passed on.

@@ -80,7 +80,8 @@ impl<C, R, P> Speak<P> for FailoverLayer<C, Opaque, R> {
 
 impl<L, P: Clone> Scope<L, P> {
     /// A fallback: what `backup` answers in place of refusals, failures and overload. Its place is outermost, inside of telemetry alone, so
-    /// that nothing fails without it.
+    /// that nothing fails without it. With a config of its own: `.with(FallbackConfig::default().on([Trigger::Failure]).layer(backup)?)`. Toggles
+    /// (`.with(toggles.layer("reviews", backup)?)`), failovers, coalescing and votes are added by [`with`](Self::with), too.
     ///
     /// ```
     /// # #[cfg(feature = "fallback")]

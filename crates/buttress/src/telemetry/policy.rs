@@ -200,7 +200,7 @@ impl Handle for Telemetry {
         let help = "Calls that got a degraded answer, by the kind of layer that gave it.";
         for by in DegradedBy::ALL {
             let label = Some(("by", by.as_str()));
-            each("buttress_telemetry_degraded", help, label, Measure::Count(seen.degraded(by)));
+            each("buttress_telemetry_degradations", help, label, Measure::Count(seen.degraded(by)));
         }
         let help = "HTTP responses by the class of their status.";
         for (class, count) in STATUS_CLASSES.into_iter().zip(seen.statuses) {

@@ -114,7 +114,7 @@ where
 #[cfg(feature = "http")]
 mod http {
     use super::{Ask, Degraded, Relay, Repeat, private::Sealed};
-    use ::http::{Method, Request, Response, header};
+    use ::http::{Method, Request, Response};
     use buttress_core::{
         BoxError, Context,
         http::{Classify, Http, Refuse, ResponseBody, SaysUnsent, grpc, is_grpc, opens_tunnel},

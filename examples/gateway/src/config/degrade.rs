@@ -4,7 +4,7 @@ use super::{Bytes, Config, Layer, Route, check, document::Document, table::did_y
 use buttress::{
     ConfigError,
     core::config::{duration, duration_opt, format_duration},
-    fallback::{self, FailoverConfig, LevelsConfig, StaleConfig, StaticResponse, ToggleConfig, Triggers},
+    fallback::{self, FailoverConfig, LevelsConfig, StaleConfig, StaticResponse, ToggleConfig, Trigger, Triggers},
 };
 use check::{DAY, HOUR, WEEK, number, quoted, time};
 use serde::{Deserialize, Serialize};
@@ -94,6 +94,9 @@ pub(crate) struct Failover {
     /// In the order in which they are asked.
     #[serde(with = "many")]
     pub(crate) clusters: Vec<Name>,
+    /// What is bad enough: `refused`, `failure`, `overload`. Default: the first two; "too much" is often one client's.
+    #[serde(default = "on")]
+    pub(crate) on: Triggers,
     /// How much of the time that is left a tier may take before the next is asked.
     #[serde(default = "share")]
     pub(crate) share: f64,
@@ -109,6 +112,10 @@ pub(crate) struct Failover {
     /// Calls to one backup at once.
     #[serde(default)]
     pub(crate) max_concurrent: Option<u32>,
+}
+
+fn on() -> Triggers {
+    [Trigger::Refused, Trigger::Failure].into_iter().collect()
 }
 
 fn share() -> f64 {
@@ -275,6 +282,7 @@ impl Failover {
         FailoverConfig::default()
             .name(scope.to_owned())
             .primary(route.cluster.clone())
+            .on(Vec::from(self.on))
             .share(self.share)
             .fail_after(self.fail_after)
             .probe_every(self.probe_every)
@@ -439,6 +447,12 @@ fn failover(document: &mut Document<'_>, config: &Config, name: &str, route: &Ro
     let at = |field| ["route", name, "failover", field];
     if failover.clusters.is_empty() {
         document.wrong(&at("clusters"), "an empty list", "at least one cluster");
+    }
+    if failover.clusters.len() > 8 {
+        document.wrong(&at("clusters"), format_args!("{} clusters", failover.clusters.len()), "8 clusters at most");
+    }
+    if failover.on == Triggers::NONE {
+        document.wrong(&at("on"), "an empty list", "at least one of \"refused\", \"failure\", \"overload\"");
     }
     for (i, backup) in failover.clusters.iter().enumerate() {
         let cluster = check::cluster_of(document, config, &at("clusters"), backup);

@@ -67,7 +67,7 @@ impl fmt::Display for Chains<'_> {
         }
         let steps: Vec<_> = self.0.levels.config().into_iter().flat_map(|config| config.levels).collect();
         if !steps.is_empty() {
-            let from = |at| format!(" (from {at})");
+            let from = |at: f64| format!(" (from {})", (at * 1000.0).round() / 1000.0);
             let step = |step: &LevelConfig| format!("{}{}", step.name, step.at.map(from).unwrap_or_default());
             writeln!(f, "levels: {}", steps.iter().map(step).collect::<Vec<_>>().join(" > "))?;
         }
@@ -132,6 +132,10 @@ fn failover(config: &Failover) -> Values {
     let clusters: Vec<_> = config.clusters.iter().map(|name| format!("cluster.{name}")).collect();
     vec![
         ("then", Some(clusters.join(","))),
+        (
+            "on",
+            Some(Vec::from(config.on).iter().map(|on| format!("{on:?}").to_lowercase()).collect::<Vec<_>>().join(",")),
+        ),
         ("share", Some(config.share.to_string())),
         ("fail_after", Some(config.fail_after.to_string())),
         ("probe_every", span(Some(config.probe_every))),

@@ -34,8 +34,9 @@ async fn a_static_answer_has_the_status_and_type_of_its_file_and_says_what_it_is
     gateway.shows("route.r.fallback", "failure_total", 2).await;
     let metrics = get(gateway.admin, "/metrics").await;
     let metrics = String::from_utf8(metrics.into_body().to_vec()).unwrap();
-    let degraded = "buttress_telemetry_degraded_total{name=\"route.r.telemetry\",http_route=\"/\",by=\"fallback\"} 2";
-    let lines: Vec<_> = metrics.lines().filter(|line| line.contains("degraded")).collect();
+    let degraded =
+        "buttress_telemetry_degradations_total{name=\"route.r.telemetry\",http_route=\"/\",by=\"fallback\"} 2";
+    let lines: Vec<_> = metrics.lines().filter(|line| line.contains("degradations")).collect();
     assert!(lines.contains(&degraded), "{lines:#?}");
 }
 
