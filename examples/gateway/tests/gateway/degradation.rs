@@ -194,3 +194,73 @@ async fn stale_answers_say_how_old_they_are_and_what_must_not_be_kept_is_not() {
     let res = get(gateway.address, "/b").await;
     assert_eq!((res.status().as_u16(), &res.body()[..]), (500, &b"bad"[..]));
 }
+
+#[tokio::test]
+async fn what_one_route_writes_another_does_not_give_from_its_store() {
+    let upstream = Upstream::answering_in_turn(&[
+        "HTTP/1.1 200 OK\r\ncache-control: max-age=600\r\ncontent-length: 3\r\n\r\nold",
+        "HTTP/1.1 204 Done\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncache-control: max-age=600\r\ncontent-length: 3\r\n\r\nnew",
+    ])
+    .await;
+    let gateway = Gateway::start_with(
+        "",
+        &format!(
+            "[cluster.u]\nendpoints = \"{}\"\n\
+             [route.read]\nprefix = \"/\"\nmethods = [\"GET\"]\ncluster = \"u\"\nfallback.stale = {{ cache = true }}\n\
+             [route.write]\nprefix = \"/\"\nmethods = [\"PUT\"]\ncluster = \"u\"\n",
+            upstream.address
+        ),
+    );
+    for _ in 0..3 {
+        assert_eq!(&get(gateway.address, "/a?b").await.body()[..], b"old");
+    }
+    let put = Request::put(format!("http://{}/a?b", gateway.address)).body(Full::from("x")).unwrap();
+    assert_eq!(call(put, true).await.status(), 204);
+    assert_eq!(&get(gateway.address, "/a?b").await.body()[..], b"new");
+}
+
+#[tokio::test]
+async fn a_handshake_is_neither_answered_from_the_store_nor_made_twice() {
+    let upstream = Upstream::answering_in_turn(&[
+        "HTTP/1.1 200 OK\r\ncache-control: max-age=600\r\ncontent-length: 4\r\n\r\npage",
+        "HTTP/1.1 503 Oh\r\ncontent-length: 3\r\n\r\nbad",
+    ])
+    .await;
+    let backup = Upstream::answering(GOOD).await;
+    let gateway = Gateway::start_with(
+        "",
+        &format!(
+            "[cluster.main]\nendpoints = \"{}\"\nbreaker = false\n[cluster.spare]\nendpoints = \"{}\"\n\
+             [route.r]\nprefix = \"/\"\ncluster = \"main\"\nfailover.clusters = \"spare\"\n\
+             fallback.stale = {{ cache = true, max = \"1h\" }}\n",
+            upstream.address, backup.address
+        ),
+    );
+    assert_eq!(&get(gateway.address, "/").await.body()[..], b"page");
+    let handshake = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade, close\r\nupgrade: websocket\r\n\
+                     sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let answer = crate::raw::exchange(gateway.address, handshake).await;
+    assert!(answer.starts_with("HTTP/1.1 503") && !answer.contains("page"), "{answer}");
+    assert_eq!(upstream.received().matches("sec-websocket-key").count(), 1);
+    assert_eq!(backup.received(), "");
+}
+
+#[tokio::test]
+async fn a_level_that_heeds_the_circuit_of_what_it_gives_up_finds_back() {
+    let upstream = Upstream::answering_in_turn(&[BAD, BAD, BAD, GOOD, GOOD, GOOD, GOOD, GOOD, GOOD, GOOD]).await;
+    let gateway = Gateway::start_with(
+        "",
+        &(one(
+            upstream.address,
+            "breaker = { consecutive = 3, open_for = \"200ms\", max_open = \"200ms\" }",
+            &format!("{ONCE}\ntoggle = \"all\"\nfallback.static = {{ body = \"sorry\" }}"),
+        ) + "[toggle.all]\nlevel = \"static\"\n[levels]\norder = [\"full\", \"static\"]\nworse_after = \"10ms\"\nbetter_after = \"10ms\"\n"),
+    );
+    let mark = async || {
+        let res = get(gateway.address, "/").await;
+        header(&res, "x-degraded").to_owned()
+    };
+    eventually("it is given up", async || mark().await == "fallback; cause=switched_off").await;
+    eventually("it is back", async || mark().await.is_empty()).await;
+}
