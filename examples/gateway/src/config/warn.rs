@@ -12,6 +12,11 @@ pub(super) fn config(document: &mut Document<'_>, config: &Config) {
             format!("`trust.proxies` holds {network}: everybody is believed, whatever they say of their address");
         document.warn(&["trust", "proxies"], message, "the networks of your own proxies");
     }
+    let is_heeded = config.toggles.values().any(|toggle| toggle.level.is_some());
+    if !config.levels.order.is_empty() && !is_heeded && !document.torn && !document.is_taken(&["toggle"]) {
+        let message = "no toggle heeds `levels`: nothing is given up".to_owned();
+        document.warn(&["levels"], message, "a toggle with `level = ..`, and a route with that toggle");
+    }
     for (name, cluster) in &config.clusters {
         self::cluster(document, config, name, cluster);
     }
@@ -99,6 +104,21 @@ fn route(document: &mut Document<'_>, config: &Config, name: &str, route: &Route
         document.warn(&at("deadline", "per_try"), message, "write it under the cluster");
     }
     let total = route.deadline.config.total.filter(|_| route.deadline.on);
+    let is_bounded = config.clusters.get(&route.cluster).is_none_or(|cluster| {
+        let deadline = &cluster.deadline;
+        deadline.on && deadline.config.per_try.is_some()
+    });
+    if route.failover.is_some() && total.is_none() && !is_bounded {
+        let message = format!(
+            "`route.{name}.failover` has no time to share out: where `cluster.{}` hangs, no other is asked",
+            route.cluster
+        );
+        document.warn(
+            &["route", name, "failover"],
+            message,
+            "a `deadline.total` of the route, or a `deadline.per_try` of the cluster",
+        );
+    }
     let is_written = document.is_written(&at("deadline", "total")) && !config.drain.max.is_zero();
     if let Some(total) = total.filter(|total| *total > config.drain.max && is_written) {
         let (total, max) = (format_duration(total), format_duration(config.drain.max));
