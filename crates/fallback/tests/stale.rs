@@ -638,3 +638,84 @@ async fn a_hang_ends_in_a_stored_answer() {
     assert_eq!((got.status, got.header("age"), &*got.body), (200, Some("2"), &b"stored"[..]));
     assert_eq!(got.header("x-degraded"), Some("stale; cause=deadline_passed"));
 }
+
+/// What a proxy in front says of the client's request tells answers apart, as if `Vary` named it: links and redirects are made of it.
+#[tokio::test(start_paused = true)]
+async fn what_a_proxy_in_front_says_tells_answers_apart() {
+    let differ: [(&str, Pairs<'_>, &str, Pairs<'_>); 12] = [
+        ("/x", &[("x-forwarded-proto", "http")], "/x", &[("x-forwarded-proto", "https")]),
+        ("/x", &[], "/x", &[("x-forwarded-proto", "https")]),
+        ("/x", &[("x-forwarded-host", "a")], "/x", &[("x-forwarded-host", "evil")]),
+        ("/x", &[], "/x", &[("x-forwarded-host", "evil")]),
+        ("/x", &[("forwarded", "proto=http")], "/x", &[("forwarded", "proto=https")]),
+        ("/x", &[("forwarded", "for=1;host=a")], "/x", &[("forwarded", "for=1;Host=evil")]),
+        ("/x", &[("forwarded", "host=a")], "/x", &[("forwarded", "host=a"), ("forwarded", "host=evil")]),
+        ("/x", &[("forwarded", "host=\"a;for=b\"")], "/x", &[("forwarded", "host=\"a;for=c\"")]),
+        ("/x", &[("forwarded", "for=\"x;host=a")], "/x", &[("forwarded", "for=\"x;host=evil")]),
+        ("http://a.test/x", &[], "https://a.test/x", &[]),
+        // Who writes a scheme into his request gets nothing of those of whom a proxy says it.
+        ("https://a.test/x", &[], "/x", &[("x-forwarded-proto", "https")]),
+        ("https://a.test/x", &[("x-forwarded-proto", "http")], "/x", &[("x-forwarded-proto", "https")]),
+    ];
+    let same: [(&str, Pairs<'_>, &str, Pairs<'_>); 3] = [
+        ("https://a.test/x", &[("x-forwarded-proto", "http")], "/x", &[("x-forwarded-proto", "http")]),
+        (
+            "/x",
+            &[("forwarded", "for=1;proto=https, by=x;For=\"[::1]:80\"")],
+            "/x",
+            &[("forwarded", "proto=https;by=z,for=2")],
+        ),
+        ("/x", &[("x-forwarded-for", "1")], "/x", &[("x-forwarded-for", "2")]),
+    ];
+    let of = |pairs: Pairs<'static>| [&[("host", "a.test")], pairs].concat();
+    for (status, cases) in [(500, &differ[..]), (200, &same[..])] {
+        for (uri, first, other, second) in cases {
+            let world = world(kept());
+            world.store(uri, &of(first), &[], "stored").await;
+            after(1).await;
+            assert_eq!(world.get(other, &of(second)).await.status, status, "{uri} {first:?}, {other} {second:?}");
+            assert_eq!(world.get(uri, &of(first)).await.status, 200);
+        }
+    }
+}
+
+/// They are variants of one resource: few, and a change of it is a change of all.
+#[tokio::test(start_paused = true)]
+async fn what_a_proxy_says_is_no_other_resource() {
+    let world = world(kept());
+    let asked = |host: &'static str| [("host", "a.test"), ("x-forwarded-host", host), ("x-forwarded-proto", "https")];
+    for host in ["a", "b"] {
+        world.store("/x", &asked(host), &[], host).await;
+    }
+    world.store(X, &[], &[], "c").await;
+    after(1).await;
+    assert_eq!(world.stale.snapshot().entries, 1);
+    assert_eq!(world.get("/x", &asked("b")).await.body, "b");
+    world.origin.says(Ok(response(200, &[], "written")));
+    world.send(request("PUT", "https://a.test/x", &[])).await;
+    after(1).await;
+    for host in ["a", "b"] {
+        assert_eq!(world.get("/x", &asked(host)).await.status, 500);
+    }
+    for i in 0..12 {
+        after(1).await;
+        world.store("/x", &[("host", "a.test"), ("x-forwarded-host", &*format!("h{i}"))], &[], "stored").await;
+    }
+    after(1).await;
+    for (host, status) in [("h3", 500), ("h4", 200), ("h11", 200)] {
+        assert_eq!(world.get("/x", &[("host", "a.test"), ("x-forwarded-host", host)]).await.status, status, "{host}");
+    }
+}
+
+/// What is asked in the background is of the same variant.
+#[tokio::test(start_paused = true)]
+async fn a_revalidation_is_of_the_variant_that_was_asked_for() {
+    let world = world(StaleConfig::default().cache(true));
+    let asked = [("host", "a.test"), ("x-forwarded-proto", "https")];
+    world.store("/x", &asked, &[("cache-control", SWR)], "stored").await;
+    after(20).await;
+    world.origin.says(Ok(response(200, &[("cache-control", SWR)], "newer")));
+    world.get("/x", &asked).await;
+    eventually("the background has done its work", || world.stale.snapshot().stored_total == 2).await;
+    assert_eq!(world.get("/x", &asked).await.body, "newer");
+}

@@ -54,8 +54,9 @@ use tower_service::Service;
 ///
 /// Answers to GET that are whole: 200, 203, 204, 300, 301, 308, 404, 410. Never what says `no-store`, `private` or `no-cache`, has `Set-Cookie` or
 /// `Vary: *`, is a part (206) or has trailers; never the answer to a request with `no-store`, `Range`, or with `Authorization` or `Cookie` unless it says `public`; never
-/// what a layer further in refused or gave in place of something else. [`NotStored`](crate::NotStored) counts why. A resource is its URI (or `Host` and path), whatever the
-/// method; of each up to eight answers are kept, told apart by the headers that `Vary` names.
+/// what a layer further in refused or gave in place of something else. [`NotStored`](crate::NotStored) counts why. A resource is its authority (or `Host`) and its
+/// path, whatever the method and the scheme; of each up to eight answers are kept, told apart by the headers that `Vary` names, and always by what a proxy in front says of how the request
+/// came: `X-Forwarded-Proto` (where there is none, the URI's scheme), `X-Forwarded-Host`, and `Forwarded` but for its `for` and `by`.
 ///
 /// # When it gives it
 ///
@@ -87,7 +88,7 @@ use tower_service::Service;
 /// # When not to use it
 ///
 /// * Where an old answer is worse than none: stocks, balances, permissions.
-/// * Where answers depend on what neither the URI nor `Vary` names: a client's address or certificate, `X-Forwarded-Host`. Say `private` there, or `Vary`.
+/// * Where answers depend on what neither the URI nor `Vary` names: a client's address or certificate, `X-Forwarded-Prefix`. Say `private` there, or `Vary`.
 /// * As the cache in front of a large site: it has no disk, no tags, and asks the origin with conditions only in the background.
 pub struct StaleLayer<P = HttpServer> {
     policy: Arc<Stale>,

@@ -1,7 +1,7 @@
 use super::{
     NotStored, StaleConfig,
     entry::{Now, Stored, StoredHead},
-    request::{Asked, Key, SCHEMES, authority_of, key_of, path},
+    request::{Asked, Key, authority_of, key_of, path},
     rules::{self, Use},
     snapshot::Counts,
     store::Store,
@@ -131,9 +131,7 @@ impl Stale {
     }
 
     fn invalidate(&self, authority: &[u8], path: &[u8]) -> bool {
-        let now = TokioClock.now();
-        let removed = SCHEMES.map(|scheme| self.store.remove(&key_of(scheme, authority, path), now));
-        let was_there = removed.contains(&true);
+        let was_there = self.store.remove(&key_of(authority, path), TokioClock.now());
         self.counts.invalidated.fetch_add(was_there.into(), Relaxed);
         was_there
     }
@@ -186,11 +184,11 @@ impl Stale {
             return None;
         }
         let stored = self.store.get(asked)?;
-        if asked.is_personal() && !stored.terms.public {
+        if asked.is_personal() && !stored.head.terms.public {
             return None;
         }
         let age = stored.age(TokioClock.now());
-        let with = stored.terms.usable(age, &asked.said, failed, self.max())?;
+        let with = stored.head.terms.usable(age, &asked.said, failed, self.max())?;
         Some(Found { stored, with })
     }
 
@@ -210,7 +208,7 @@ impl Stale {
             (Use::Fresh, Some(_)) => "; detail=fresh-on-error",
             (Use::Fresh, None) => "",
         };
-        let ttl = i128::from(stored.terms.lifetime.as_secs()) - i128::from(age.as_secs());
+        let ttl = i128::from(stored.head.terms.lifetime.as_secs()) - i128::from(age.as_secs());
         self.say(res.headers_mut(), format_args!("hit; ttl={ttl}{detail}"));
         let counts = &self.counts;
         let total = if *with == Use::Stale { &counts.served_stale } else { &counts.served_fresh };
@@ -282,7 +280,7 @@ impl Stale {
             return;
         }
         let fresh = rules::by_request(asked, &headers)
-            .and_then(|()| StoredHead::of(asked, stored.status, &headers, self.now(), self.max()));
+            .and_then(|()| StoredHead::of(asked, stored.head.status, &headers, self.now(), self.max()));
         let kept = fresh.and_then(|fresh| {
             let is_kept = self.store.insert(asked.key.clone(), fresh.with(stored.body.clone()));
             if is_kept { Ok(()) } else { Err(NotStored::Outdated) }
