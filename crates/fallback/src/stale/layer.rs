@@ -52,7 +52,7 @@ use tower_service::Service;
 ///
 /// # What it keeps
 ///
-/// Answers to GET that are whole: 200, 203, 204, 300, 301, 308, 404, 410. Never what says `no-store`, `private` or `no-cache`, has `Set-Cookie` or
+/// Answers to GET that are whole: 200, 203, 204, 300, 301, 308, 404, 410. Never what says `no-store`, `private` or `no-cache` or has a `Cache-Control` that is written wrongly, has `Set-Cookie` or
 /// `Vary: *`, is a part (206) or has trailers; never the answer to a request with `no-store`, `Range`, or with `Authorization` or `Cookie` unless it says `public`; never
 /// what a layer further in refused or gave in place of something else. [`NotStored`](crate::NotStored) counts why. A resource is its authority (or `Host`) and its
 /// path, whatever the method and the scheme; of each up to eight answers are kept, told apart by the headers that `Vary` names, and always by what a proxy in front says of how the request
