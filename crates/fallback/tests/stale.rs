@@ -463,7 +463,7 @@ async fn what_is_asked_in_the_background_is_paid_for() {
     }
     let seen = handle.snapshot();
     assert_eq!((origin.calls(), seen.revalidations_total, seen.unpaid_total), (1, 0, 3));
-    assert_eq!(budget.snapshot().deposits_total, 0, "others fill a budget that is shared");
+    assert_eq!(budget.snapshot().deposits_total, 3, "for what went on others deposit");
 }
 
 /// A budget of its own is filled by the requests of clients: a tenth of them may be asked for in the background.
@@ -718,4 +718,25 @@ async fn a_revalidation_is_of_the_variant_that_was_asked_for() {
     world.get("/x", &asked).await;
     eventually("the background has done its work", || world.stale.snapshot().stored_total == 2).await;
     assert_eq!(world.get("/x", &asked).await.body, "newer");
+}
+
+/// What the store answers by itself, nobody further in deposits for: where most is a hit, revalidation would have nothing to live on.
+#[tokio::test(start_paused = true)]
+async fn what_is_answered_without_asking_deposits_into_a_shared_budget() {
+    let budget = Arc::new(BudgetConfig::new(0.5).min_per_sec(0.0).build().unwrap());
+    let origin = Origin::default();
+    let layer = StaleLayer::new(StaleConfig::default().cache(true).build_sharing(budget.clone()).unwrap());
+    let service = layer.layer(origin.clone());
+    let ask = async || got(service.clone().oneshot(request("GET", X, &[])).await.unwrap()).await.unwrap();
+    origin.says(Ok(response(200, &[("cache-control", SWR)], "stored")));
+    ask().await;
+    assert_eq!(budget.snapshot().deposits_total, 0, "who goes on is deposited for further in");
+    for _ in 0..3 {
+        ask().await;
+    }
+    assert_eq!((origin.calls(), budget.snapshot().deposits_total), (1, 3));
+    after(11).await;
+    origin.says(Ok(response(200, &[("cache-control", SWR)], "newer")));
+    ask().await;
+    eventually("it is asked for anew", || layer.handle().snapshot().stored_total == 2).await;
 }

@@ -80,7 +80,7 @@ use tower_service::Service;
 /// # Shared by clones, cancel, cost
 ///
 /// Clones, routes and connections share one store: a service mounted at two places under the same paths needs [`fresh`](Self::fresh). A call or a body that
-/// is dropped leaves nothing; a body is stored at its end. What is asked in the background goes on: once at a time for a resource, each time paid by a token of the budget.
+/// is dropped leaves nothing; a body is stored at its end. What is asked in the background goes on: once at a time for a resource, each time paid by a token of the budget, into which each request that is answered without asking deposits.
 ///
 /// A GET costs a copy of its head, and what is stored one copy of its bytes. A body that declares more than [`max_body`](crate::StaleConfig::max_body) is not copied; copies under
 /// way have a budget as large as the store's. Where the cache is off the store is read only after a failure.
@@ -207,14 +207,12 @@ where
             }
             Kind::Read(asked) => asked,
         };
-        if policy.is_cache() {
-            policy.deposit();
-        }
         if policy.is_cache() || asked.said.only_if_cached {
             let found = policy.find(&asked, false);
             if let Some(found) = &found
                 && let Some(answer) = policy.give(&asked, found, None)
             {
+                policy.deposit(true);
                 if found.with == Use::Stale && policy.is_cache() {
                     let again = self.protocol.start(&req);
                     revalidate(policy, &self.inner, again, req, &asked, &found.stored);
@@ -224,6 +222,9 @@ where
             if asked.said.only_if_cached && found.is_none() {
                 return StaleFuture::refused(Rejection::new(Reason::NotStored, "stale"), call);
             }
+        }
+        if policy.is_cache() {
+            policy.deposit(false);
         }
         StaleFuture::running(self.inner.call(req), call, Course::Read(policy.clone(), asked))
     }

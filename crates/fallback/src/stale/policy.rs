@@ -37,7 +37,7 @@ const NONE: u64 = u64::MAX;
 pub struct Stale {
     pub(super) mode: ModeCell,
     pub(super) store: Store,
-    /// What pays for what is asked in the background; and whether first attempts deposit here.
+    /// What pays for what is asked in the background; and whether those that go on deposit here.
     budget: Arc<Budget>,
     deposits: bool,
     /// What is asked in the background.
@@ -171,9 +171,9 @@ impl Stale {
         Now { at: TokioClock.now(), wall: (self.wall)() }
     }
 
-    /// A request that may pay for others.
-    pub(super) fn deposit(&self) {
-        if self.deposits {
+    /// A request that may pay for others. `spared`: it does not go on, so nobody further in deposits for it.
+    pub(super) fn deposit(&self, spared: bool) {
+        if spared || self.deposits {
             self.budget.deposit(&TokioClock);
         }
     }
