@@ -44,7 +44,7 @@ impl CacheControl {
     }
 
     /// What a request says. `Pragma: no-cache` counts where it has no `Cache-Control` (RFC 9111, 5.4).
-    pub(super) fn of_request(headers: &HeaderMap) -> Self {
+    pub(crate) fn of_request(headers: &HeaderMap) -> Self {
         let mut said = Self::of_answer(headers);
         if !headers.contains_key(header::CACHE_CONTROL) {
             let mut pragma = Self::default();
