@@ -165,7 +165,7 @@ async fn bodies_above_the_cap_are_not_copied() {
         let recording = world.stale.snapshot().recording;
         match at {
             5 => assert_eq!(recording, 0, "the copy is dropped where it grows too large"),
-            at => assert!((at * 64 * 1024..=256 * 1024).contains(&recording), "{at}: {recording}"),
+            at => assert!((at * 64 * 1024..=258 * 1024).contains(&recording), "{at}: {recording}"),
         }
     }
     assert_eq!(world.stale.snapshot().not_stored(NotStored::TooLarge), 2);
@@ -181,7 +181,7 @@ async fn bodies_above_the_cap_are_not_copied() {
 /// What is being copied is bounded as what is kept.
 #[tokio::test(start_paused = true)]
 async fn copies_under_way_stay_in_the_budget() {
-    let world = world(kept().max_body(32 * 1024).max_bytes(64 * 1024));
+    let world = world(kept().max_body(32 * 1024).max_bytes(68 * 1024));
     let mut open = Vec::new();
     for _ in 0..8 {
         let body = Frames::new().data(vec![0; 24 * 1024]).data(vec![0; 8 * 1024]).declared();
@@ -189,10 +189,11 @@ async fn copies_under_way_stay_in_the_budget() {
         let mut res = world.service.clone().oneshot(request("GET", X, &[])).await.unwrap();
         res.body_mut().frame().await.unwrap().unwrap();
         open.push(res);
-        assert!(world.stale.snapshot().recording <= 64 * 1024);
+        assert!(world.stale.snapshot().recording <= 68 * 1024);
     }
     let seen = world.stale.snapshot();
-    assert_eq!((seen.recording, seen.not_stored(NotStored::Busy)), (64 * 1024, 6));
+    assert_eq!(seen.not_stored(NotStored::Busy), 6);
+    assert!(seen.recording > 64 * 1024, "two bodies, and their heads: {}", seen.recording);
     drop(open);
     assert_eq!(world.stale.snapshot().recording, 0);
 }
@@ -739,4 +740,24 @@ async fn what_is_answered_without_asking_deposits_into_a_shared_budget() {
     origin.says(Ok(response(200, &[("cache-control", SWR)], "newer")));
     ask().await;
     eventually("it is asked for anew", || layer.handle().snapshot().stored_total == 2).await;
+}
+
+/// A head that waits for its body holds memory as well.
+#[tokio::test(start_paused = true)]
+async fn heads_under_way_stay_in_the_budget() {
+    let world = world(kept().max_body(1024).max_bytes(64 * 1024));
+    let large = "x".repeat(20 * 1024);
+    let mut open = Vec::new();
+    for i in 0..10 {
+        let mut res = Response::new(AnyBody::from(Frames::new().never()));
+        res.headers_mut().insert("x-large", large.parse().unwrap());
+        world.origin.says(Ok(res));
+        let uri = format!("http://a.test/{i}");
+        open.push(world.service.clone().oneshot(request("GET", &uri, &[])).await.unwrap());
+    }
+    let seen = world.stale.snapshot();
+    assert!((60 * 1024..=64 * 1024).contains(&seen.recording), "{}", seen.recording);
+    assert_eq!(seen.not_stored(NotStored::Busy), 7);
+    drop(open);
+    assert_eq!(world.stale.snapshot().recording, 0);
 }

@@ -45,7 +45,7 @@ pub struct Stale {
     wall: Box<dyn Fn() -> SystemTime + Send + Sync>,
     max: AtomicU64,
     max_body: AtomicUsize,
-    /// Bytes of bodies that are being copied, and how many that may be.
+    /// Bytes of answers that are being copied, and how many that may be.
     pub(super) recording: AtomicU64,
     max_bytes: u64,
     cache: AtomicBool,
