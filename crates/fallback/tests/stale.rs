@@ -761,3 +761,28 @@ async fn heads_under_way_stay_in_the_budget() {
     drop(open);
     assert_eq!(world.stale.snapshot().recording, 0);
 }
+
+/// A 304 to somebody whose session is renewed by the way is no reason to throw away what all others get.
+#[tokio::test(start_paused = true)]
+async fn a_304_with_a_cookie_throws_nothing_away() {
+    let world = world(kept());
+    world.store(X, &[], &[("etag", "\"1\"")], "for all").await;
+    world.origin.says(Ok(response(304, &[("etag", "\"1\""), ("set-cookie", "session=2")], "")));
+    world.get(X, &[("cookie", "session=1"), ("if-none-match", "\"1\"")]).await;
+    let got = world.get(X, &[]).await;
+    assert_eq!((&*got.body, got.header("set-cookie")), (&b"for all"[..], None));
+    assert_eq!(world.stale.snapshot().not_stored(NotStored::SetCookie), 1);
+}
+
+/// RFC 9110, 6.6.1: an answer without `Date` gets one, or the next cache takes it for new.
+#[tokio::test(start_paused = true)]
+async fn a_stored_answer_has_a_date() {
+    let world = world(kept());
+    let first = world.store(X, &[], &[], "stored").await;
+    assert_eq!(first.header("date"), None, "what passes is as it came");
+    after(60).await;
+    let got = world.get(X, &[]).await;
+    assert_eq!((got.header("date"), got.header("age")), (Some(&*http_date(0)), Some("60")));
+    world.store("http://a.test/y", &[], &[("date", &http_date(-5))], "stored").await;
+    assert_eq!(world.get("http://a.test/y", &[]).await.header("date"), Some(&*http_date(-5)));
+}

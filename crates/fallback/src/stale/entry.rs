@@ -55,7 +55,13 @@ impl StoredHead {
             (name, value)
         });
         let vary = vary.collect();
-        let (front, headers) = (asked.front.clone(), kept_headers(headers));
+        let (front, mut headers) = (asked.front.clone(), kept_headers(headers));
+        // Who stores it says when it came, or the next cache takes it for new (RFC 9110, 6.6.1).
+        if !headers.contains_key(header::DATE)
+            && let Some(date) = rules::date_of(now.wall)
+        {
+            headers.insert(header::DATE, date);
+        }
         Ok(Self { status, headers, front, vary, terms, begun: asked.begun, at: now.at, initial_age })
     }
 
@@ -148,6 +154,9 @@ impl Stored {
     /// The fields that it has after a 304 (RFC 9111, 3.2).
     pub(super) fn refreshed(&self, headers: &HeaderMap) -> HeaderMap {
         let mut all = self.head.headers.clone();
+        // They were of the answer that was refreshed.
+        all.remove(header::DATE);
+        all.remove(header::AGE);
         let fresh = kept_headers(headers);
         for name in fresh.keys() {
             if !is_of_content(name) {

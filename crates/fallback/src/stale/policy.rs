@@ -272,6 +272,11 @@ impl Stale {
             return;
         }
         let Some(stored) = self.store.get(asked).filter(|stored| stored.is_meant_by(headers)) else { return };
+        if headers.contains_key(header::SET_COOKIE) {
+            // A session that is renewed by the way: this one is for its client, what is stored stays for all.
+            self.not_stored(NotStored::SetCookie);
+            return;
+        }
         let headers = stored.refreshed(headers);
         if let Err(why) = rules::by_answer(&headers) {
             // It is for nobody else any more.

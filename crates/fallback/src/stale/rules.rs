@@ -184,6 +184,13 @@ pub(super) fn date(value: &HeaderValue) -> Option<SystemTime> {
     httpdate::parse_http_date(value.to_str().ok()?).ok()
 }
 
+/// The time as `Date` says it; `None`: it has no name for a time before 1970 or after 9999.
+pub(super) fn date_of(wall: SystemTime) -> Option<HeaderValue> {
+    const YEAR_10000: u64 = 253_402_300_800;
+    let since = wall.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    (since.as_secs() < YEAR_10000).then(|| HeaderValue::try_from(httpdate::fmt_http_date(wall)).ok())?
+}
+
 /// The age of an answer when it came: `wall` is the time then, `delay` what it took (RFC 9111, 4.2.3).
 pub(super) fn initial_age(headers: &HeaderMap, wall: SystemTime, delay: Duration) -> Duration {
     let date = headers.get(header::DATE).and_then(date);
