@@ -62,12 +62,12 @@ use tower_service::Service;
 ///
 /// | the service | a stored answer is given |
 /// |---|---|
-/// | answers 500, 502, 503 or 504, fails, or a layer further in refuses (not: rate limits, other 4xx, the client's own deadline) | while it is fresh; for its `stale-if-error` or `stale-while-revalidate`; else for [`max`](crate::StaleConfig::max) |
+/// | answers 500, 502, 503 or 504, fails, or a layer further in refuses (not: rate limits, other 4xx, the client's own deadline) | while it is fresh; for its `stale-if-error`, and where it says none for [`max`](crate::StaleConfig::max) |
 /// | answers anything else, gRPC | never |
 /// | need not be asked, as [`cache`](crate::StaleConfig::cache) is on | while it is fresh; for its `stale-while-revalidate`, and it is asked in the background |
 ///
 /// Never stale with `must-revalidate`, `proxy-revalidate` or `s-maxage`. What a request says is honoured: `no-cache`, `max-age`, `min-fresh`, `max-stale`, `stale-if-error`,
-/// `only-if-cached` (504 where there is nothing), conditions (304). Where nothing can be given, the caller gets what the service said.
+/// `only-if-cached` (504 where there is nothing), conditions (304). On errors `max-stale` and `stale-if-error` of a request make the time shorter, and never longer. Where nothing can be given, the caller gets what the service said.
 ///
 /// It carries `Age` and `Cache-Status` ([RFC 9211](https://www.rfc-editor.org/rfc/rfc9211)), and where it is stale or stands in place of a failure it is marked as
 /// [`Degraded`](buttress_core::Degraded). A success of any unsafe method throws away what is stored of its resource, and of what its `Location` names of the same origin.

@@ -157,13 +157,14 @@ impl Terms {
             return None;
         }
         let max_stale = said.max_stale.map(seconds);
-        let granted = match max_stale {
-            Some(max_stale) => Some(max_stale),
-            None if !failed => self.stale_while_revalidate,
-            None => {
-                let on_error = self.stale_if_error.or(operator);
-                on_error.max(self.stale_while_revalidate).max(said.stale_if_error.map(seconds))
-            }
+        let granted = if failed {
+            // A client may take less than the answer, or else the operator, allows on errors, and never more.
+            let least =
+                |granted: Duration, taken: Option<u32>| taken.map_or(granted, |taken| granted.min(seconds(taken)));
+            let allowed = self.stale_if_error.or(operator);
+            allowed.map(|allowed| least(least(allowed, said.stale_if_error), said.max_stale))
+        } else {
+            max_stale.or(self.stale_while_revalidate)
         };
         let young = max_age.is_none_or(|bound| age <= bound.saturating_add(max_stale.unwrap_or_default()));
         let stale = age - self.lifetime;
