@@ -344,9 +344,10 @@ mod http {
         fn id_of(call: u32) -> Frames {
             Frames::new().data(call.to_string())
         }
-        let cases: [Case; 10] = [
+        let cases: [Case; 11] = [
             ("private", |call| with(&[("cache-control", "private")], id_of(call))),
             ("no-store", |call| with(&[("cache-control", "max-age=5, No-Store")], id_of(call))),
+            ("no-cache", |call| with(&[("cache-control", "no-cache")], id_of(call))),
             ("a cookie", |call| with(&[("set-cookie", "a=b")], id_of(call))),
             ("Vary: *", |call| with(&[("vary", "x, *")], id_of(call))),
             ("events", |call| with(&[("content-type", "text/event-stream")], id_of(call))),
@@ -488,5 +489,45 @@ mod http {
         layer.layer(script).oneshot(req).await.unwrap();
         let seen = seen.lock().unwrap().clone().unwrap();
         assert_eq!((seen.deadline, seen.enforced), (Some(Deadline::new(now)), None));
+    }
+
+    /// RFC 9111, 5.2.1.4, 5.2.1.5, 5.4: who says so wants an answer of his own.
+    #[tokio::test]
+    async fn who_wants_an_answer_of_his_own_makes_a_call_of_his_own() {
+        for pairs in [
+            &[("cache-control", "no-cache")][..],
+            &[("cache-control", "max-age=5, No-Store")],
+            &[("cache-control", "no-store; x")],
+            &[("pragma", "no-cache")],
+        ] {
+            let (_latch, script) = held(|_| with(&[], Frames::new().data("x").declared()));
+            let layer = CoalesceLayer::http(Coalesce::default());
+            let service = layer.layer(script.clone());
+            let (mut a, mut b) =
+                (Box::pin(service.clone().oneshot(get(pairs))), Box::pin(service.clone().oneshot(get(pairs))));
+            assert!(buttress_sim::poll_once(&mut a).await.is_pending());
+            assert!(buttress_sim::poll_once(&mut b).await.is_pending());
+            assert_eq!((script.probe().calls(), layer.handle().snapshot().calls_total), (2, 0), "{pairs:?}");
+        }
+    }
+
+    /// Who may be shed does not decide for who may not.
+    #[tokio::test]
+    async fn requests_of_another_priority_are_not_the_same() {
+        use buttress_core::Priority;
+        let (_latch, script) = held(|_| with(&[], Frames::new().data("x").declared()));
+        let layer = CoalesceLayer::http(Coalesce::default());
+        let service = layer.layer(script.clone());
+        let mut calls = Vec::new();
+        for priority in [None, Some(Priority::Normal), Some(Priority::Sheddable), Some(Priority::Critical)] {
+            let mut req = get(&[]);
+            if let Some(priority) = priority {
+                Context::of_mut(req.extensions_mut()).priority = priority;
+            }
+            let mut call = Box::pin(service.clone().oneshot(req));
+            assert!(buttress_sim::poll_once(&mut call).await.is_pending());
+            calls.push(call);
+        }
+        assert_eq!((script.probe().calls(), layer.handle().snapshot().shared_total), (3, 1));
     }
 }

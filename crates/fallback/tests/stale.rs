@@ -165,7 +165,7 @@ async fn bodies_above_the_cap_are_not_copied() {
         let recording = world.stale.snapshot().recording;
         match at {
             5 => assert_eq!(recording, 0, "the copy is dropped where it grows too large"),
-            at => assert!((at * 64 * 1024..=256 * 1024).contains(&recording), "{at}: {recording}"),
+            at => assert!((at * 64 * 1024..=258 * 1024).contains(&recording), "{at}: {recording}"),
         }
     }
     assert_eq!(world.stale.snapshot().not_stored(NotStored::TooLarge), 2);
@@ -181,7 +181,7 @@ async fn bodies_above_the_cap_are_not_copied() {
 /// What is being copied is bounded as what is kept.
 #[tokio::test(start_paused = true)]
 async fn copies_under_way_stay_in_the_budget() {
-    let world = world(kept().max_body(32 * 1024).max_bytes(64 * 1024));
+    let world = world(kept().max_body(32 * 1024).max_bytes(68 * 1024));
     let mut open = Vec::new();
     for _ in 0..8 {
         let body = Frames::new().data(vec![0; 24 * 1024]).data(vec![0; 8 * 1024]).declared();
@@ -189,10 +189,11 @@ async fn copies_under_way_stay_in_the_budget() {
         let mut res = world.service.clone().oneshot(request("GET", X, &[])).await.unwrap();
         res.body_mut().frame().await.unwrap().unwrap();
         open.push(res);
-        assert!(world.stale.snapshot().recording <= 64 * 1024);
+        assert!(world.stale.snapshot().recording <= 68 * 1024);
     }
     let seen = world.stale.snapshot();
-    assert_eq!((seen.recording, seen.not_stored(NotStored::Busy)), (64 * 1024, 6));
+    assert_eq!(seen.not_stored(NotStored::Busy), 6);
+    assert!(seen.recording > 64 * 1024, "two bodies, and their heads: {}", seen.recording);
     drop(open);
     assert_eq!(world.stale.snapshot().recording, 0);
 }
@@ -463,7 +464,7 @@ async fn what_is_asked_in_the_background_is_paid_for() {
     }
     let seen = handle.snapshot();
     assert_eq!((origin.calls(), seen.revalidations_total, seen.unpaid_total), (1, 0, 3));
-    assert_eq!(budget.snapshot().deposits_total, 0, "others fill a budget that is shared");
+    assert_eq!(budget.snapshot().deposits_total, 3, "for what went on others deposit");
 }
 
 /// A budget of its own is filled by the requests of clients: a tenth of them may be asked for in the background.
@@ -637,4 +638,151 @@ async fn a_hang_ends_in_a_stored_answer() {
     let got = got(service.oneshot(request("GET", X, &[])).await.unwrap()).await.unwrap();
     assert_eq!((got.status, got.header("age"), &*got.body), (200, Some("2"), &b"stored"[..]));
     assert_eq!(got.header("x-degraded"), Some("stale; cause=deadline_passed"));
+}
+
+/// What a proxy in front says of the client's request tells answers apart, as if `Vary` named it: links and redirects are made of it.
+#[tokio::test(start_paused = true)]
+async fn what_a_proxy_in_front_says_tells_answers_apart() {
+    let differ: [(&str, Pairs<'_>, &str, Pairs<'_>); 12] = [
+        ("/x", &[("x-forwarded-proto", "http")], "/x", &[("x-forwarded-proto", "https")]),
+        ("/x", &[], "/x", &[("x-forwarded-proto", "https")]),
+        ("/x", &[("x-forwarded-host", "a")], "/x", &[("x-forwarded-host", "evil")]),
+        ("/x", &[], "/x", &[("x-forwarded-host", "evil")]),
+        ("/x", &[("forwarded", "proto=http")], "/x", &[("forwarded", "proto=https")]),
+        ("/x", &[("forwarded", "for=1;host=a")], "/x", &[("forwarded", "for=1;Host=evil")]),
+        ("/x", &[("forwarded", "host=a")], "/x", &[("forwarded", "host=a"), ("forwarded", "host=evil")]),
+        ("/x", &[("forwarded", "host=\"a;for=b\"")], "/x", &[("forwarded", "host=\"a;for=c\"")]),
+        ("/x", &[("forwarded", "for=\"x;host=a")], "/x", &[("forwarded", "for=\"x;host=evil")]),
+        ("http://a.test/x", &[], "https://a.test/x", &[]),
+        // Who writes a scheme into his request gets nothing of those of whom a proxy says it.
+        ("https://a.test/x", &[], "/x", &[("x-forwarded-proto", "https")]),
+        ("https://a.test/x", &[("x-forwarded-proto", "http")], "/x", &[("x-forwarded-proto", "https")]),
+    ];
+    let same: [(&str, Pairs<'_>, &str, Pairs<'_>); 3] = [
+        ("https://a.test/x", &[("x-forwarded-proto", "http")], "/x", &[("x-forwarded-proto", "http")]),
+        (
+            "/x",
+            &[("forwarded", "for=1;proto=https, by=x;For=\"[::1]:80\"")],
+            "/x",
+            &[("forwarded", "proto=https;by=z,for=2")],
+        ),
+        ("/x", &[("x-forwarded-for", "1")], "/x", &[("x-forwarded-for", "2")]),
+    ];
+    let of = |pairs: Pairs<'static>| [&[("host", "a.test")], pairs].concat();
+    for (status, cases) in [(500, &differ[..]), (200, &same[..])] {
+        for (uri, first, other, second) in cases {
+            let world = world(kept());
+            world.store(uri, &of(first), &[], "stored").await;
+            after(1).await;
+            assert_eq!(world.get(other, &of(second)).await.status, status, "{uri} {first:?}, {other} {second:?}");
+            assert_eq!(world.get(uri, &of(first)).await.status, 200);
+        }
+    }
+}
+
+/// They are variants of one resource: few, and a change of it is a change of all.
+#[tokio::test(start_paused = true)]
+async fn what_a_proxy_says_is_no_other_resource() {
+    let world = world(kept());
+    let asked = |host: &'static str| [("host", "a.test"), ("x-forwarded-host", host), ("x-forwarded-proto", "https")];
+    for host in ["a", "b"] {
+        world.store("/x", &asked(host), &[], host).await;
+    }
+    world.store(X, &[], &[], "c").await;
+    after(1).await;
+    assert_eq!(world.stale.snapshot().entries, 1);
+    assert_eq!(world.get("/x", &asked("b")).await.body, "b");
+    world.origin.says(Ok(response(200, &[], "written")));
+    world.send(request("PUT", "https://a.test/x", &[])).await;
+    after(1).await;
+    for host in ["a", "b"] {
+        assert_eq!(world.get("/x", &asked(host)).await.status, 500);
+    }
+    for i in 0..12 {
+        after(1).await;
+        world.store("/x", &[("host", "a.test"), ("x-forwarded-host", &*format!("h{i}"))], &[], "stored").await;
+    }
+    after(1).await;
+    for (host, status) in [("h3", 500), ("h4", 200), ("h11", 200)] {
+        assert_eq!(world.get("/x", &[("host", "a.test"), ("x-forwarded-host", host)]).await.status, status, "{host}");
+    }
+}
+
+/// What is asked in the background is of the same variant.
+#[tokio::test(start_paused = true)]
+async fn a_revalidation_is_of_the_variant_that_was_asked_for() {
+    let world = world(StaleConfig::default().cache(true));
+    let asked = [("host", "a.test"), ("x-forwarded-proto", "https")];
+    world.store("/x", &asked, &[("cache-control", SWR)], "stored").await;
+    after(20).await;
+    world.origin.says(Ok(response(200, &[("cache-control", SWR)], "newer")));
+    world.get("/x", &asked).await;
+    eventually("the background has done its work", || world.stale.snapshot().stored_total == 2).await;
+    assert_eq!(world.get("/x", &asked).await.body, "newer");
+}
+
+/// What the store answers by itself, nobody further in deposits for: where most is a hit, revalidation would have nothing to live on.
+#[tokio::test(start_paused = true)]
+async fn what_is_answered_without_asking_deposits_into_a_shared_budget() {
+    let budget = Arc::new(BudgetConfig::new(0.5).min_per_sec(0.0).build().unwrap());
+    let origin = Origin::default();
+    let layer = StaleLayer::new(StaleConfig::default().cache(true).build_sharing(budget.clone()).unwrap());
+    let service = layer.layer(origin.clone());
+    let ask = async || got(service.clone().oneshot(request("GET", X, &[])).await.unwrap()).await.unwrap();
+    origin.says(Ok(response(200, &[("cache-control", SWR)], "stored")));
+    ask().await;
+    assert_eq!(budget.snapshot().deposits_total, 0, "who goes on is deposited for further in");
+    for _ in 0..3 {
+        ask().await;
+    }
+    assert_eq!((origin.calls(), budget.snapshot().deposits_total), (1, 3));
+    after(11).await;
+    origin.says(Ok(response(200, &[("cache-control", SWR)], "newer")));
+    ask().await;
+    eventually("it is asked for anew", || layer.handle().snapshot().stored_total == 2).await;
+}
+
+/// A head that waits for its body holds memory as well.
+#[tokio::test(start_paused = true)]
+async fn heads_under_way_stay_in_the_budget() {
+    let world = world(kept().max_body(1024).max_bytes(64 * 1024));
+    let large = "x".repeat(20 * 1024);
+    let mut open = Vec::new();
+    for i in 0..10 {
+        let mut res = Response::new(AnyBody::from(Frames::new().never()));
+        res.headers_mut().insert("x-large", large.parse().unwrap());
+        world.origin.says(Ok(res));
+        let uri = format!("http://a.test/{i}");
+        open.push(world.service.clone().oneshot(request("GET", &uri, &[])).await.unwrap());
+    }
+    let seen = world.stale.snapshot();
+    assert!((60 * 1024..=64 * 1024).contains(&seen.recording), "{}", seen.recording);
+    assert_eq!(seen.not_stored(NotStored::Busy), 7);
+    drop(open);
+    assert_eq!(world.stale.snapshot().recording, 0);
+}
+
+/// A 304 to somebody whose session is renewed by the way is no reason to throw away what all others get.
+#[tokio::test(start_paused = true)]
+async fn a_304_with_a_cookie_throws_nothing_away() {
+    let world = world(kept());
+    world.store(X, &[], &[("etag", "\"1\"")], "for all").await;
+    world.origin.says(Ok(response(304, &[("etag", "\"1\""), ("set-cookie", "session=2")], "")));
+    world.get(X, &[("cookie", "session=1"), ("if-none-match", "\"1\"")]).await;
+    let got = world.get(X, &[]).await;
+    assert_eq!((&*got.body, got.header("set-cookie")), (&b"for all"[..], None));
+    assert_eq!(world.stale.snapshot().not_stored(NotStored::SetCookie), 1);
+}
+
+/// RFC 9110, 6.6.1: an answer without `Date` gets one, or the next cache takes it for new.
+#[tokio::test(start_paused = true)]
+async fn a_stored_answer_has_a_date() {
+    let world = world(kept());
+    let first = world.store(X, &[], &[], "stored").await;
+    assert_eq!(first.header("date"), None, "what passes is as it came");
+    after(60).await;
+    let got = world.get(X, &[]).await;
+    assert_eq!((got.header("date"), got.header("age")), (Some(&*http_date(0)), Some("60")));
+    world.store("http://a.test/y", &[], &[("date", &http_date(-5))], "stored").await;
+    assert_eq!(world.get("http://a.test/y", &[]).await.header("date"), Some(&*http_date(-5)));
 }

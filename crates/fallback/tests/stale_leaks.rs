@@ -202,3 +202,31 @@ fn many_answers_are_given() {
     }
     assert!(given > 50, "{given}");
 }
+
+/// What origins write by mistake, above all semicolons: what was meant is not guessed.
+#[tokio::test(start_paused = true)]
+async fn what_is_written_wrongly_is_not_stored() {
+    for said in [
+        &b"private; max-age=600"[..],
+        b"no-store; private",
+        b"max-age=600; private",
+        b"max-age=\"600\"; private",
+        b"private max-age=600",
+        b"max-age=600 no-store",
+        b"\"private\", max-age=600",
+        b"'private'",
+        b"=private",
+        b"private\t;",
+        b"private\xa0",
+        b"max-age=600, private\xa0",
+    ] {
+        let world = world(StaleConfig::default().max(Duration::from_secs(600)));
+        let mut res = response(200, &[], "alice's");
+        res.headers_mut().insert("cache-control", http::HeaderValue::from_bytes(said).unwrap());
+        world.origin.says(Ok(res));
+        world.get("http://a.test/", &[("x-api-key", "alice")]).await;
+        let text = String::from_utf8_lossy(said);
+        assert_eq!(world.get("http://a.test/", &[("x-api-key", "bob")]).await.status, 500, "{text}");
+        assert_eq!(world.stale.snapshot().stored_total, 0, "{text}");
+    }
+}

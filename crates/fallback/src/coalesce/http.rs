@@ -54,6 +54,11 @@ where
         if !is_read || !req.body().is_end_stream() || opens_tunnel(req) {
             return false;
         }
+        // Who says so wants an answer of his own (RFC 9111, 5.2.1.4 and 5.2.1.5).
+        let said = CacheControl::of_request(req.headers());
+        if said.no_cache || said.no_store {
+            return false;
+        }
         // It may outlive its caller: who enforces that one's deadline does not enforce it for all.
         if let Some(context) = req.extensions_mut().get_mut::<Context>() {
             context.enforced = None;
@@ -127,6 +132,7 @@ fn is_common<R: Body>(res: &Response<R>, max_body: usize) -> bool {
         || headers.get(header::CONTENT_TYPE).is_some_and(is_stream)
         || headers.contains_key(header::SET_COOKIE)
         || said.private
+        || said.no_cache
         || said.no_store
         || vary(headers).is_none()
         || least > max_body as u64)

@@ -33,7 +33,7 @@ use tower_service::Service;
 /// ```
 ///
 /// `K` is the key, `F` what says it of a request ([`KeyOf`]), `P` the protocol. [`new`](Self::new) takes any request whose responses are `Clone`;
-/// `CoalesceLayer::http` shares GET and HEAD requests without a body, and tells them apart by everything that they say.
+/// `CoalesceLayer::http` shares GET and HEAD requests without a body that do not say `no-cache` or `no-store`, and tells them apart by everything that they say and by their priority.
 ///
 /// # Who gets what
 ///
@@ -44,7 +44,7 @@ use tower_service::Service;
 /// | another error, or a body that fails | it | a refusal, `shared_call_failed` |
 /// | a deadline that passed | it | one of them calls again, for all |
 /// | a panic | it | a refusal, `panicked` |
-/// | HTTP: an answer that is `private`, `no-store`, has `Set-Cookie`, `Vary: *` or trailers, an event stream, one that is larger than [`max_body`](crate::CoalesceConfig::max_body), or slower than [`collect_within`](crate::CoalesceConfig::collect_within) | its stream | each makes a call of its own |
+/// | HTTP: an answer that is `private`, `no-cache`, `no-store`, has `Set-Cookie`, `Vary: *` or trailers, an event stream, one that is larger than [`max_body`](crate::CoalesceConfig::max_body), or slower than [`collect_within`](crate::CoalesceConfig::collect_within) | its stream | each makes a call of its own |
 ///
 /// Who is alone when the head of an answer comes gets the response as it is; who comes later makes another call. So nothing is collected, and nothing is late, where nobody waits.
 ///

@@ -1,8 +1,9 @@
 use super::KeyOf;
+use buttress_core::Context;
 use http::{HeaderName, Request};
 use std::{fmt, sync::Arc};
 
-/// The key of HTTP requests: method, URI and every header but those that change with every request and nothing else: `traceparent`,
+/// The key of HTTP requests: method, URI, [priority](Context::priority) and every header but those that change with every request and nothing else: `traceparent`,
 /// `tracestate`, `x-request-id`, `x-correlation-id`, `x-envoy-attempt-count`, `x-envoy-expected-rq-timeout-ms`.
 ///
 /// So requests with other credentials, cookies, conditions, ranges or languages are never the same. What a service knows of its client
@@ -40,6 +41,9 @@ impl<B> KeyOf<Request<B>, RequestKey> for ByRequest {
             key.extend_from_slice(bytes);
         };
         part(req.method().as_str().as_bytes());
+        // Who may be shed would else be shed for those who may not.
+        let priority = Context::of(req.extensions()).map(|context| context.priority).unwrap_or_default();
+        part(priority.as_str().as_bytes());
         part(uri.scheme_str().unwrap_or_default().as_bytes());
         part(uri.authority().map_or("", |authority| authority.as_str()).as_bytes());
         part(uri.path().as_bytes());

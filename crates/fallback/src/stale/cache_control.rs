@@ -5,7 +5,7 @@ use std::time::Duration;
 /// [RFC 5861](https://www.rfc-editor.org/rfc/rfc5861)).
 ///
 /// What cannot be read counts as what is safe: a time that is no number is 0, of several values the stricter one counts, and a
-/// field whose quotes do not close says `no-store`.
+/// directive that is written wrongly says `no-store`: quotes that do not close, a semicolon or a space where a comma should be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[doc(hidden)]
 pub struct CacheControl {
@@ -44,7 +44,7 @@ impl CacheControl {
     }
 
     /// What a request says. `Pragma: no-cache` counts where it has no `Cache-Control` (RFC 9111, 5.4).
-    pub(super) fn of_request(headers: &HeaderMap) -> Self {
+    pub(crate) fn of_request(headers: &HeaderMap) -> Self {
         let mut said = Self::of_answer(headers);
         if !headers.contains_key(header::CACHE_CONTROL) {
             let mut pragma = Self::default();
@@ -59,10 +59,8 @@ impl CacheControl {
         let mut rest = line;
         while let Some((directive, after)) = next(rest) {
             rest = after;
-            match directive {
-                Directive::Broken => self.no_store = true,
-                Directive::Is { name, value } => self.take(name, value),
-            }
+            self.no_store |= directive.is_broken;
+            self.take(directive.name, directive.value);
         }
     }
 
@@ -105,13 +103,17 @@ impl CacheControl {
     }
 }
 
-enum Directive<'a> {
-    Is {
-        name: &'a [u8],
-        value: Option<&'a [u8]>,
-    },
-    /// Quotes that do not close: what is behind them might be anything.
-    Broken,
+struct Directive<'a> {
+    name: &'a [u8],
+    value: Option<&'a [u8]>,
+    /// It is not what the grammar has (RFC 9111, 5.2): what was meant might be anything.
+    is_broken: bool,
+}
+
+/// Whether it is a token (RFC 9110, 5.6.2), and none in quotes of another kind.
+fn is_token(text: &[u8]) -> bool {
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&*+-.^_|~".contains(byte);
+    !text.is_empty() && text.iter().all(is_part)
 }
 
 /// The next directive of a list, and what is behind it.
@@ -121,12 +123,14 @@ fn next(list: &[u8]) -> Option<(Directive<'_>, &[u8])> {
     let end = list.iter().position(|byte| matches!(byte, b',' | b'=')).unwrap_or(list.len());
     let name = list[..end].trim_ascii();
     let Some(rest) = list[end..].strip_prefix(b"=") else {
-        return Some((Directive::Is { name, value: None }, &list[end..]));
+        return Some((Directive { name, value: None, is_broken: !is_token(name) }, &list[end..]));
     };
     let rest = rest.trim_ascii_start();
     let Some(quoted) = rest.strip_prefix(b"\"") else {
         let end = rest.iter().position(|byte| *byte == b',').unwrap_or(rest.len());
-        return Some((Directive::Is { name, value: Some(rest[..end].trim_ascii()) }, &rest[end..]));
+        let value = rest[..end].trim_ascii();
+        let is_broken = !(is_token(name) && is_token(value));
+        return Some((Directive { name, value: Some(value), is_broken }, &rest[end..]));
     };
     let mut escaped = false;
     let close = quoted.iter().position(|byte| match byte {
@@ -140,10 +144,11 @@ fn next(list: &[u8]) -> Option<(Directive<'_>, &[u8])> {
         }
         byte => *byte == b'"',
     });
-    let Some(close) = close else { return Some((Directive::Broken, &[])) };
+    let Some(close) = close else { return Some((Directive { name, value: Some(quoted), is_broken: true }, &[])) };
     let after = &quoted[close + 1..];
     let end = after.iter().position(|byte| *byte == b',').unwrap_or(after.len());
-    Some((Directive::Is { name, value: Some(&quoted[..close]) }, &after[end..]))
+    let is_broken = !(is_token(name) && after[..end].trim_ascii().is_empty());
+    Some((Directive { name, value: Some(&quoted[..close]), is_broken }, &after[end..]))
 }
 
 /// Digits; more than fit are a very long time.
@@ -188,6 +193,17 @@ mod tests {
         assert_eq!(read("max-age=60, max-age=10, max-age=90").max_age, Some(10), "the shortest counts");
         assert_eq!(read("min-fresh=x").min_fresh, Some(FOREVER));
         assert!(read("max-age=60, x=\"never closed, public").no_store);
+        for odd in [
+            "private; max-age=5",
+            "max-age=5; private",
+            "max-age=\"5\"; private",
+            "max-age=",
+            "'private'",
+            "=",
+            "a=b\"c",
+        ] {
+            assert!(read(odd).no_store, "{odd}");
+        }
         assert!(read("no-storefront").eq(&CacheControl::default()));
     }
 

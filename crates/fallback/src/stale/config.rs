@@ -81,7 +81,8 @@ impl StaleConfig {
         Ok(Stale::with(self, None))
     }
 
-    /// The policy; what is asked in the background is paid from a budget that others share, and that first attempts fill: a retry's.
+    /// The policy; what is asked in the background is paid from a budget that others share: a retry's. What goes on is deposited for by
+    /// them, what is answered from the store by the store.
     ///
     /// # Errors
     ///

@@ -4,30 +4,28 @@ use super::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 /// An answer that is kept. Nothing in it holds more memory than it shows: what a connection read is copied.
 pub(super) struct Stored {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
+    pub(super) head: StoredHead,
     pub(super) body: Bytes,
-    /// The fields that it varies by, as its request had them.
+}
+
+/// The head of an answer, whose body may be still to come.
+pub(super) struct StoredHead {
+    pub(super) status: StatusCode,
+    headers: HeaderMap,
+    /// What its request is told apart by, always, and by the fields that it varies by.
+    front: Arc<[u8]>,
     vary: Vec<(HeaderName, Option<Box<[u8]>>)>,
     pub(super) terms: Terms,
     /// When its request came.
     pub(super) begun: Instant,
     /// When its head came, and how old it was then.
-    at: Instant,
-    initial_age: Duration,
-}
-
-/// The head of an answer whose body is still to come.
-pub(super) struct StoredHead {
-    status: StatusCode,
-    headers: HeaderMap,
-    vary: Vec<(HeaderName, Option<Box<[u8]>>)>,
-    terms: Terms,
-    begun: Instant,
     at: Instant,
     initial_age: Duration,
 }
@@ -57,28 +55,18 @@ impl StoredHead {
             (name, value)
         });
         let vary = vary.collect();
-        Ok(Self { status, headers: kept_headers(headers), vary, terms, begun: asked.begun, at: now.at, initial_age })
+        let (front, mut headers) = (asked.front.clone(), kept_headers(headers));
+        // Who stores it says when it came, or the next cache takes it for new (RFC 9110, 6.6.1).
+        if !headers.contains_key(header::DATE)
+            && let Some(date) = rules::date_of(now.wall)
+        {
+            headers.insert(header::DATE, date);
+        }
+        Ok(Self { status, headers, front, vary, terms, begun: asked.begun, at: now.at, initial_age })
     }
 
     pub(super) fn with(self, body: Bytes) -> Stored {
-        let Self { status, headers, vary, terms, begun, at, initial_age } = self;
-        Stored { status, headers, body, vary, terms, begun, at, initial_age }
-    }
-}
-
-impl Stored {
-    pub(super) fn age(&self, now: Instant) -> Duration {
-        self.initial_age.saturating_add(now.saturating_duration_since(self.at))
-    }
-
-    /// Whether it is an answer to such a request.
-    pub(super) fn is_for(&self, asked: &Asked) -> bool {
-        self.vary.iter().all(|(name, value)| combined(&asked.headers, name) == *value)
-    }
-
-    /// Whether both stand in the same place.
-    pub(super) fn is_same_variant(&self, other: &Self) -> bool {
-        self.vary == other.vary
+        Stored { head: self, body }
     }
 
     /// How many bytes it holds, roughly: never less than its text.
@@ -88,14 +76,37 @@ impl Stored {
         let fields = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
         let vary =
             self.vary.iter().map(|(name, value)| name.as_str().len() + value.as_ref().map_or(0, |v| v.len()) + 64);
-        size_of::<Self>() + self.body.len() + fields + self.headers.capacity() * PLACE + vary.sum::<usize>()
+        let places = self.headers.capacity() * PLACE;
+        size_of::<Self>() + fields + places + self.front.len() + vary.sum::<usize>()
+    }
+}
+
+impl Stored {
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        self.head.initial_age.saturating_add(now.saturating_duration_since(self.head.at))
+    }
+
+    /// Whether it is an answer to such a request.
+    pub(super) fn is_for(&self, asked: &Asked) -> bool {
+        let StoredHead { front, vary, .. } = &self.head;
+        *front == asked.front && vary.iter().all(|(name, value)| combined(&asked.headers, name) == *value)
+    }
+
+    /// Whether both stand in the same place.
+    pub(super) fn is_same_variant(&self, other: &Self) -> bool {
+        self.head.front == other.head.front && self.head.vary == other.head.vary
+    }
+
+    /// How many bytes it holds, roughly.
+    pub(super) fn weight(&self) -> usize {
+        self.head.weight() + self.body.len()
     }
 
     /// The answer to a request for it: whole, without a body, or 304 where the client has it already (RFC 9111, 4.3.2).
     pub(super) fn answer(&self, asked: &Asked, age: Duration) -> Response<Bytes> {
-        let is_known = self.status == StatusCode::OK && self.is_known_to(asked);
+        let is_known = self.head.status == StatusCode::OK && self.is_known_to(asked);
         let mut res = Response::new(Bytes::new());
-        *res.headers_mut() = self.headers.clone();
+        *res.headers_mut() = self.head.headers.clone();
         if is_known {
             *res.status_mut() = StatusCode::NOT_MODIFIED;
             // A 304 says what tells answers apart, and nothing of the content (RFC 9110, 15.4.5).
@@ -105,10 +116,10 @@ impl Stored {
                 res.headers_mut().remove(name);
             }
         } else {
-            *res.status_mut() = self.status;
+            *res.status_mut() = self.head.status;
             if asked.is_head
                 && !res.headers().contains_key(header::CONTENT_LENGTH)
-                && self.status != StatusCode::NO_CONTENT
+                && self.head.status != StatusCode::NO_CONTENT
             {
                 res.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
             }
@@ -123,26 +134,29 @@ impl Stored {
     /// Whether the conditions of a request say that its client has this answer.
     fn is_known_to(&self, asked: &Asked) -> bool {
         if asked.headers.contains_key(header::IF_NONE_MATCH) {
-            let etag = self.headers.get(header::ETAG).map(|etag| weak(etag.as_bytes()));
+            let etag = self.head.headers.get(header::ETAG).map(|etag| weak(etag.as_bytes()));
             let mut lines = asked.headers.get_all(header::IF_NONE_MATCH).iter();
             return lines.any(|line| {
                 line.as_bytes().trim_ascii() == b"*" || etag.is_some_and(|etag| lists(line.as_bytes(), etag))
             });
         }
         let since = asked.headers.get(header::IF_MODIFIED_SINCE).and_then(rules::date);
-        let changed = self.headers.get(header::LAST_MODIFIED).or_else(|| self.headers.get(header::DATE));
+        let changed = self.head.headers.get(header::LAST_MODIFIED).or_else(|| self.head.headers.get(header::DATE));
         matches!((since, changed.and_then(rules::date)), (Some(since), Some(changed)) if changed <= since)
     }
 
     /// Whether a 304 speaks of this answer (RFC 9111, 4.3.4).
     pub(super) fn is_meant_by(&self, headers: &HeaderMap) -> bool {
-        let same = |name: HeaderName| headers.get(&name).map(|value| self.headers.get(&name) == Some(value));
+        let same = |name: HeaderName| headers.get(&name).map(|value| self.head.headers.get(&name) == Some(value));
         same(header::ETAG).or_else(|| same(header::LAST_MODIFIED)).unwrap_or(false)
     }
 
     /// The fields that it has after a 304 (RFC 9111, 3.2).
     pub(super) fn refreshed(&self, headers: &HeaderMap) -> HeaderMap {
-        let mut all = self.headers.clone();
+        let mut all = self.head.headers.clone();
+        // They were of the answer that was refreshed.
+        all.remove(header::DATE);
+        all.remove(header::AGE);
         let fresh = kept_headers(headers);
         for name in fresh.keys() {
             if !is_of_content(name) {
@@ -158,7 +172,7 @@ impl Stored {
     /// What asks whether it has changed.
     pub(super) fn validators(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> + '_ {
         let pairs = [(header::IF_NONE_MATCH, header::ETAG), (header::IF_MODIFIED_SINCE, header::LAST_MODIFIED)];
-        pairs.into_iter().filter_map(|(ask, from)| Some((ask, self.headers.get(from)?.clone())))
+        pairs.into_iter().filter_map(|(ask, from)| Some((ask, self.head.headers.get(from)?.clone())))
     }
 }
 

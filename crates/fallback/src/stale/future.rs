@@ -168,13 +168,11 @@ pub(super) fn begin<R: ResponseBody>(
         Ok(_) if declared.is_some_and(|declared| declared > max_body) => Err(super::NotStored::TooLarge),
         head => head,
     };
-    match head {
-        Ok(head) => Record::begin(policy.clone(), asked.key.clone(), head, declared, max_body),
-        Err(why) => {
-            policy.not_stored(why);
-            Record::nothing()
-        }
-    }
+    let begun = head.and_then(|head| Record::begin(policy.clone(), asked.key.clone(), head, declared, max_body));
+    begun.unwrap_or_else(|why| {
+        policy.not_stored(why);
+        Record::nothing()
+    })
 }
 
 /// How long the body says that it is; an error: it says two things.

@@ -52,21 +52,22 @@ use tower_service::Service;
 ///
 /// # What it keeps
 ///
-/// Answers to GET that are whole: 200, 203, 204, 300, 301, 308, 404, 410. Never what says `no-store`, `private` or `no-cache`, has `Set-Cookie` or
+/// Answers to GET that are whole: 200, 203, 204, 300, 301, 308, 404, 410. Never what says `no-store`, `private` or `no-cache` or has a `Cache-Control` that is written wrongly, has `Set-Cookie` or
 /// `Vary: *`, is a part (206) or has trailers; never the answer to a request with `no-store`, `Range`, or with `Authorization` or `Cookie` unless it says `public`; never
-/// what a layer further in refused or gave in place of something else. [`NotStored`](crate::NotStored) counts why. A resource is its URI (or `Host` and path), whatever the
-/// method; of each up to eight answers are kept, told apart by the headers that `Vary` names.
+/// what a layer further in refused or gave in place of something else. [`NotStored`](crate::NotStored) counts why. A resource is its authority (or `Host`) and its
+/// path, whatever the method and the scheme; of each up to eight answers are kept, told apart by the headers that `Vary` names, and always by what a proxy in front says of how the request
+/// came: `X-Forwarded-Proto` (where there is none, the URI's scheme), `X-Forwarded-Host`, and `Forwarded` but for its `for` and `by`.
 ///
 /// # When it gives it
 ///
 /// | the service | a stored answer is given |
 /// |---|---|
-/// | answers 500, 502, 503 or 504, fails, or a layer further in refuses (not: rate limits, other 4xx, the client's own deadline) | while it is fresh; for its `stale-if-error` or `stale-while-revalidate`; else for [`max`](crate::StaleConfig::max) |
+/// | answers 500, 502, 503 or 504, fails, or a layer further in refuses (not: rate limits, other 4xx, the client's own deadline) | while it is fresh; for its `stale-if-error`, and where it says none for [`max`](crate::StaleConfig::max) |
 /// | answers anything else, gRPC | never |
 /// | need not be asked, as [`cache`](crate::StaleConfig::cache) is on | while it is fresh; for its `stale-while-revalidate`, and it is asked in the background |
 ///
 /// Never stale with `must-revalidate`, `proxy-revalidate` or `s-maxage`. What a request says is honoured: `no-cache`, `max-age`, `min-fresh`, `max-stale`, `stale-if-error`,
-/// `only-if-cached` (504 where there is nothing), conditions (304). Where nothing can be given, the caller gets what the service said.
+/// `only-if-cached` (504 where there is nothing), conditions (304). On errors `max-stale` and `stale-if-error` of a request make the time shorter, and never longer. Where nothing can be given, the caller gets what the service said.
 ///
 /// It carries `Age` and `Cache-Status` ([RFC 9211](https://www.rfc-editor.org/rfc/rfc9211)), and where it is stale or stands in place of a failure it is marked as
 /// [`Degraded`](buttress_core::Degraded). A success of any unsafe method throws away what is stored of its resource, and of what its `Location` names of the same origin.
@@ -79,7 +80,7 @@ use tower_service::Service;
 /// # Shared by clones, cancel, cost
 ///
 /// Clones, routes and connections share one store: a service mounted at two places under the same paths needs [`fresh`](Self::fresh). A call or a body that
-/// is dropped leaves nothing; a body is stored at its end. What is asked in the background goes on: once at a time for a resource, each time paid by a token of the budget.
+/// is dropped leaves nothing; a body is stored at its end. What is asked in the background goes on: once at a time for a resource, each time paid by a token of the budget, into which each request that is answered without asking deposits.
 ///
 /// A GET costs a copy of its head, and what is stored one copy of its bytes. A body that declares more than [`max_body`](crate::StaleConfig::max_body) is not copied; copies under
 /// way have a budget as large as the store's. Where the cache is off the store is read only after a failure.
@@ -87,7 +88,7 @@ use tower_service::Service;
 /// # When not to use it
 ///
 /// * Where an old answer is worse than none: stocks, balances, permissions.
-/// * Where answers depend on what neither the URI nor `Vary` names: a client's address or certificate, `X-Forwarded-Host`. Say `private` there, or `Vary`.
+/// * Where answers depend on what neither the URI nor `Vary` names: a client's address or certificate, `X-Forwarded-Prefix`. Say `private` there, or `Vary`.
 /// * As the cache in front of a large site: it has no disk, no tags, and asks the origin with conditions only in the background.
 pub struct StaleLayer<P = HttpServer> {
     policy: Arc<Stale>,
@@ -206,14 +207,12 @@ where
             }
             Kind::Read(asked) => asked,
         };
-        if policy.is_cache() {
-            policy.deposit();
-        }
         if policy.is_cache() || asked.said.only_if_cached {
             let found = policy.find(&asked, false);
             if let Some(found) = &found
                 && let Some(answer) = policy.give(&asked, found, None)
             {
+                policy.deposit(true);
                 if found.with == Use::Stale && policy.is_cache() {
                     let again = self.protocol.start(&req);
                     revalidate(policy, &self.inner, again, req, &asked, &found.stored);
@@ -223,6 +222,9 @@ where
             if asked.said.only_if_cached && found.is_none() {
                 return StaleFuture::refused(Rejection::new(Reason::NotStored, "stale"), call);
             }
+        }
+        if policy.is_cache() {
+            policy.deposit(false);
         }
         StaleFuture::running(self.inner.call(req), call, Course::Read(policy.clone(), asked))
     }

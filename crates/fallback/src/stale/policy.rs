@@ -1,7 +1,7 @@
 use super::{
     NotStored, StaleConfig,
     entry::{Now, Stored, StoredHead},
-    request::{Asked, Key, SCHEMES, authority_of, key_of, path},
+    request::{Asked, Key, authority_of, key_of, path},
     rules::{self, Use},
     snapshot::Counts,
     store::Store,
@@ -37,7 +37,7 @@ const NONE: u64 = u64::MAX;
 pub struct Stale {
     pub(super) mode: ModeCell,
     pub(super) store: Store,
-    /// What pays for what is asked in the background; and whether first attempts deposit here.
+    /// What pays for what is asked in the background; and whether those that go on deposit here.
     budget: Arc<Budget>,
     deposits: bool,
     /// What is asked in the background.
@@ -45,7 +45,7 @@ pub struct Stale {
     wall: Box<dyn Fn() -> SystemTime + Send + Sync>,
     max: AtomicU64,
     max_body: AtomicUsize,
-    /// Bytes of bodies that are being copied, and how many that may be.
+    /// Bytes of answers that are being copied, and how many that may be.
     pub(super) recording: AtomicU64,
     max_bytes: u64,
     cache: AtomicBool,
@@ -131,9 +131,7 @@ impl Stale {
     }
 
     fn invalidate(&self, authority: &[u8], path: &[u8]) -> bool {
-        let now = TokioClock.now();
-        let removed = SCHEMES.map(|scheme| self.store.remove(&key_of(scheme, authority, path), now));
-        let was_there = removed.contains(&true);
+        let was_there = self.store.remove(&key_of(authority, path), TokioClock.now());
         self.counts.invalidated.fetch_add(was_there.into(), Relaxed);
         was_there
     }
@@ -173,9 +171,9 @@ impl Stale {
         Now { at: TokioClock.now(), wall: (self.wall)() }
     }
 
-    /// A request that may pay for others.
-    pub(super) fn deposit(&self) {
-        if self.deposits {
+    /// A request that may pay for others. `spared`: it does not go on, so nobody further in deposits for it.
+    pub(super) fn deposit(&self, spared: bool) {
+        if spared || self.deposits {
             self.budget.deposit(&TokioClock);
         }
     }
@@ -186,11 +184,11 @@ impl Stale {
             return None;
         }
         let stored = self.store.get(asked)?;
-        if asked.is_personal() && !stored.terms.public {
+        if asked.is_personal() && !stored.head.terms.public {
             return None;
         }
         let age = stored.age(TokioClock.now());
-        let with = stored.terms.usable(age, &asked.said, failed, self.max())?;
+        let with = stored.head.terms.usable(age, &asked.said, failed, self.max())?;
         Some(Found { stored, with })
     }
 
@@ -210,7 +208,7 @@ impl Stale {
             (Use::Fresh, Some(_)) => "; detail=fresh-on-error",
             (Use::Fresh, None) => "",
         };
-        let ttl = i128::from(stored.terms.lifetime.as_secs()) - i128::from(age.as_secs());
+        let ttl = i128::from(stored.head.terms.lifetime.as_secs()) - i128::from(age.as_secs());
         self.say(res.headers_mut(), format_args!("hit; ttl={ttl}{detail}"));
         let counts = &self.counts;
         let total = if *with == Use::Stale { &counts.served_stale } else { &counts.served_fresh };
@@ -274,6 +272,11 @@ impl Stale {
             return;
         }
         let Some(stored) = self.store.get(asked).filter(|stored| stored.is_meant_by(headers)) else { return };
+        if headers.contains_key(header::SET_COOKIE) {
+            // A session that is renewed by the way: this one is for its client, what is stored stays for all.
+            self.not_stored(NotStored::SetCookie);
+            return;
+        }
         let headers = stored.refreshed(headers);
         if let Err(why) = rules::by_answer(&headers) {
             // It is for nobody else any more.
@@ -282,7 +285,7 @@ impl Stale {
             return;
         }
         let fresh = rules::by_request(asked, &headers)
-            .and_then(|()| StoredHead::of(asked, stored.status, &headers, self.now(), self.max()));
+            .and_then(|()| StoredHead::of(asked, stored.head.status, &headers, self.now(), self.max()));
         let kept = fresh.and_then(|fresh| {
             let is_kept = self.store.insert(asked.key.clone(), fresh.with(stored.body.clone()));
             if is_kept { Ok(()) } else { Err(NotStored::Outdated) }

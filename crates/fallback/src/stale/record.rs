@@ -56,15 +56,19 @@ impl Record {
         Self(None)
     }
 
+    /// An error: there is no room even for the head.
     pub(super) fn begin(
         policy: Arc<Stale>,
         key: Key,
         head: StoredHead,
         declared: Option<usize>,
         max_body: usize,
-    ) -> Self {
-        let room = Room { policy, bytes: 0 };
-        Self(Some(Box::new(Recorder { key, head, declared, max_body, kept: Vec::new(), room })))
+    ) -> Result<Self, NotStored> {
+        let mut room = Room { policy, bytes: 0 };
+        if !room.grow(head.weight()) {
+            return Err(NotStored::Busy);
+        }
+        Ok(Self(Some(Box::new(Recorder { key, head, declared, max_body, kept: Vec::new(), room }))))
     }
 }
 
@@ -175,7 +179,7 @@ impl Recorder {
         if len > self.kept.capacity() {
             // What was declared, or by doubling.
             let capacity = self.declared.unwrap_or_else(|| most.min(len.max(2 * self.kept.capacity())));
-            if !self.room.grow(capacity) {
+            if !self.room.grow(self.head.weight() + capacity) {
                 return self.give_up(NotStored::Busy);
             }
             self.kept.reserve_exact(capacity - self.kept.len());

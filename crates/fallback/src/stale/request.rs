@@ -7,12 +7,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use http_body::Body;
 use std::{sync::Arc, time::Instant};
 
-/// What an answer is found by: scheme, authority and path of the resource, whatever the method.
+/// What answers are found by: authority and path of the resource, whatever the method and the scheme.
 pub(super) type Key = Arc<[u8]>;
 
 /// What is kept of a GET or a HEAD: what its answer is stored by, and chosen by.
 pub(super) struct Asked {
     pub(super) key: Key,
+    /// What it is told apart by, whatever `Vary` names: see [`front`].
+    pub(super) front: Arc<[u8]>,
     pub(super) is_head: bool,
     pub(super) headers: HeaderMap,
     pub(super) said: CacheControl,
@@ -45,6 +47,7 @@ impl Kind {
         }
         Self::Read(Box::new(Asked {
             key: key(req.uri(), req.headers()),
+            front: front(req.uri(), req.headers()),
             is_head: req.method() == Method::HEAD,
             headers: req.headers().clone(),
             said: CacheControl::of_request(req.headers()),
@@ -87,37 +90,70 @@ pub(super) fn combined(headers: &HeaderMap, name: &HeaderName) -> Option<Box<[u8
     Some(value.into())
 }
 
-/// The schemes that a resource is known by: over HTTP/1 nobody says which one it is.
-pub(super) const SCHEMES: [&str; 3] = ["", "http", "https"];
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// How the request came, as a proxy in front says it, or its URI: services make links and redirects of it, and seldom say so in
+/// `Vary`.
+///
+/// The scheme of a URI is what a client writes: where a proxy says which one it is the URI's does not count, and where none does it
+/// is never the same as what one says.
+fn front(uri: &Uri, headers: &HeaderMap) -> Arc<[u8]> {
+    let mut all = Vec::new();
+    match combined(headers, &X_FORWARDED_PROTO) {
+        Some(told) => {
+            all.push(b'=');
+            all.extend_from_slice(&told);
+        }
+        None => all.extend_from_slice(uri.scheme_str().unwrap_or_default().as_bytes()),
+    }
+    // No field has a line feed in it.
+    all.push(b'\n');
+    all.extend(combined(headers, &X_FORWARDED_HOST).into_iter().flatten());
+    all.push(b'\n');
+    all.extend(combined(headers, &header::FORWARDED).into_iter().flat_map(|told| without_nodes(&told)));
+    all.into()
+}
+
+/// `Forwarded` without who passed the request on (RFC 7239, 4): that changes with every client.
+fn without_nodes(forwarded: &[u8]) -> Vec<u8> {
+    let is_whole = |part: &[u8]| part.iter().filter(|byte| **byte == b'"').count() % 2 == 0;
+    if forwarded.contains(&b'\\') || !forwarded.split(|byte| matches!(byte, b',' | b';')).all(is_whole) {
+        // Quotes with a separator in them: others may read it in another way.
+        return forwarded.to_vec();
+    }
+    let is_node = |part: &[u8]| {
+        let name = part.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
+        name.eq_ignore_ascii_case(b"for") || name.eq_ignore_ascii_case(b"by")
+    };
+    let of_hop = |hop: &[u8]| {
+        let parts: Vec<_> = hop.split(|byte| *byte == b';').map(<[u8]>::trim_ascii).collect();
+        parts.into_iter().filter(|part| !is_node(part)).collect::<Vec<_>>().join(&b';')
+    };
+    forwarded.split(|byte| *byte == b',').map(of_hop).collect::<Vec<_>>().join(&b',')
+}
 
 fn key(uri: &Uri, headers: &HeaderMap) -> Key {
     let host = || headers.get(header::HOST).map_or(&[][..], |host| host.as_bytes());
     let authority = uri.authority().map_or_else(host, |authority| authority.as_str().as_bytes());
-    key_of(uri.scheme_str().unwrap_or(""), authority, path(uri))
+    key_of(authority, path(uri))
 }
 
 pub(super) fn path(uri: &Uri) -> &[u8] {
     uri.path_and_query().map_or(b"/", |path| path.as_str().as_bytes())
 }
 
-/// No part of it can hold a space.
-pub(super) fn key_of(scheme: &str, authority: &[u8], path: &[u8]) -> Key {
-    let mut key = Vec::with_capacity(scheme.len() + authority.len() + path.len() + 2);
-    key.extend_from_slice(scheme.as_bytes());
-    key.push(b' ');
+/// No path has a space in it.
+pub(super) fn key_of(authority: &[u8], path: &[u8]) -> Key {
+    let mut key = Vec::with_capacity(authority.len() + path.len() + 1);
     key.extend(authority.iter().map(u8::to_ascii_lowercase));
     key.push(b' ');
     key.extend_from_slice(path);
     key.into()
 }
 
-/// A key without its scheme.
-pub(super) fn resource(key: &[u8]) -> &[u8] {
-    let scheme = key.iter().position(|byte| *byte == b' ').unwrap_or_default();
-    &key[scheme..]
-}
-
 /// The authority in a key.
 pub(super) fn authority_of(key: &[u8]) -> &[u8] {
-    key.split(|byte| *byte == b' ').nth(1).unwrap_or_default()
+    let end = key.iter().rposition(|byte| *byte == b' ').unwrap_or_default();
+    &key[..end]
 }

@@ -29,6 +29,7 @@ pub(super) fn revalidate<S, K, B, R>(
     let req = conditional(req, stored);
     let asked = Asked {
         key: asked.key.clone(),
+        front: asked.front.clone(),
         is_head: false,
         headers: req.headers().clone(),
         said: CacheControl { no_store: asked.said.no_store, ..CacheControl::default() },

@@ -157,13 +157,14 @@ impl Terms {
             return None;
         }
         let max_stale = said.max_stale.map(seconds);
-        let granted = match max_stale {
-            Some(max_stale) => Some(max_stale),
-            None if !failed => self.stale_while_revalidate,
-            None => {
-                let on_error = self.stale_if_error.or(operator);
-                on_error.max(self.stale_while_revalidate).max(said.stale_if_error.map(seconds))
-            }
+        let granted = if failed {
+            // A client may take less than the answer, or else the operator, allows on errors, and never more.
+            let least =
+                |granted: Duration, taken: Option<u32>| taken.map_or(granted, |taken| granted.min(seconds(taken)));
+            let allowed = self.stale_if_error.or(operator);
+            allowed.map(|allowed| least(least(allowed, said.stale_if_error), said.max_stale))
+        } else {
+            max_stale.or(self.stale_while_revalidate)
         };
         let young = max_age.is_none_or(|bound| age <= bound.saturating_add(max_stale.unwrap_or_default()));
         let stale = age - self.lifetime;
@@ -182,6 +183,13 @@ fn expires(headers: &HeaderMap, wall: SystemTime) -> Duration {
 
 pub(super) fn date(value: &HeaderValue) -> Option<SystemTime> {
     httpdate::parse_http_date(value.to_str().ok()?).ok()
+}
+
+/// The time as `Date` says it; `None`: it has no name for a time before 1970 or after 9999.
+pub(super) fn date_of(wall: SystemTime) -> Option<HeaderValue> {
+    const YEAR_10000: u64 = 253_402_300_800;
+    let since = wall.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    (since.as_secs() < YEAR_10000).then(|| HeaderValue::try_from(httpdate::fmt_http_date(wall)).ok())?
 }
 
 /// The age of an answer when it came: `wall` is the time then, `delay` what it took (RFC 9111, 4.2.3).

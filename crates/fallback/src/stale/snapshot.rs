@@ -29,7 +29,7 @@ pub struct StaleSnapshot {
     pub entries: u64,
     /// What they hold, keys and headers included.
     pub bytes: u64,
-    /// Bytes of bodies that are being copied, and are not stored yet.
+    /// Bytes of answers that are being copied, heads and bodies, and are not stored yet.
     pub recording: u64,
     /// Answers that were stored.
     pub stored_total: u64,

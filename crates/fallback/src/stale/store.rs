@@ -1,6 +1,6 @@
 use super::{
     entry::Stored,
-    request::{Asked, Key, resource},
+    request::{Asked, Key},
 };
 use buttress_core::{
     Clock, Origin,
@@ -53,7 +53,7 @@ impl Store {
 
     /// `false`: the resource was changed since the request came, or a later answer is there.
     pub(super) fn insert(&self, key: Key, stored: Stored) -> bool {
-        if self.is_changed_since(&key, stored.begun) {
+        if self.is_changed_since(&key, stored.head.begun) {
             return false;
         }
         let stored = Arc::new(stored);
@@ -61,7 +61,7 @@ impl Store {
         self.cache.entry(key.clone()).and_compute_with(|entry| {
             let before = entry.map(|entry| entry.into_value());
             let before: &[Arc<Stored>] = before.as_deref().unwrap_or_default();
-            is_newest = !before.iter().any(|old| old.is_same_variant(&stored) && old.begun > stored.begun);
+            is_newest = !before.iter().any(|old| old.is_same_variant(&stored) && old.head.begun > stored.head.begun);
             if !is_newest {
                 return Op::Nop;
             }
@@ -77,7 +77,7 @@ impl Store {
         });
         // Who changes the resource says so first and removes then: one of the two sees the other.
         fence(SeqCst);
-        let is_kept = is_newest && !self.is_changed_since(&key, stored.begun);
+        let is_kept = is_newest && !self.is_changed_since(&key, stored.head.begun);
         if is_newest && !is_kept {
             self.cache.invalidate(&key);
         }
@@ -115,7 +115,7 @@ impl Store {
     }
 
     fn place(&self, key: &Key) -> &AtomicU64 {
-        &self.changed[self.hasher.hash_one(resource(key)) as usize % PLACES]
+        &self.changed[self.hasher.hash_one(key) as usize % PLACES]
     }
 }
 
