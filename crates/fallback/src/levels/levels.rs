@@ -142,8 +142,7 @@ impl Levels {
 
     /// Heeds the pressure of `signal`; an open circuit is all the pressure there can be, until it is due ([`Signal::until`], by tokio's clock). From
     /// then on only a call can close it, and the level may be what keeps calls away. So while what is behind it stays down a level may step
-    /// back and forth, once per open time: one of [`better_after`](LevelsConfig::better_after) and more outlasts open times that are shorter
-    /// by that much less often.
+    /// back and forth, once per open time; a long [`better_after`](LevelsConfig::better_after) makes that rarer.
     pub fn watch(&self, signal: Signal) {
         self.source(move || {
             let is_open = signal.is(Signal::OPEN) && signal.until() > TokioClock.now();
