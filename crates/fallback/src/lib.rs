@@ -15,8 +15,9 @@
 //! **Degraded answers are recognisable**: over HTTP by the header `x-degraded` (`stale; cause=breaker_open`), by the extension
 //! [`Degraded`](buttress_core::Degraded), by telemetry, and by each layer's own counts. Opaque responses have no place for a mark.
 //!
-//! **Their place** is outermost, inside of telemetry alone: fallback > stale > toggle > deadline > the rest of the chain. So a call that
-//! hangs gets its fallback when its deadline passes, and what is thrown away frees its permits first.
+//! **Their place**, inside of telemetry: fallback > stale > toggle > deadline > coalesce > bulkhead > failover > retry > the rest of the chain;
+//! a vote stands in place of a failover. So a call that hangs gets its fallback when its deadline passes, calls that are shared take one
+//! place, a tier is given up when its retries are, and what is thrown away frees its permits first. [`Levels`] stand nowhere: toggles ask them.
 //!
 //! **What accuses the client** is passed on: refusals with a 4xx, a deadline that the client made itself, 4xx answers.
 //!

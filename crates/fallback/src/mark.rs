@@ -1,6 +1,6 @@
 //! How an answer that was given in place of another one is marked, and tied to its end.
 
-use buttress_core::{Call, Degraded, NoCut, OpaqueCall, Outcome, Settle};
+use buttress_core::{Call, Degraded, NoCut, OpaqueCall, Outcome, Pushback, Settle};
 
 use crate::Instead;
 
@@ -10,7 +10,7 @@ use crate::Instead;
 #[diagnostic::on_unimplemented(message = "degraded answers cannot be given by the protocol whose calls are `{Self}`")]
 pub trait Degrade<Res, Err>: Call<Res, Err> + sealed::Sealed {
     #[doc(hidden)]
-    fn mark_own(own: &mut Self::Answer, degraded: Degraded);
+    fn mark_own(own: &mut Self::Answer, degraded: Degraded, pushback: Option<Pushback>);
 
     #[doc(hidden)]
     fn mark_other(other: &mut Res, degraded: Degraded);
@@ -25,23 +25,31 @@ impl<Res, Err, C> Degrade<Res, Err> for OpaqueCall<C>
 where
     Self: Call<Res, Err>,
 {
-    fn mark_own(_: &mut Self::Answer, _: Degraded) {}
+    fn mark_own(_: &mut Self::Answer, _: Degraded, _: Option<Pushback>) {}
     fn mark_other(_: &mut Res, _: Degraded) {}
 }
 
 #[cfg(feature = "http")]
 mod over_http {
     use super::{Degrade, sealed::Sealed};
-    use buttress_core::{Call, Degraded, Rejection, http::HttpCall};
+    use buttress_core::{Call, Degraded, Pushback, Rejection, http::HttpCall};
     use bytes::Bytes;
-    use http::Response;
+    use http::{HeaderValue, Response, StatusCode, header};
 
     impl<M, C> Sealed for HttpCall<M, C> {}
     impl<M, C, B, Err> Degrade<Response<B>, Err> for HttpCall<M, C>
     where
         Self: Call<Response<B>, Err, Answer = Response<Bytes>>,
     {
-        fn mark_own(own: &mut Response<Bytes>, degraded: Degraded) {
+        fn mark_own(own: &mut Response<Bytes>, degraded: Degraded, pushback: Option<Pushback>) {
+            let status = own.status();
+            if (status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS)
+                && let Some(delay) = pushback.and_then(Pushback::delay)
+            {
+                let secs = delay.as_millis().div_ceil(1000).max(1);
+                let secs = HeaderValue::from(u64::try_from(secs).unwrap_or(u64::MAX));
+                own.headers_mut().entry(header::RETRY_AFTER).or_insert(secs);
+            }
             mark(own, degraded);
         }
         fn mark_other(other: &mut Response<B>, degraded: Degraded) {
@@ -58,11 +66,13 @@ mod over_http {
     }
 }
 
-/// The response that `instead` becomes. The call itself, where another service's answer is no better than the one it stands for.
+/// The response that `instead` becomes. An error that was made here says when to come back as the original did (`pushback`), if it does not
+/// say so itself. The call itself, where another service's answer is no better than the one it stands for.
 pub(crate) fn give<K, Res, Err, G>(
     call: K,
     instead: Instead<Res, K::Answer>,
     degraded: Degraded,
+    pushback: Option<Pushback>,
 ) -> Result<K::Response<G, NoCut>, K>
 where
     K: Degrade<Res, Err>,
@@ -70,7 +80,7 @@ where
 {
     match instead {
         Instead::Own(mut own) => {
-            K::mark_own(&mut own, degraded);
+            K::mark_own(&mut own, degraded, pushback);
             Ok(call.answer(own))
         }
         Instead::Other(mut other) => {

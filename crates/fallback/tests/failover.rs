@@ -308,6 +308,7 @@ async fn what_may_have_been_processed_goes_on_only_if_two_may_process_it() {
         (Reason::Shed, true),
         (Reason::NoEndpoint, true),
         (Reason::ConnectRefused, true),
+        (Reason::SwitchedOff, true),
         (Reason::DeadlinePassed, false),
         (Reason::PeerClosed, false),
     ] {
@@ -349,6 +350,70 @@ async fn http_requests_go_on_by_their_method() {
     let req = Request::get("/").header("upgrade", "websocket").body(any(Full::<Bytes>::default())).unwrap();
     let layer = FailoverConfig::default().backup("b", http(200)).build().unwrap().protocol(HttpServer::new());
     assert_eq!(layer.layer(http(500)).oneshot(req).await.unwrap().status(), 500);
+}
+
+#[tokio::test]
+async fn a_key_of_idempotency_is_honoured_by_one_tier() {
+    let refusing = || -> HttpTier {
+        Script::new(async |_| Err(std::io::Error::other(Rejection::new(Reason::BreakerOpen, "inside")).into()))
+    };
+    // Inside of the first tier a retry may have sent it before the circuit opened.
+    for (method, key, goes) in [
+        (Method::POST, false, true),
+        (Method::POST, true, false),
+        (Method::PATCH, true, false),
+        (Method::PUT, true, true),
+    ] {
+        for config in [FailoverConfig::default(), config()] {
+            let backup = http(200);
+            let layer = config.backup("b", backup.clone()).build().unwrap().protocol(HttpClient::new());
+            let mut req = request(method.clone(), "pay");
+            if key {
+                req.headers_mut().insert("idempotency-key", "\"8e03978e\"".parse().unwrap());
+            }
+            let res = layer.layer(refusing()).oneshot(req).await;
+            assert_eq!((res.is_ok(), backup.probe().calls()), (goes, u64::from(goes)), "{method} {key}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_much_moves_no_one_and_goes_on_only_if_asked_to() {
+    let only = |status| -> HttpTier { Script::new(move |_| async move { Ok(grpc::trailers_only(status)) }) };
+    let unary = |status| -> HttpTier { Script::new(move |_| async move { Ok(grpc::unary(status)) }) };
+    let all = [Trigger::Refused, Trigger::Failure, Trigger::Overload];
+    for (config, goes) in [(FailoverConfig::default(), false), (FailoverConfig::default().on(all), true)] {
+        for (primary, is_grpc) in [(http(429), false), (only("8"), true), (unary("8"), true)] {
+            let backup = if is_grpc { unary("0") } else { http(200) };
+            let layer = config.clone().fail_after(2).backup("b", backup.clone()).build().unwrap();
+            let layer = layer.protocol(HttpServer::new());
+            let service = layer.layer(primary);
+            for _ in 0..10 {
+                let req = if is_grpc { grpc::request("/a/b") } else { request(Method::GET, "") };
+                let res = service.clone().oneshot(req).await.unwrap();
+                res.into_body().collect().await.unwrap();
+            }
+            let seen = layer.handle().snapshot();
+            assert_eq!((seen.active.as_ref(), seen.failovers_total), ("primary", 0));
+            let went = if goes && !is_grpc { 10 } else { 0 };
+            assert_eq!(backup.probe().calls(), went, "of gRPC it may have been processed");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_a_backup_says_whether_the_primary_failed_or_an_operator_chose() {
+    let layer = FailoverConfig::default().fail_after(2).backup("b", http(200)).build().unwrap();
+    let layer = layer.protocol(HttpServer::new());
+    let ask = || async {
+        let res = layer.layer(http(500)).oneshot(request(Method::GET, "")).await.unwrap();
+        res.headers()[X_DEGRADED].to_str().unwrap().to_owned()
+    };
+    assert_eq!(ask().await, "failover; cause=failure");
+    assert_eq!(ask().await, "failover; cause=failure");
+    assert_eq!(ask().await, "failover; cause=failed_over");
+    layer.handle().prefer("b").unwrap();
+    assert_eq!(ask().await, "failover; cause=switched_off");
 }
 
 #[tokio::test]

@@ -188,6 +188,31 @@ async fn an_answer_is_no_refusal_even_if_it_is_made_of_one() {
 }
 
 #[tokio::test]
+async fn an_error_that_is_given_says_when_to_come_back_as_the_original_did() {
+    let late = |millis: u64| {
+        let refusal = Rejection::new(Reason::Shed, "test").retry_after(Duration::from_millis(millis));
+        let mut res = Response::new(Body::empty());
+        *res.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        res.extensions_mut().insert(refusal);
+        res
+    };
+    let said = |page: StaticResponse, millis| async move {
+        let layer = AnswerLayer::<_, HttpServer>::new(FallbackConfig::default(), page);
+        let service = layer.layer(service_fn(move |_: Request<Body>| ready(Ok::<_, Infallible>(late(millis)))));
+        let res = service.oneshot(Request::new(Body::empty())).await.unwrap();
+        assert!(Degraded::of(&res).is_some());
+        res.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned())
+    };
+    let sorry = |status| StaticResponse::new(status, "text/plain", "sorry").unwrap();
+    assert_eq!(said(sorry(503), 2100).await.as_deref(), Some("3"), "rounded up");
+    assert_eq!(said(sorry(429), 2000).await.as_deref(), Some("2"));
+    assert_eq!(said(sorry(500), 0).await.as_deref(), Some("1"), "not at once");
+    assert_eq!(said(sorry(503).header("retry-after", "120").unwrap(), 2000).await.as_deref(), Some("120"));
+    assert_eq!(said(page(), 2000).await, None, "an answer is nothing to come back for");
+    assert_eq!(said(sorry(404), 2000).await, None);
+}
+
+#[tokio::test]
 async fn on_a_client_an_error_is_answered_too() {
     let layer = FallbackLayer::new(FallbackConfig::default(), page()).protocol(HttpClient::new());
     let inner = service_fn(|_: Request<Body>| ready(Err::<Response<Body>, Error<Reset>>(Error::Inner(Reset))));

@@ -1,15 +1,18 @@
 //! Levels: up and down a step at a time, by pressure and by an operator.
 
-use buttress_core::{Clock, Handle, Measure, Signal, TokioClock, Value};
-use buttress_fallback::{LevelConfig, Levels, LevelsConfig, SteppedBy, ToggleConfig, ToggleState};
+use buttress_breaker::{BreakerConfig, BreakerLayer};
+use buttress_core::{BoxError, Clock, Handle, Measure, Signal, TokioClock, Value};
+use buttress_fallback::{LevelConfig, Levels, LevelsConfig, SteppedBy, ToggleConfig, ToggleLayer, ToggleState, backup};
+use buttress_sim::Script;
 use proptest::prelude::*;
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
 };
+use tower::{Layer, ServiceExt};
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -181,6 +184,53 @@ fn an_update_keeps_the_level_and_the_names() {
     percent.store(59, SeqCst);
     assert_eq!(levels.current_at(&(start + ms(100))), 0);
     assert!(levels.update(config().level("more", 0.95)).unwrap_err().to_string().ends_with("while it runs"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_circuit_presses_only_until_it_is_to_be_tried() {
+    let signal = Signal::new(TokioClock.now());
+    let levels = LevelsConfig::new("full").level("less", 0.5).worse_after(ms(0)).better_after(ms(0)).build().unwrap();
+    levels.watch(signal.clone());
+    signal.raise(Signal::OPEN, Some(TokioClock.now() + ms(500)));
+    assert_eq!(levels.current(), 1);
+    tokio::time::advance(ms(400)).await;
+    assert_eq!(levels.current(), 1);
+    tokio::time::advance(ms(100)).await;
+    assert_eq!(levels.current(), 0, "it is due: only a call can close it");
+    signal.set_pressure(0.7);
+    tokio::time::advance(ms(100)).await;
+    assert_eq!(levels.current(), 1, "what it says of the pressure is heeded all the same");
+    signal.set_pressure(0.0);
+    signal.raise(Signal::OPEN, None);
+    tokio::time::advance(ms(3_600_000)).await;
+    assert_eq!(levels.current(), 1, "one that is forced open is never due");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_level_that_heeds_a_circuit_lets_the_call_through_that_closes_it() {
+    let down = Arc::new(AtomicBool::new(true));
+    let is_down = down.clone();
+    let shop: Script<u32, u32> = Script::new(move |n| {
+        let down = is_down.load(SeqCst);
+        async move { if down { Err(BoxError::from("down")) } else { Ok(n) } }
+    });
+    let breaker = BreakerLayer::new(BreakerConfig::default().consecutive(2).open_for(ms(1000)).build().unwrap());
+    let levels =
+        LevelsConfig::new("full").level("less", 0.5).worse_after(ms(0)).better_after(ms(1000)).build().unwrap();
+    levels.watch(breaker.handle().signal());
+    let toggle = ToggleConfig::new("shop").level(&levels, "less").unwrap().build().unwrap();
+    let service = ToggleLayer::new(toggle, backup::none()).layer(breaker.layer(shop.clone()));
+    for _ in 0..20 {
+        let _ = service.clone().oneshot(1).await;
+        tokio::time::advance(ms(50)).await;
+    }
+    assert_eq!((levels.current_name(), shop.probe().calls()), ("less", 2));
+    down.store(false, SeqCst);
+    for _ in 0..60 {
+        let _ = service.clone().oneshot(1).await;
+        tokio::time::advance(ms(1000)).await;
+    }
+    assert_eq!((service.oneshot(7).await.unwrap(), levels.current_name()), (7, "full"));
 }
 
 #[test]

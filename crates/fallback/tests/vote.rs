@@ -213,6 +213,39 @@ async fn http_answers_of_two_types_or_statuses_are_two() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn answers_that_say_all_in_their_heads_are_compared_by_these() {
+    let version = |after: u64, lines: &[(&'static str, &'static str)]| -> HttpVersion {
+        let lines = lines.to_vec();
+        Script::new(move |_| {
+            let lines = lines.clone();
+            async move {
+                tokio::time::sleep(Duration::from_millis(after)).await;
+                let res = Response::builder().status(302);
+                let res = lines.iter().fold(res, |res, (name, value)| res.header(*name, *value));
+                Ok(res.body(any(Full::<Bytes>::default()))?)
+            }
+        })
+    };
+    for (good, bad) in [
+        (&[("location", "/good")][..], &[("location", "//evil.example/")][..]),
+        (&[("location", "/good")], &[]),
+        (&[("set-cookie", "a=1"), ("set-cookie", "b=2")], &[("set-cookie", "a=1")]),
+        (&[("content-encoding", "gzip")], &[("content-encoding", "br")]),
+        (&[("content-type", "text/html")], &[("content-type", "text/plain")]),
+    ] {
+        // The one that is wrong is the first to answer.
+        let layer = over_http(VoteConfig::default(), [version(50, good), version(60, good)]);
+        let res = layer.layer(version(1, bad)).oneshot(post(Frames::new())).await.unwrap();
+        let seen: Vec<_> = res.headers().get_all(good[0].0).iter().map(|value| value.to_str().unwrap()).collect();
+        assert_eq!(seen, good.iter().map(|(_, value)| *value).collect::<Vec<_>>());
+        assert_eq!(res.extensions().get(), Some(&Dissent(vec!["first".into()])));
+    }
+    let layer = over_http(VoteConfig::default(), [version(2, &[("date", "now")]), version(3, &[])]);
+    let res = layer.layer(version(1, &[("date", "then")])).oneshot(post(Frames::new())).await.unwrap();
+    assert_eq!(res.headers()["date"], "then", "what may differ is left out");
+}
+
 #[tokio::test]
 async fn a_bad_answer_votes_only_if_it_may() {
     for (may, status) in [(false, 502), (true, 500)] {

@@ -24,7 +24,8 @@ use std::{borrow::Cow, collections::HashSet, sync::Arc, time::Duration};
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct FailoverConfig {
-    /// Which results send a call to the next tier. Default: all of them.
+    /// Which results send a call to the next tier. Default: refused and failure. With overload ("too much": 429, 503 with `Retry-After`, gRPC
+    /// `RESOURCE_EXHAUSTED`) that one call goes on as well; it never counts for [`fail_after`](Self::fail_after), as it may be one client's.
     pub on: Triggers,
     /// Which share of the time that is left before the deadline a tier may take before the next one is asked: 0.1 to 0.9. The last
     /// tier has all the rest. Default: 0.5.
@@ -33,7 +34,8 @@ pub struct FailoverConfig {
     /// long as the request's deadline says; without one a tier that hangs is waited for.
     #[cfg_attr(feature = "serde", serde(with = "buttress_core::config::duration_opt"))]
     pub timeout: Option<Duration>,
-    /// After so many bad results of the primary in a row calls go to the first backup at once: 1 to 1000. Default: 5.
+    /// After so many bad results of the primary in a row calls go to the first backup at once: 1 to 1000. An overload is none, and ends no
+    /// row. Default: 5.
     pub fail_after: u32,
     /// While they do, one call in so much time goes to the primary first: 1 ms to 1 h. Default: 1 s.
     #[cfg_attr(feature = "serde", serde(with = "buttress_core::config::duration"))]
@@ -43,8 +45,8 @@ pub struct FailoverConfig {
     /// The most bytes of a request body that are kept for the next tier: 0 to 64 MiB. A larger body goes to the first tier all the
     /// same, and then to no other. Default: 64 KiB.
     pub max_body: usize,
-    /// Whether any request may go to the next tier though an earlier one may have processed it: HTTP requests of any method, opaque requests of any
-    /// kind. Only where processing it twice does no harm. Default: no.
+    /// Whether any request may go to the next tier though an earlier one may have processed it: HTTP requests of any method (but for
+    /// those with an `Idempotency-Key` that go to one tier), opaque requests of any kind. Only where processing it twice does no harm. Default: no.
     pub any_request: bool,
     /// The name of the service inside, among the tiers. Default: `"primary"`.
     pub primary: Cow<'static, str>,
@@ -85,7 +87,7 @@ impl TierConfig {
 impl Default for FailoverConfig {
     fn default() -> Self {
         Self {
-            on: Triggers::ALL,
+            on: [Trigger::Refused, Trigger::Failure].into_iter().collect(),
             share: 0.5,
             timeout: None,
             fail_after: 5,

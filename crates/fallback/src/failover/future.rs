@@ -108,7 +108,7 @@ where
         let permit = permit.expect("the primary always has a place");
         let tier = permit.tier();
         if more.pick.start != 0 {
-            more.cause = Some(Cause::Switched);
+            more.cause = Some(if more.pick.chosen { Cause::Switched } else { Cause::FailedOver });
         }
         let state = match tier {
             0 if mem::take(is_ready) => State::Primary { future: primary.call(attempt) },
@@ -236,7 +236,10 @@ where
                 None if verdict.is_good() && verdict.end => permit.head_is_good(),
                 None => {}
                 Some(finding) => {
-                    permit.tell(false);
+                    match finding.cause {
+                        Cause::Overload => permit.excuse(),
+                        _ => permit.tell(false),
+                    }
                     let lease = permit.lease().clone();
                     let next = this.more.next(&lease, &finding);
                     this.more.keep(result, verdict.rejection.is_some());

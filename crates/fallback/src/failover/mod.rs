@@ -33,18 +33,21 @@
 //!
 //! | seen | goes on |
 //! |---|---|
-//! | a refusal before anything was done: an open circuit, no capacity, load shed, no endpoint, no connection; an error that says that nothing was sent; gRPC `UNAVAILABLE` before any message | any request |
-//! | another refusal of a layer inside (a deadline that passed there), a failure, an overload, a tier that had its share of the time | a request that two tiers may process |
+//! | a refusal before anything was done: an open circuit, no capacity, load shed, no endpoint, no connection, a feature that is switched off; an error that says that nothing was sent; gRPC `UNAVAILABLE` before any message | any request, but one that goes to one tier only |
+//! | another refusal of a layer inside (a deadline that passed there), a failure, a tier that had its share of the time | a request that two tiers may process |
+//! | an overload (429, 503 with `Retry-After`, gRPC `RESOURCE_EXHAUSTED`), if [`on`](FailoverConfig::on) names it; not by default | a request that two tiers may process |
 //! | an answer that is not [accepted](FailoverLayer::accept) | a request that two tiers may process |
 //! | a refusal that is the client's fault (4xx, a deadline that it made too short), a call that it cancelled | none |
 //! | a body that fails after its head went to the caller | none, but it counts |
 //!
 //! Two tiers may process GET, HEAD, OPTIONS, TRACE, PUT and DELETE ([RFC 9110](https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2)); others, and
-//! opaque requests, only if [`any_request`](FailoverConfig::any_request) or a [rule](FailoverRule::repeatable) says so. A CONNECT or an upgrade goes to one tier. A body of more than
+//! opaque requests, only if [`any_request`](FailoverConfig::any_request) or a [rule](FailoverRule::repeatable) says so. A CONNECT or an upgrade goes to one tier, and so does
+//! a POST or another request of no such method with an `Idempotency-Key`, whatever a config or a rule says: only the origin that has seen the key knows what it did for it, and a retry inside of
+//! the tier may have sent it before an attempt that was refused. Its client may repeat it; while failed over that goes to another origin. A body of more than
 //! [`max_body`](FailoverConfig::max_body) bytes that was read goes to no second one. Which of the first three rows are looked at, [`on`](FailoverConfig::on) says.
 //!
 //! What the caller gets is always real. An answer of a backup is marked ([`Degraded`](buttress_core::Degraded), `x-degraded` over HTTP) with the cause why
-//! the first tier was passed over. If no tier serves the call well, it is the last answer or error that a service gave, else the last refusal. For that a bad answer is kept,
+//! the first tier was passed over: what it answered, `failed_over` if it was not asked as it had failed before, `switched_off` if an operator [prefers](Failover::prefer) another. If no tier serves the call well, it is the last answer or error that a service gave, else the last refusal. For that a bad answer is kept,
 //! with its connection and its permits, while the next tier is asked; it is dropped when that one answers.
 //!
 //! # Time
@@ -58,6 +61,7 @@
 //!
 //! # Which tier comes first
 //!
+//! Overloads do not count, as for a breaker: "too much" may be meant for one client, who would move all the others with it.
 //! After [`fail_after`](FailoverConfig::fail_after) bad results in a row calls go to the first backup at once, and no more to the primary, but for one in
 //! [`probe_every`](FailoverConfig::probe_every). After [`return_after`](FailoverConfig::return_after) of those that were good they come back. A probe that fails goes on to the backup like any
 //! call. While failed over the primary comes last: if no backup takes a call or serves it well, it is asked after all. Results of calls that began before a change say nothing about what is after it.

@@ -141,7 +141,7 @@ where
             return is_bad.then_some(Finding { cause: Cause::Refused(rejection), free });
         }
         match Cause::of(verdict) {
-            Some(cause) if lease.is_bad(verdict.outcome) == Some(true) => {
+            Some(cause) if lease.goes_on(verdict.outcome) => {
                 Some(Finding { cause, free: P::is_free(self.ask, result) })
             }
             None if verdict.is_good() && !self.rule.accepts(result) => {

@@ -37,7 +37,7 @@ pub(super) mod private {
         Safe,
         /// No: only one that has not done anything for it may hand it on.
         Unsafe,
-        /// It opens a tunnel: only one tier is ever asked.
+        /// It opens a tunnel, or has a key that one origin honours: only one tier is ever asked.
         Never,
     }
 
@@ -114,13 +114,15 @@ where
 #[cfg(feature = "http")]
 mod http {
     use super::{Ask, Degraded, Relay, Repeat, private::Sealed};
-    use ::http::{Method, Request, Response};
+    use ::http::{HeaderName, Method, Request, Response};
     use buttress_core::{
         BoxError, Context,
         http::{Classify, Http, Refuse, ResponseBody, SaysUnsent, grpc, is_grpc, opens_tunnel},
     };
     use bytes::Bytes;
     use http_body::Body;
+
+    const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
     impl<M, C> Sealed for Http<M, C> {}
 
@@ -138,6 +140,9 @@ mod http {
                 Repeat::Never
             } else if method.is_idempotent() {
                 Repeat::Safe
+            } else if req.headers().contains_key(IDEMPOTENCY_KEY) {
+                // A retry inside of the tier may have sent it, whatever the last attempt says.
+                Repeat::Never
             } else {
                 Repeat::Unsafe
             };

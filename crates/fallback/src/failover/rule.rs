@@ -15,7 +15,8 @@
 /// # Ok::<_, buttress_fallback::ConfigError>(())
 /// ```
 pub trait FailoverRule<Req, Res, Err>: Clone {
-    /// Whether `req` may go to another tier though one may have processed it. `None`: what the protocol thinks. HTTP: by its method; opaque requests: no.
+    /// Whether `req` may go to another tier though one may have processed it. `None`: what the protocol thinks. HTTP: by its method; opaque requests: no. A request
+    /// that opens a tunnel, or has an `Idempotency-Key` and no idempotent method, goes to one tier whatever is said here.
     fn repeatable(&self, req: &Req) -> Option<bool> {
         let _ = req;
         None

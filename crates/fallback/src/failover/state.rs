@@ -16,6 +16,8 @@ use std::{borrow::Cow, sync::Arc, time::Instant};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pick {
     pub(super) start: u8,
+    /// An operator chose it.
+    pub(super) chosen: bool,
     /// The result of the primary counts.
     pub(super) measured: bool,
     pub(super) generation: u64,
@@ -125,18 +127,19 @@ impl Shared {
         let seen = self.word.load();
         let generation = seen.generation();
         if self.mode.get() == Mode::Disabled {
-            return Pick { start: 0, measured: false, generation };
+            return Pick { start: 0, chosen: false, measured: false, generation };
         }
         if seen.is_calm() {
-            return Pick { start: 0, measured: true, generation };
+            return Pick { start: 0, chosen: false, measured: true, generation };
         }
-        let elsewhere = match seen.preferred() {
+        let preferred = seen.preferred();
+        let elsewhere = match preferred {
             Some(tier) => tier,
-            None if self.takes_probe(clock) => return Pick { start: 0, measured: true, generation },
+            None if self.takes_probe(clock) => return Pick { start: 0, chosen: false, measured: true, generation },
             None => 1,
         };
         let start = if elsewhere == 0 || self.enforces() { elsewhere } else { 0 };
-        Pick { start, measured: false, generation }
+        Pick { start, chosen: preferred.is_some(), measured: false, generation }
     }
 
     /// Whether this call is the one that goes to the primary, to see how it is.
@@ -199,14 +202,24 @@ impl Shared {
         self.config.on.has(on)
     }
 
-    /// Whether an outcome sends a call to the next tier. `None`: it says nothing, or nothing that is asked for.
+    /// Whether an outcome speaks against its tier. `None`: it says nothing, or nothing that is asked for. "Too much" says nothing: it may be
+    /// meant for one client, and that one must not move the others.
     #[inline]
     pub(super) fn is_bad(&self, outcome: Outcome) -> Option<bool> {
         match outcome {
             Outcome::Success => Some(false),
             Outcome::Failure => self.is_on(Trigger::Failure).then_some(true),
-            Outcome::Overload => self.is_on(Trigger::Overload).then_some(true),
             _ => None,
+        }
+    }
+
+    /// Whether an outcome sends its call to the next tier.
+    #[inline]
+    pub(super) fn goes_on(&self, outcome: Outcome) -> bool {
+        match outcome {
+            Outcome::Failure => self.is_on(Trigger::Failure),
+            Outcome::Overload => self.is_on(Trigger::Overload),
+            _ => false,
         }
     }
 

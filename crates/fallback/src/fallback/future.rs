@@ -112,9 +112,10 @@ where
         let call = this.call.take().expect(DONE);
         let (fallback, cause) = (&this.shared.as_ref().expect(DONE).fallback, *this.cause);
         let original = this.result.take();
+        let pushback = original.as_ref().and_then(|original| call.judge(original.as_ref()).pushback);
         let call = match instead {
             None => call,
-            Some(instead) => match give(call, instead, Degraded::new(DegradedBy::Fallback, cause)) {
+            Some(instead) => match give(call, instead, Degraded::new(DegradedBy::Fallback, cause), pushback) {
                 Ok(answer) => {
                     // What it holds is free before anyone has the answer.
                     drop(original);

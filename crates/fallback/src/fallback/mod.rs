@@ -43,6 +43,9 @@
 //! result goes on as it came, body included. So it is kept while a backup that takes its time is asked, with the permits that its body holds: give such a
 //! backup a short time-out, and no part of what failed. It is dropped before the answer is given.
 //!
+//! An answer made here that is an error itself (429, 5xx) and has no `Retry-After` gets that of the original result, if that said when to come
+//! back: a page in place of an overloaded service is no reason to come at once.
+//!
 //! Over HTTP the answer has the header `x-degraded`, `fallback; cause=breaker_open`, and the mark in its
 //! extensions; one that another layer has marked already keeps that mark. There is nowhere to put it for other requests: count with
 //! [`FallbackSnapshot`].

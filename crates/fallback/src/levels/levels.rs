@@ -140,9 +140,14 @@ impl Levels {
         &self.0
     }
 
-    /// Heeds the pressure of `signal`; an open circuit is all the pressure there can be.
+    /// Heeds the pressure of `signal`; an open circuit is all the pressure there can be, until it is due ([`Signal::until`], by tokio's clock). From
+    /// then on only a call can close it, and the level may be what keeps calls away. So while what is behind it stays down a level may step
+    /// back and forth, once per open time; a long [`better_after`](LevelsConfig::better_after) makes that rarer.
     pub fn watch(&self, signal: Signal) {
-        self.source(move || if signal.is(Signal::OPEN) { 1.0 } else { signal.pressure().into() });
+        self.source(move || {
+            let is_open = signal.is(Signal::OPEN) && signal.until() > TokioClock.now();
+            if is_open { 1.0 } else { signal.pressure().into() }
+        });
     }
 
     /// Heeds what `pressure` says, from 0 to 1, each time that the sources are looked at: it must not block. What is no number says nothing.

@@ -136,6 +136,9 @@ impl ToggleConfig {
 
     /// Off while `signal` says that a circuit is open, or an endpoint ejected. When that is over its way back begins, without waiting first. While
     /// the signal is due calls pass, as the breaker waits for them.
+    ///
+    /// That way back needs calls: with the default [`Back::Probe`] a toggle that is only asked whether it [is on](Toggle::is_on) never comes back, as
+    /// nothing is ever a probe. Give one that has no layer, and whose code does not [`admit`](Toggle::admit), a [`Back::Ramp`].
     #[must_use]
     pub fn signal(mut self, signal: Signal) -> Self {
         self.signal = Some(signal);

@@ -57,7 +57,7 @@ where
                 let instead = ready!(answer.poll(cx));
                 let call = call.take().expect(DONE);
                 let given = match instead {
-                    Some(instead) => give(call, instead, Degraded::new(DegradedBy::Toggle, Cause::Switched)),
+                    Some(instead) => give(call, instead, Degraded::new(DegradedBy::Toggle, Cause::Switched), None),
                     None => Err(call),
                 };
                 Poll::Ready(given.or_else(|call| call.reject(Rejection::new(Reason::SwitchedOff, LAYER))))

@@ -133,7 +133,8 @@ impl VoteConfig {
         name: impl Into<Cow<'static, str>> => name.into();
     }
 
-    /// The layer that asks these versions beside the service inside.
+    /// The layer that asks these versions beside the service inside. They are of one type: versions whose types differ, as those of two
+    /// closures do, are boxed (`tower::util::BoxCloneService`).
     ///
     /// # Errors
     ///

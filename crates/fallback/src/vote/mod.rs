@@ -29,7 +29,7 @@
 //! # What votes
 //!
 //! A good answer: opaque, what the protocol finds good; over HTTP 2xx, 3xx and 4xx, gRPC codes that are no failures. Two are one answer if they are equal, over HTTP with
-//! status, content type, body and gRPC status; or if a [key](VoteLayer::by) of them is. Errors, refusals and bodies that break off or are
+//! status, body, gRPC status, `Content-Type`, `Content-Encoding`, `Location` and `Set-Cookie`; or if a [key](VoteLayer::by) of them is. Errors, refusals and bodies that break off or are
 //! larger than [`max_response`](VoteConfig::max_response) do not vote, bad answers only [if they may](VoteConfig::failures_vote).
 //!
 //! As soon as enough are equal the first of them is given, and the versions that have not ended are dropped. Those that ended otherwise are the dissenters: an event (target `buttress::fallback`, level warn) names them,

@@ -93,7 +93,7 @@ async fn a_backup_stands_in_and_the_first_cluster_gets_its_calls_back() {
         let req = Request::put(&uri).body(Full::from("some")).unwrap();
         let res = call(req, n % 2 == 1).await;
         assert_eq!((res.status().as_u16(), &res.body()[..]), (200, &b"good"[..]));
-        let cause = if n < 2 { "failover; cause=failure" } else { "failover; cause=switched_off" };
+        let cause = if n < 2 { "failover; cause=failure" } else { "failover; cause=failed_over" };
         assert_eq!(header(&res, "x-degraded"), cause, "call {n}");
     }
     let layers = gateway.status().await["layers"].take();
