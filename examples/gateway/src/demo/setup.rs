@@ -22,7 +22,7 @@ pub(crate) fn config(addresses: &[SocketAddr], canary: SocketAddr, length: Durat
         if protection && cluster == "a" {
             // A new version may fail in ways of its own.
             text += "retry.statuses = [500, 502, 503, 504]\n";
-            text += "canary = { cluster = \"a-next\", weight = 10.0 }\n";
+            text += "canary = { cluster = \"a-next\", weight = 10.0, min_calls = 50 }\n";
         }
         if protection && cluster == "c" {
             text += "retry.budget = { capacity = 3 }\n\
