@@ -70,6 +70,42 @@ where
 
 const DONE: &str = "a future was polled after it had completed";
 
+impl<S, B, W, K, Req> AnswerFuture<S, B, W, K, Req>
+where
+    S: Service<Req>,
+    K: Degrade<S::Response, S::Error>,
+    B: Backup<Req, S::Response, K::Answer>,
+{
+    /// What the backup answers. Apart from `poll`, so that calls without need of it do not carry it.
+    #[cold]
+    #[allow(clippy::type_complexity, reason = "what the future returns")]
+    fn poll_backup(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<K::Response<(), NoCut>, S::Error>> {
+        let mut this = self.project();
+        let instead = ready!(this.backup.as_mut().as_pin_mut().expect(DONE).poll(cx));
+        let call = this.call.take().expect(DONE);
+        let (fallback, cause) = (&this.shared.as_ref().expect(DONE).fallback, *this.cause);
+        let original = this.result.take();
+        let pushback = original.as_ref().and_then(|original| call.judge(original.as_ref()).pushback);
+        let call = match instead {
+            None => call,
+            Some(instead) => match give(call, instead, Degraded::new(DegradedBy::Fallback, cause), pushback) {
+                Ok(answer) => {
+                    // What it holds is free before anyone has the answer.
+                    drop(original);
+                    fallback.answered(cause);
+                    return Poll::Ready(Ok(answer));
+                }
+                Err(call) => call,
+            },
+        };
+        fallback.failed(cause);
+        Poll::Ready(match original {
+            Some(result) => call.finish(result, &mut None, NoCut),
+            None => call.reject(Rejection::new(Reason::SwitchedOff, LAYER)),
+        })
+    }
+}
+
 impl<S, B, W, K, Req> Future for AnswerFuture<S, B, W, K, Req>
 where
     S: Service<Req>,
@@ -80,8 +116,8 @@ where
     type Output = Result<K::Response<(), NoCut>, S::Error>;
 
     #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.as_mut().project();
         if let Some(inner) = this.inner.as_mut().as_pin_mut() {
             // Judged where it lies: a response moves once, into what this returns.
             let mut polled = inner.poll(cx);
@@ -108,28 +144,7 @@ where
             let shared = this.shared.as_ref().expect(DONE);
             this.backup.set(Some(shared.backup.answer(this.kept.take().expect(DONE), cause)));
         }
-        let instead = ready!(this.backup.as_mut().as_pin_mut().expect(DONE).poll(cx));
-        let call = this.call.take().expect(DONE);
-        let (fallback, cause) = (&this.shared.as_ref().expect(DONE).fallback, *this.cause);
-        let original = this.result.take();
-        let pushback = original.as_ref().and_then(|original| call.judge(original.as_ref()).pushback);
-        let call = match instead {
-            None => call,
-            Some(instead) => match give(call, instead, Degraded::new(DegradedBy::Fallback, cause), pushback) {
-                Ok(answer) => {
-                    // What it holds is free before anyone has the answer.
-                    drop(original);
-                    fallback.answered(cause);
-                    return Poll::Ready(Ok(answer));
-                }
-                Err(call) => call,
-            },
-        };
-        fallback.failed(cause);
-        Poll::Ready(match original {
-            Some(result) => call.finish(result, &mut None, NoCut),
-            None => call.reject(Rejection::new(Reason::SwitchedOff, LAYER)),
-        })
+        self.poll_backup(cx)
     }
 }
 
