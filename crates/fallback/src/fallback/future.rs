@@ -49,7 +49,7 @@ where
         Self { shared: None, kept: None, ..Self::of(Some(inner), call) }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn covered(inner: S::Future, call: K, kept: B::Kept, shared: Arc<Lease<Shared<B, W>>>) -> Self {
         Self { shared: Some(shared), kept: Some(kept), ..Self::of(Some(inner), call) }
     }
@@ -62,7 +62,7 @@ where
         Self { backup: Some(backup), shared: Some(shared), ..Self::of(None, call) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn of(inner: Option<S::Future>, call: K) -> Self {
         Self { inner, backup: None, kept: None, call: Some(call), shared: None, cause: Cause::Switched, result: None }
     }
@@ -115,7 +115,7 @@ where
 {
     type Output = Result<K::Response<(), NoCut>, S::Error>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.as_mut().project();
         if let Some(inner) = this.inner.as_mut().as_pin_mut() {

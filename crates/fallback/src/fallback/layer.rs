@@ -160,7 +160,7 @@ where
         readiness
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, req: Req) -> Self::Future {
         let fallback = &self.shared.fallback;
         if self.switched || fallback.is_switched() {
