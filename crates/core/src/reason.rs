@@ -361,6 +361,19 @@ mod tests {
     }
 
     #[test]
+    fn who_is_told_of_his_own_mistake_gets_no_other_answer_and_what_failed_accuses_no_request() {
+        for reason in Reason::ALL {
+            let is_clients = (400..500).contains(&reason.status());
+            assert!(!is_clients || reason.accuses_request(), "{reason}");
+            assert!(reason.outcome() != Outcome::Failure || !reason.accuses_request(), "{reason}");
+        }
+        let theirs = [Reason::ClientDeadlinePassed, Reason::NotImplemented, Reason::Loop, Reason::NotStored];
+        assert!(theirs.into_iter().all(Reason::accuses_request));
+        let ours = [Reason::BreakerOpen, Reason::AtCapacity, Reason::Shed, Reason::QueueTimeout, Reason::SwitchedOff];
+        assert!(!ours.into_iter().any(Reason::accuses_request));
+    }
+
+    #[test]
     fn no_refusal_is_said_in_a_whole_word() {
         assert_eq!((size_of::<Reason>(), size_of::<Option<Rejection>>()), (8, size_of::<Rejection>()));
         assert_eq!(std::mem::offset_of!(Details, reason) % 8, 0);

@@ -1,3 +1,4 @@
+use crate::Clock;
 use crate::sync::{Arc, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::{
     fmt,
@@ -61,6 +62,13 @@ impl Signal {
         self.0.origin.checked_add(until).unwrap_or(self.0.origin)
     }
 
+    /// Whether a circuit is open, or an endpoint ejected, and not due yet. One that is due lets calls through, which find out what becomes of it: who
+    /// kept them away as well would keep it open for ever. The clock is read only where it is raised.
+    #[inline]
+    pub fn is_shut(&self, clock: &impl Clock) -> bool {
+        self.is(Self::OPEN | Self::EJECTED) && self.until() > clock.now()
+    }
+
     /// Sets the pressure: 0 is none, 1 is all there can be; values outside are cut to that.
     pub fn set_pressure(&self, pressure: f32) {
         let scaled = (pressure.clamp(0.0, 1.0) * f32::from(u16::MAX)) as u32;
@@ -90,7 +98,6 @@ impl fmt::Debug for Signal {
 #[cfg(all(test, not(buttress_loom)))]
 mod tests {
     use super::*;
-    use crate::Clock;
 
     #[test]
     fn flags_and_pressure_share_a_word_and_leave_each_other_alone() {
@@ -102,6 +109,7 @@ mod tests {
         assert!(other.is(Signal::OPEN) && !other.is(Signal::LIMITED));
         assert_eq!(other.until(), now + Duration::from_secs(3));
         assert!((other.pressure() - 0.5).abs() < 0.001);
+        assert!(other.is_shut(&now) && !other.is_shut(&(now + Duration::from_secs(3))), "then it is due");
         let far = now + Duration::from_secs(100 * 86_400);
         signal.raise(Signal::OPEN, Some(far));
         assert_eq!(other.until(), far);

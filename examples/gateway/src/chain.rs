@@ -8,9 +8,8 @@ use crate::{
 use buttress::{
     Balancer, BoxError, Breaker, BreakerConfig, BreakerLayer, Bulkhead, BulkheadConfig, Canary, CanaryConfig,
     CanaryLayer, Chaos, ChaosLayer, ConfigError, Deadlines, Endpoint, Error, Failover, FallbackConfig, Handle, Mode,
-    Registry, RetryConfig, ServiceBuilderExt as _, ServiceExt as _, Signal, Stale, StaleLayer, Telemetry,
-    TelemetryConfig,
-    core::{Clock, Replay, TokioClock},
+    Registry, RetryConfig, ServiceBuilderExt as _, ServiceExt as _, Stale, StaleLayer, Telemetry, TelemetryConfig,
+    core::{Replay, TokioClock},
     fallback::{Levels, LevelsConfig, TierConfig, Toggles, backup},
     http::{HttpClient, HttpGateway, ReplayBody},
     telemetry::{AccessLog, AttemptSpanLayer, RequestSpanLayer},
@@ -87,9 +86,7 @@ impl Controls {
             }
             let signals: Vec<_> = endpoints.values().map(|endpoint| endpoint.breaker.signal()).collect();
             levels.source(move || {
-                // One that is due waits for a call that probes it, and must not keep it away.
-                let now = TokioClock.now();
-                let open = signals.iter().filter(|signal| signal.is(Signal::OPEN) && signal.until() > now).count();
+                let open = signals.iter().filter(|signal| signal.is_shut(&TokioClock)).count();
                 open as f64 / signals.len() as f64
             });
         }
@@ -286,10 +283,12 @@ pub(crate) fn route(
             Shared::new(layers().with(layer).service(chain))
         }
     };
-    let policy = || FallbackConfig::default().on(Vec::from(fallback.on)).name(scope.clone());
     Ok(match &fallback.fixed {
         None => chain,
-        Some(fixed) => Shared::new(layers().with(policy().layer(fixed.build()?)?).service(chain)),
+        Some(fixed) => {
+            let policy = FallbackConfig::default().on(Vec::from(fallback.on)).name(scope.clone());
+            Shared::new(layers().with(policy.layer(fixed.build()?)?).service(chain))
+        }
     })
 }
 

@@ -144,10 +144,7 @@ impl Levels {
     /// then on only a call can close it, and the level may be what keeps calls away. So while what is behind it stays down a level may step
     /// back and forth, once per open time; a long [`better_after`](LevelsConfig::better_after) makes that rarer.
     pub fn watch(&self, signal: Signal) {
-        self.source(move || {
-            let is_open = signal.is(Signal::OPEN) && signal.until() > TokioClock.now();
-            if is_open { 1.0 } else { signal.pressure().into() }
-        });
+        self.source(move || if signal.is_shut(&TokioClock) { 1.0 } else { signal.pressure().into() });
     }
 
     /// Heeds what `pressure` says, from 0 to 1, each time that the sources are looked at: it must not block. What is no number says nothing.

@@ -123,9 +123,7 @@ impl Machine {
     /// Whether a circuit is open, and does not wait for a call.
     #[inline]
     pub(super) fn is_signalled(&self, clock: &impl Clock) -> bool {
-        self.signal
-            .as_ref()
-            .is_some_and(|signal| signal.is(Signal::OPEN | Signal::EJECTED) && signal.until() > clock.now())
+        self.signal.as_ref().is_some_and(|signal| signal.is_shut(clock))
     }
 
     #[inline]
