@@ -1,0 +1,4 @@
+//! Load shedding for Tower services.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod limit;

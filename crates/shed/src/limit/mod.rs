@@ -1,0 +1,100 @@
+//! How many calls may be in flight: the algorithms, apart from everything else.
+//!
+//! An algorithm is asked once per [`Window`] of calls, by whichever call closed it, and never on the way of a call that is
+//! admitted. It reads no clock: a window says when it began and ended.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+/// An algorithm that says how many calls may be in flight.
+pub trait Limit: fmt::Debug + Send + 'static {
+    /// How many calls may be in flight now.
+    fn limit(&self) -> u32;
+
+    /// How long the window that has just begun is to be. Asked after [`new`](Span) and after each [`observe`](Self::observe).
+    fn span(&self) -> Span;
+
+    /// A window is over: what was seen in it. [`limit`](Self::limit) and [`span`](Self::span) are read after it.
+    fn observe(&mut self, window: &Window);
+
+    /// The name in snapshots and logs.
+    fn name(&self) -> &'static str;
+}
+
+/// When a window is over: as soon as any of these holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// So many timed calls have ended.
+    pub calls: u32,
+    /// So many timed calls have ended, and the window is this old. (Few calls a second: a noisy look beats none.)
+    pub some: (u32, Duration),
+    /// The same for still fewer calls.
+    pub few: (u32, Duration),
+    /// At this moment, whatever was seen: a probe begins or ends.
+    pub until: Option<Instant>,
+}
+
+/// What was seen between two looks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Window {
+    /// When it began.
+    pub start: Instant,
+    /// When it ended: now.
+    pub end: Instant,
+    /// Calls that ended in it, with any outcome.
+    pub completed: u64,
+    /// Calls whose time counts: successes, and failures that took their time. Fast failures say nothing of the load.
+    pub samples: u32,
+    /// The sum of their times.
+    pub total: Duration,
+    /// The shortest of them; zero where there is none.
+    pub shortest: Duration,
+    /// Of the samples, those that were cut off (a deadline passed, the caller left): they would have taken longer than they did.
+    pub censored: u32,
+    /// Of the censored, those that a deadline of ours ended.
+    pub timed_out: u32,
+    /// Calls that the service refused as too many.
+    pub overloads: u32,
+    /// The most calls that were in flight when one ended.
+    pub in_flight: u32,
+    /// Whether a call found no room.
+    pub limited: bool,
+}
+
+impl Window {
+    /// A window in which nothing was seen.
+    pub fn empty(start: Instant, end: Instant) -> Self {
+        Self {
+            start,
+            end,
+            completed: 0,
+            samples: 0,
+            total: Duration::ZERO,
+            shortest: Duration::ZERO,
+            censored: 0,
+            timed_out: 0,
+            overloads: 0,
+            in_flight: 0,
+            limited: false,
+        }
+    }
+
+    /// How long it was.
+    pub fn length(&self) -> Duration {
+        self.end.saturating_duration_since(self.start)
+    }
+
+    /// The mean time of its samples; `None` without one.
+    pub fn mean(&self) -> Option<Duration> {
+        (self.samples > 0).then(|| self.total / self.samples)
+    }
+
+    /// Calls that ended per second; 0 for a window without length.
+    pub fn throughput(&self) -> f64 {
+        let seconds = self.length().as_secs_f64();
+        if seconds > 0.0 { self.completed as f64 / seconds } else { 0.0 }
+    }
+}
