@@ -26,14 +26,29 @@ pub trait Limit: fmt::Debug + Send + 'static {
 /// When a window is over: as soon as any of these holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// So many timed calls have ended.
-    pub calls: u32,
-    /// So many timed calls have ended, and the window is this old. (Few calls a second: a noisy look beats none.)
-    pub some: (u32, Duration),
-    /// The same for still fewer calls.
-    pub few: (u32, Duration),
+    /// So many timed calls have ended, and the window is this old. The first is what an algorithm would like to have, the others
+    /// what it makes do with where calls are few: a noisy look beats none.
+    pub looks: [(u32, Duration); 3],
     /// At this moment, whatever was seen: a probe begins or ends.
     pub until: Option<Instant>,
+}
+
+impl Span {
+    /// Whether a window of this age, in which so many timed calls have ended, is over at `now`.
+    pub fn is_over(&self, samples: u32, age: Duration, now: Instant) -> bool {
+        self.looks.iter().any(|&(least, old)| samples >= least && age >= old)
+            || self.until.is_some_and(|until| now >= until)
+    }
+}
+
+/// After 250 calls; or after half a second, if there were 20; or after two seconds, if there were 5.
+impl Default for Span {
+    fn default() -> Self {
+        Self {
+            looks: [(250, Duration::ZERO), (20, Duration::from_millis(500)), (5, Duration::from_secs(2))],
+            until: None,
+        }
+    }
 }
 
 /// What was seen between two looks.
