@@ -231,7 +231,7 @@ impl Bulkhead {
         if limits.0 != limits.1 {
             tracing::info!(target: TARGET, bulkhead = &*present.name, from = limits.0, to = limits.1, "bulkhead limit changed");
             // Under the config's lock, so that of two updates the later one wins in both places.
-            self.shared.permits.set_limit(limits.1, ());
+            self.shared.permits.set_limit(|| limits.1, ());
         }
         Ok(())
     }

@@ -51,7 +51,7 @@ impl buttress_core::permits::Line for Line {
         next.map(|(_, seat)| &**seat)
     }
 
-    fn pop(&mut self, (): ()) -> Option<Arc<Seat<Infallible>>> {
+    fn pop(&mut self) -> Option<Arc<Seat<Infallible>>> {
         let next = match self.order {
             QueueOrder::Fifo => self.waiting.pop_first(),
             QueueOrder::Lifo => self.waiting.pop_last(),
@@ -59,12 +59,8 @@ impl buttress_core::permits::Line for Line {
         next.map(|(_, seat)| seat)
     }
 
-    fn remove(&mut self, number: u64) -> bool {
+    fn remove(&mut self, number: u64, (): ()) -> bool {
         self.waiting.remove(&number).is_some()
-    }
-
-    fn pop_any(&mut self) -> Option<Arc<Seat<Infallible>>> {
-        self.waiting.pop_first().map(|(_, seat)| seat)
     }
 
     fn len(&self) -> usize {

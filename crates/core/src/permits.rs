@@ -61,13 +61,10 @@ pub trait Line: Send {
     fn peek(&mut self, now: Self::Now, told: &mut Told) -> Option<&Seat<Self::Refusal>>;
 
     /// Takes the one out that [`peek`](Self::peek) has just shown.
-    fn pop(&mut self, now: Self::Now) -> Option<Arc<Seat<Self::Refusal>>>;
+    fn pop(&mut self) -> Option<Arc<Seat<Self::Refusal>>>;
 
     /// Takes one out that does not want to wait any more; false if it is not there.
-    fn remove(&mut self, id: Self::Id) -> bool;
-
-    /// Takes anyone out; the order does not matter, as all are let go.
-    fn pop_any(&mut self) -> Option<Arc<Seat<Self::Refusal>>>;
+    fn remove(&mut self, id: Self::Id, now: Self::Now) -> bool;
 
     /// How many wait.
     fn len(&self) -> usize;
@@ -286,17 +283,19 @@ impl<L: Line, S> Permits<L, S> {
         }
         let now = now();
         let left = self.change(|gate, told| {
-            let left = gate.line.remove(place.id);
+            let left = gate.line.remove(place.id, now);
             gate.settle(&self.stripes, now, told);
             left
         });
         if left { None } else { place.seat.verdict() }
     }
 
-    /// Changes the limit (at most [`MAX_LIMIT`]). A lower one is reached as calls end; a higher one lets waiters in at once.
-    pub fn set_limit(&self, limit: u32, now: L::Now) {
-        let limit = limit.min(MAX_LIMIT);
+    /// Changes the limit to what `limit` says (at most [`MAX_LIMIT`]), which is asked under the lock: who reads it from a word that
+    /// others write as well ends with what was written last. A lower limit is reached as calls end; a higher one lets waiters
+    /// in at once.
+    pub fn set_limit(&self, limit: impl FnOnce() -> u32, now: L::Now) {
         self.change(|gate, told| {
+            let limit = limit().min(MAX_LIMIT);
             let old = mem::replace(&mut gate.limit, limit);
             if limit < old {
                 gate.debt += old - limit;
@@ -313,7 +312,9 @@ impl<L: Line, S> Permits<L, S> {
     /// Lets everyone who waits go on without a permit. `counted` is called for each before it knows.
     pub fn pass_all(&self, now: L::Now, counted: impl Fn()) {
         self.change(|gate, told| {
-            while let Some(seat) = gate.line.pop_any() {
+            while gate.line.peek(now, told).is_some()
+                && let Some(seat) = gate.line.pop()
+            {
                 counted();
                 told.say(&seat, Verdict::Pass);
             }
@@ -426,7 +427,7 @@ impl<L: Line> Gate<L> {
                         if home != i {
                             stripes[home].word.fetch_add(share(1) + 1, AcqRel);
                         }
-                        if let Some(next) = self.line.pop(now) {
+                        if let Some(next) = self.line.pop() {
                             told.say(&next, Verdict::Permit);
                         }
                         word = taken;

@@ -167,7 +167,7 @@ fn loom_a_higher_limit_lets_waiters_in() {
                 let watched = watched.clone();
                 thread::spawn(move || watched.wait(stripes - 1, 2))
             };
-            watched.permits.set_limit(2, ());
+            watched.permits.set_limit(|| 2, ());
             waiter.join().unwrap();
             watched.release(0);
             watched.release(stripes - 1);
@@ -192,7 +192,7 @@ fn loom_a_lower_limit_admits_nobody_until_it_is_reached() {
                     }
                 })
             };
-            watched.permits.set_limit(1, ());
+            watched.permits.set_limit(|| 1, ());
             if watched.permits.try_acquire(0, || ()) {
                 assert_eq!(ended.load(Acquire), 2, "two were still in flight, or one and the limit is one");
                 watched.permits.release(0, || ());
@@ -210,7 +210,7 @@ fn loom_resizes_that_cross_keep_every_permit() {
             let watched = Watched::new(2, stripes);
             let shrinks = {
                 let watched = watched.clone();
-                thread::spawn(move || watched.permits.set_limit(1, ()))
+                thread::spawn(move || watched.permits.set_limit(|| 1, ()))
             };
             let calls = {
                 let watched = watched.clone();
@@ -220,7 +220,7 @@ fn loom_resizes_that_cross_keep_every_permit() {
                     }
                 })
             };
-            watched.permits.set_limit(3, ());
+            watched.permits.set_limit(|| 3, ());
             shrinks.join().unwrap();
             calls.join().unwrap();
             let limit = watched.permits.limit();

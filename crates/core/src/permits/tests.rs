@@ -96,7 +96,7 @@ proptest! {
                     model.waiting.retain(|waiting| *waiting != id);
                 }
                 Op::Limit(limit) => {
-                    permits.set_limit(limit, ());
+                    permits.set_limit(|| limit, ());
                     model.limit = limit;
                 }
                 Op::Release(_) | Op::Leave(_) => {}

@@ -44,17 +44,13 @@ impl Line for Waiting {
         next.map(|(_, seat)| &**seat)
     }
 
-    fn pop(&mut self, (): ()) -> Option<Arc<Seat<&'static str>>> {
+    fn pop(&mut self) -> Option<Arc<Seat<&'static str>>> {
         let next = if self.lifo { self.seats.pop_last() } else { self.seats.pop_first() };
         next.map(|(_, seat)| seat)
     }
 
-    fn remove(&mut self, id: u64) -> bool {
+    fn remove(&mut self, id: u64, (): ()) -> bool {
         self.seats.remove(&id).is_some()
-    }
-
-    fn pop_any(&mut self) -> Option<Arc<Seat<&'static str>>> {
-        self.seats.pop_first().map(|(_, seat)| seat)
     }
 
     fn len(&self) -> usize {
