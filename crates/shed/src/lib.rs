@@ -11,6 +11,8 @@ mod permit;
 mod shared;
 mod shed;
 mod snapshot;
+#[cfg(all(test, not(buttress_loom)))]
+mod tests;
 mod waiters;
 mod waiting;
 

@@ -265,7 +265,7 @@ impl Meter {
         // A clock that stepped back has not moved.
         let now = now.max(start);
         let window = self.take(&mut controller.seen, start, now, completed());
-        let before = controller.limit.limit();
+        let before = self.limit();
         controller.limit.observe(&window);
         self.learn(&window);
         self.plan(&controller, now);
