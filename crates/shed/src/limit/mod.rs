@@ -3,6 +3,10 @@
 //! An algorithm is asked once per [`Window`] of calls, by whichever call closed it, and never on the way of a call that is
 //! admitted. It reads no clock: a window says when it began and ended.
 
+mod fixed;
+
+pub use fixed::Fixed;
+
 use std::{
     fmt,
     time::{Duration, Instant},
@@ -21,6 +25,11 @@ pub trait Limit: fmt::Debug + Send + 'static {
 
     /// The name in snapshots and logs.
     fn name(&self) -> &'static str;
+
+    /// How long a call takes without load, as far as it knows: for snapshots.
+    fn base(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// When a window is over: as soon as any of these holds.
