@@ -1,14 +1,11 @@
 use crate::{
     Shed, ShedLayer,
     layer::ShedLayerBy,
-    limit::{Fixed, Limit},
+    limit::{Adaptive, AdaptiveConfig, Fixed, Limit},
     line::Rules,
 };
 use buttress_core::{ConfigError, QueueLayer, Release, permits::MAX_LIMIT};
-use std::{
-    borrow::Cow,
-    time::{Duration, Instant},
-};
+use std::{borrow::Cow, time::Duration};
 
 /// What a [`Shed`] is made from, and what [`Shed::update`] changes while it runs.
 ///
@@ -30,7 +27,7 @@ use std::{
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct ShedConfig {
-    /// How many calls may be in flight at once, or how that is found out. Default: 64.
+    /// How many calls may be in flight at once, or how that is found out. Default: it is found out, [`Algorithm::Adaptive`].
     pub limit: Algorithm,
     /// Who waits for room, and how long.
     pub queue: QueueConfig,
@@ -51,19 +48,29 @@ pub struct ShedConfig {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Algorithm {
+    /// It is found out, and followed as it changes.
+    Adaptive(AdaptiveConfig),
     /// It is known: 1 to 2 147 483 647.
     Fixed(u32),
 }
 
+impl Default for Algorithm {
+    fn default() -> Self {
+        Self::Adaptive(AdaptiveConfig::default())
+    }
+}
+
 impl Algorithm {
-    pub(crate) fn make(&self, _now: Instant) -> Box<dyn Limit> {
+    pub(crate) fn make(&self) -> Box<dyn Limit> {
         match self {
+            Self::Adaptive(config) => Box::new(Adaptive::with(config.clone())),
             Self::Fixed(limit) => Box::new(Fixed(*limit)),
         }
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
         match self {
+            Self::Adaptive(config) => config.validate().map_err(|error| error.within("limit.adaptive")),
             Self::Fixed(limit) if !(1..=MAX_LIMIT).contains(limit) => {
                 Err(ConfigError::new("limit.fixed", limit, "1 to 2147483647"))
             }
@@ -106,7 +113,7 @@ pub struct QueueConfig {
 impl Default for ShedConfig {
     fn default() -> Self {
         Self {
-            limit: Algorithm::Fixed(64),
+            limit: Algorithm::default(),
             queue: QueueConfig::default(),
             release: Release::BodyEnd,
             stripes: 0,

@@ -23,6 +23,8 @@ const UNIT: u64 = 16;
 // The sum of a window's samples: [ samples 20 | units 44 ].
 const SUM: u32 = 44;
 const SUM_MASK: u64 = (1 << SUM) - 1;
+/// So many samples are kept one by one, for their quantiles.
+const TIMES: usize = 256;
 /// The most units that one sample counts for: 18 minutes.
 const LONGEST: u64 = 1 << 36;
 /// A window that is half full is over, whatever its span: then a hundred threads at once cannot make the sum overflow.
@@ -70,6 +72,8 @@ pub(crate) struct Meter {
 #[repr(align(128))]
 struct Tally {
     sum: AtomicU64,
+    /// The latest samples, in units; a sample's place is its number.
+    times: [AtomicU32; TIMES],
     shortest: AtomicU64,
     in_flight: AtomicU32,
     // Totals; a window's are the difference to those of the one before.
@@ -84,17 +88,20 @@ struct Plan {
     /// A call is timed if its hash is not above this.
     timed: AtomicU64,
     start: AtomicU64,
-    calls: AtomicU32,
-    some: AtomicU32,
-    some_at: AtomicU64,
-    few: AtomicU32,
-    few_at: AtomicU64,
+    /// The window is over with so many timed calls, from a moment on.
+    looks: [Look; 3],
     until: AtomicU64,
     /// Nanoseconds; 0: nobody knows.
     mean: AtomicU64,
     pace: AtomicU64,
     limit: AtomicU32,
     limited: AtomicBool,
+}
+
+#[derive(Default)]
+struct Look {
+    calls: AtomicU32,
+    from: AtomicU64,
 }
 
 struct Controller {
@@ -118,6 +125,7 @@ impl Meter {
         let meter = Self {
             tally: Tally {
                 sum: zero(),
+                times: std::array::from_fn(|_| AtomicU32::new(0)),
                 shortest: AtomicU64::new(u64::MAX),
                 in_flight: AtomicU32::new(0),
                 censored: zero(),
@@ -127,11 +135,7 @@ impl Meter {
             plan: Plan {
                 timed: AtomicU64::new(u64::MAX),
                 start: zero(),
-                calls: AtomicU32::new(0),
-                some: AtomicU32::new(0),
-                some_at: zero(),
-                few: AtomicU32::new(0),
-                few_at: zero(),
+                looks: std::array::from_fn(|_| Look::default()),
                 until: zero(),
                 mean: zero(),
                 pace: zero(),
@@ -220,8 +224,12 @@ impl Meter {
             fetch_min(&tally.shortest, nanos);
         }
         self.saw(in_flight);
-        let sample = 1 << SUM | (nanos / UNIT).min(LONGEST);
-        self.is_over_at(tally.sum.fetch_add(sample, AcqRel) + sample, now)
+        let units = (nanos / UNIT).min(LONGEST);
+        let sample = 1 << SUM | units;
+        let before = tally.sum.fetch_add(sample, AcqRel);
+        // A window that ends between these two has an older time in this place: a quantile does not mind.
+        tally.times[(before >> SUM) as usize % TIMES].store(u32::try_from(units).unwrap_or(u32::MAX), Relaxed);
+        self.is_over_at(before + sample, now)
     }
 
     /// So many calls are in flight, and one ends.
@@ -245,10 +253,8 @@ impl Meter {
 
     fn is_over_at(&self, sum: u64, now: u64) -> bool {
         let (plan, samples) = (&self.plan, sum >> SUM);
-        let at_least = |calls: &AtomicU32| samples >= u64::from(calls.load(Relaxed));
-        at_least(&plan.calls)
-            || at_least(&plan.some) && now >= plan.some_at.load(Relaxed)
-            || at_least(&plan.few) && now >= plan.few_at.load(Relaxed)
+        let over = |look: &Look| samples >= u64::from(look.calls.load(Relaxed)) && now >= look.from.load(Relaxed);
+        plan.looks.iter().any(over)
             || now >= plan.until.load(Relaxed)
             || samples >= HALF_SAMPLES
             || sum & SUM_MASK >= HALF_SUM
@@ -308,6 +314,7 @@ impl Meter {
             samples,
             total: Duration::from_nanos((sum & SUM_MASK) * UNIT),
             shortest: if samples > 0 && shortest != u64::MAX { Duration::from_nanos(shortest) } else { Duration::ZERO },
+            low: self.low(samples as usize),
             censored,
             timed_out,
             overloads,
@@ -315,6 +322,18 @@ impl Meter {
             limited: self.plan.limited.swap(false, Relaxed),
             ..Window::empty(self.at(start), self.at(now))
         }
+    }
+
+    /// The first decile of the latest of so many samples.
+    fn low(&self, samples: usize) -> Duration {
+        let mut times = [0; TIMES];
+        let n = samples.min(TIMES);
+        if n == 0 {
+            return Duration::ZERO;
+        }
+        times.iter_mut().zip(&self.tally.times).for_each(|(time, seen)| *time = seen.load(Relaxed));
+        let (_, low, _) = times[..n].select_nth_unstable((n - 1) / 10);
+        Duration::from_nanos(u64::from(*low) * UNIT)
     }
 
     /// What later calls and those who wait should know of it.
@@ -331,7 +350,7 @@ impl Meter {
         }
         let rate = (u128::from(window.completed) * 1_000_000_000 / u128::from(length)) as u64;
         // A window is to fill in a tenth of a second, or a little more.
-        let wanted = (u64::from(self.plan.calls.load(Relaxed)) * 10).max(ALL_TIMED);
+        let wanted = (u64::from(self.plan.looks[0].calls.load(Relaxed)) * 10).max(ALL_TIMED);
         let one_in = rate.div_ceil(wanted).max(1).next_power_of_two();
         self.plan.timed.store(u64::MAX >> one_in.ilog2().min(RAREST), Relaxed);
     }
@@ -341,11 +360,10 @@ impl Meter {
         let (plan, span) = (&self.plan, controller.limit.span());
         let after = |wait: Duration| now.saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX));
         plan.start.store(now, Relaxed);
-        plan.calls.store(span.calls.max(1), Relaxed);
-        plan.some.store(span.some.0, Relaxed);
-        plan.some_at.store(after(span.some.1), Relaxed);
-        plan.few.store(span.few.0, Relaxed);
-        plan.few_at.store(after(span.few.1), Relaxed);
+        for (look, (calls, old)) in plan.looks.iter().zip(span.looks) {
+            look.calls.store(calls.max(1), Relaxed);
+            look.from.store(after(old), Relaxed);
+        }
         plan.until.store(span.until.map_or(u64::MAX, |until| self.nanos(until)), Relaxed);
         plan.limit.store(controller.limit.limit(), Relaxed);
     }

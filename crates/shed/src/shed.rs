@@ -109,7 +109,7 @@ impl<D> Shed<D> {
             0 => Striped::<Shared>::default_stripes(),
             n => (n as usize).next_power_of_two(),
         };
-        let limit = make.as_ref().map_or_else(|| config.limit.make(now), |make| make(now));
+        let limit = make.as_ref().map_or_else(|| config.limit.make(), |make| make(now));
         Self { shared: Striped::new(Shared::new(config, limit, now, stripes), stripes), describe, make }
     }
 
@@ -187,7 +187,7 @@ impl<D> Shed<D> {
             return fixed("limit", format!("{:?}", config.limit), format!("{:?}", present.limit));
         }
         let now = TokioClock.now();
-        let limit = (config.limit != present.limit).then(|| config.limit.make(now));
+        let limit = (config.limit != present.limit).then(|| config.limit.make());
         *present = config;
         self.shared.changed.store(true, Relaxed);
         self.shared.heed(&present);

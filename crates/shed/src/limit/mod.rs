@@ -3,8 +3,10 @@
 //! An algorithm is asked once per [`Window`] of calls, by whichever call closed it, and never on the way of a call that is
 //! admitted. It reads no clock: a window says when it began and ended.
 
+mod adaptive;
 mod fixed;
 
+pub use adaptive::{Adaptive, AdaptiveConfig, WallClock};
 pub use fixed::Fixed;
 
 use std::{

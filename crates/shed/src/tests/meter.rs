@@ -32,7 +32,8 @@ fn a_window_is_over_after_enough_calls_or_enough_time_with_some_or_few_or_at_a_m
     assert!(add(&fresh(), 5, 2_000 * MS));
     let scribe = Scribe::new(10, 250);
     let start = TokioClock.now();
-    scribe.set_span(Span { calls: 250, some: (20, ms(500)), few: (5, ms(2_000)), until: Some(start + ms(30)) });
+    scribe
+        .set_span(Span { looks: [(250, Duration::ZERO), (20, ms(500)), (5, ms(2_000))], until: Some(start + ms(30)) });
     let meter = Meter::new(Box::new(scribe.clone()), start);
     assert!(!meter.is_over(29 * MS) && meter.is_over(30 * MS), "nothing need have ended");
     assert!(meter.close(30 * MS, || 0).is_some());

@@ -26,7 +26,7 @@ struct Notes {
 
 impl Scribe {
     pub(crate) fn new(limit: u32, calls: u32) -> Self {
-        let span = Span { calls, some: (20, ms(500)), few: (5, ms(2_000)), until: None };
+        let span = Span { looks: [(calls, Duration::ZERO), (20, ms(500)), (5, ms(2_000))], until: None };
         Self(Arc::new(Mutex::new(Notes { limit, span, windows: Vec::new() })))
     }
 

@@ -35,7 +35,7 @@ impl Bench {
         let its = scribe.clone();
         let shed = Shed::with_limit(config, move |_| Box::new(its.clone())).unwrap();
         let bench = Self { shed, scribe, clock: Hands(Mutex::new(TokioClock.now() + ms(1))) };
-        bench.scribe.set_span(Span { calls: 100, some: (20, ms(900)), few: (0, ms(900)), until: None });
+        bench.scribe.set_span(Span { looks: [(100, ms(0)), (20, ms(900)), (0, ms(900))], until: None });
         let permits: Vec<_> = (0..10).map(|_| bench.admit()).collect();
         bench.pass(100);
         permits.into_iter().for_each(|permit| bench.end(permit, Outcome::Success));
