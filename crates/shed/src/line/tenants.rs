@@ -87,6 +87,13 @@ impl Tenants {
         self.buckets.len() + self.rounds.iter().map(VecDeque::len).sum::<usize>()
     }
 
+    /// Whether the sums are those of the buckets.
+    #[cfg(test)]
+    pub(super) fn adds_up(&self) -> bool {
+        let demands = self.buckets.iter().map(|bucket| bucket.demand);
+        self.demand == demands.clone().sum() && self.active as usize == demands.filter(|&demand| demand > 0).count()
+    }
+
     pub(super) fn waiting(&self) -> u32 {
         self.waiting
     }

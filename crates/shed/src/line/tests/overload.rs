@@ -190,3 +190,15 @@ fn a_million_tenants_take_the_room_of_the_table() {
     let room = line.slots.room() + line.classes.iter().map(Tenants::room).sum::<usize>();
     assert!(room <= 1000 + 3 * 2 * 16, "{room}");
 }
+
+#[test]
+fn a_place_that_goes_to_another_tenant_takes_its_past_along() {
+    let mut bench = Bench::new(Rules { tenants: 2, ..rules(10) });
+    for tenant in 1..100 {
+        for _ in 0..tenant % 3 {
+            bench.push(normal(tenant), 0).unwrap();
+        }
+        assert!(bench.line.classes[1].adds_up());
+        while bench.grant().is_some() {}
+    }
+}
