@@ -361,7 +361,7 @@ impl Meter {
         let after = |wait: Duration| now.saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX));
         plan.start.store(now, Relaxed);
         for (look, (calls, old)) in plan.looks.iter().zip(span.looks) {
-            look.calls.store(calls.max(1), Relaxed);
+            look.calls.store(calls.max(u32::from(old.is_zero())), Relaxed);
             look.from.store(after(old), Relaxed);
         }
         plan.until.store(span.until.map_or(u64::MAX, |until| self.nanos(until)), Relaxed);
