@@ -25,10 +25,10 @@ impl Reserve {
         self.owed >= GRANT
     }
 
-    /// A grant; `reserved`: to one that others of a higher class stood behind. What is owed while no lower class waits
-    /// is one grant and no more.
-    pub(super) fn granted(&mut self, reserved: bool) {
-        if reserved {
+    /// A grant; `low`: to one that a higher class stood behind, or to the lowest there is, which is not starved while it finds
+    /// its own way. Of what is owed while nobody lower waits one grant is remembered and no more.
+    pub(super) fn granted(&mut self, low: bool) {
+        if low {
             self.owed = self.owed.saturating_sub(GRANT);
         }
         self.owed = (self.owed + self.step).min(GRANT + self.step);

@@ -44,12 +44,14 @@ pub(super) struct Row {
     first: u32,
     last: u32,
     len: u32,
+    /// Since when it has not been empty.
+    pub(super) since: u64,
 }
 
 const NOBODY: u32 = u32::MAX;
 
 impl Row {
-    pub(super) const EMPTY: Self = Self { first: NOBODY, last: NOBODY, len: 0 };
+    pub(super) const EMPTY: Self = Self { first: NOBODY, last: NOBODY, len: 0, since: 0 };
 
     /// Who came first, of a row that is not empty.
     pub(super) fn first(&self) -> u32 {
@@ -73,6 +75,12 @@ impl<T> Slots<T> {
 
     pub(super) fn len(&self) -> u32 {
         self.len
+    }
+
+    /// How many slots there are, taken and free.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.slots.len()
     }
 
     pub(super) fn insert(&mut self, entry: Entry<T>) -> u32 {

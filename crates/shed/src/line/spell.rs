@@ -1,10 +1,19 @@
-/// How a line is served.
+use super::slots::Row;
+
+/// Whether there are too many for a moment or for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LineMode {
-    /// In order of arrival.
+    /// For a moment: everybody in order.
     Burst,
-    /// The last first: the line has not been empty for a spell.
+    /// For good: short waits, and the newest first where the oldest will not be in time.
     Standing,
+}
+
+/// How a row is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    Fifo,
+    Lifo,
 }
 
 /// When a line is a standing one: after a spell in which it was never empty, until after a spell in which nobody was shed.
@@ -30,6 +39,12 @@ impl Spell {
     /// The mode as of the last look.
     pub(super) fn mode(&self) -> LineMode {
         self.mode
+    }
+
+    /// How a row is served: in a standing line newest first, if the row has itself not been empty for a spell.
+    pub(super) fn order(&self, row: &Row, now: u64) -> Order {
+        let stands = row.len() > 0 && now.saturating_sub(row.since) >= self.length;
+        if stands && self.mode == LineMode::Standing { Order::Lifo } else { Order::Fifo }
     }
 
     /// Somebody waits, and nobody did before.

@@ -11,27 +11,31 @@
 //!
 //! A tenant's hash says eight buckets, and it takes one of them that nobody waits in (a set-associative hash as in CAKE;
 //! Høiland-Jørgensen, Täht and Morton, LANMAN 2018). So two tenants share a bucket, and its turns, only when nine of one set
-//! wait at the same time.
+//! wait at the same time; the smaller the table, the more do.
+//!
+//! A grant is a grant, however long the call then runs.
 
-use super::{LineMode, slots::Row};
+use super::slots::Row;
 use std::collections::VecDeque;
 
 /// How many rounds a grant lasts at most.
 const DEAREST: u32 = 8;
+/// The present round, and those that a grant now can last to.
+const ROUNDS: u64 = DEAREST as u64 + 1;
 /// Buckets that a tenant can choose from.
 const WAYS: usize = 8;
 /// A scan of more would not be short.
 const MOST: u32 = 1024;
-/// After so many questions per bucket, halve what is remembered of them.
+/// After so many questions per bucket, what is remembered of them is halved.
 const MEMORY: u32 = 16;
 
 /// The tenants of one class.
 #[derive(Debug)]
 pub(super) struct Tenants {
     buckets: Vec<Bucket>,
-    /// Whose turn it is in this round (at `round % DEAREST`) and the next ones. Holds those that wait, and those that have stopped
-    /// to until they are met.
-    rounds: [VecDeque<u16>; DEAREST as usize + 1],
+    /// Whose turn it is in this round (at `round % ROUNDS`) and in the next ones: each bucket at most once. One in which
+    /// nobody waits any more is left in until it is met.
+    rounds: [VecDeque<u16>; ROUNDS as usize],
     round: u64,
     waiting: u32,
     /// What all buckets asked.
@@ -77,6 +81,19 @@ impl Tenants {
         self.asked_for
     }
 
+    /// Buckets, and turns that are remembered.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.buckets.len() + self.rounds.iter().map(VecDeque::len).sum::<usize>()
+    }
+
+    /// Whether the sums are those of the buckets.
+    #[cfg(test)]
+    pub(super) fn adds_up(&self) -> bool {
+        let demands = self.buckets.iter().map(|bucket| bucket.demand);
+        self.demand == demands.clone().sum() && self.active as usize == demands.filter(|&demand| demand > 0).count()
+    }
+
     pub(super) fn waiting(&self) -> u32 {
         self.waiting
     }
@@ -109,18 +126,21 @@ impl Tenants {
         // Fibonacci hashing: the caller's hash may be a plain number.
         let mixed = (tenant.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize;
         let ways = self.buckets.len().min(WAYS);
-        let first = mixed % (self.buckets.len() / ways) * ways;
-        let set = first..first + ways;
-        let found = set.clone().find(|&index| self.buckets[index].tenant == tenant);
-        // Of those that nobody waits in the one that asks least, as it is best forgotten; otherwise it shares with few.
-        let rank = |&index: &usize| (self.buckets[index].row.len(), self.buckets[index].demand);
-        let Some(index) = found.or_else(|| set.min_by_key(rank)) else { return first };
-        let bucket = &mut self.buckets[index];
-        if bucket.tenant != tenant && bucket.row.len() == 0 {
-            self.demand -= bucket.demand;
-            self.active -= u32::from(bucket.demand > 0);
-            (bucket.tenant, bucket.demand, bucket.start) = (tenant, 0, 0);
+        let sets = self.buckets.len() / ways;
+        let set = mixed % sets * ways..(mixed % sets + 1) * ways;
+        if let Some(own) = set.clone().find(|&index| self.buckets[index].tenant == tenant) {
+            return own;
         }
+        // Of those that nobody waits in the one that asks least, as it is best forgotten.
+        let idle = set.clone().filter(|&index| self.buckets[index].row.len() == 0);
+        let Some(index) = idle.min_by_key(|&index| self.buckets[index].demand) else {
+            // Always the same one, or it would have the turns of them all.
+            return set.start + mixed / sets % ways;
+        };
+        let bucket = &mut self.buckets[index];
+        self.demand -= bucket.demand;
+        self.active -= u32::from(bucket.demand > 0);
+        (bucket.tenant, bucket.demand, bucket.start) = (tenant, 0, 0);
         index
     }
 
@@ -133,12 +153,10 @@ impl Tenants {
         }
     }
 
-    /// How many of the class will be served before the next to come into this bucket.
-    pub(super) fn before(&self, bucket: usize, mode: LineMode) -> u32 {
-        let own = if mode == LineMode::Burst { self.buckets[bucket].row.len() } else { 0 };
-        let all: u32 = self.rows().map(|row| row.len().min(own + 1)).sum();
-        // The bucket itself was counted, too.
-        all - self.buckets[bucket].row.len().min(own + 1) + own
+    /// How many of the others will be served before one that has so many of its own before it.
+    pub(super) fn beside(&self, bucket: usize, before: u32) -> u32 {
+        let all: u32 = self.rows().map(|row| row.len().min(before + 1)).sum();
+        all - self.row(bucket).len().min(before + 1)
     }
 
     /// The row with most waiting; of several that whose first came first, by `order`.
@@ -150,7 +168,10 @@ impl Tenants {
     }
 
     /// One more waits in a bucket; `append` puts it there.
-    pub(super) fn enter(&mut self, bucket: usize, append: impl FnOnce(&mut Row)) {
+    pub(super) fn enter(&mut self, bucket: usize, now: u64, append: impl FnOnce(&mut Row)) {
+        if self.buckets[bucket].row.len() == 0 {
+            self.buckets[bucket].row.since = now;
+        }
         append(&mut self.buckets[bucket].row);
         self.waiting += 1;
         self.queue(bucket);
@@ -168,7 +189,7 @@ impl Tenants {
             return None;
         }
         loop {
-            let turns = &mut self.rounds[(self.round % (u64::from(DEAREST) + 1)) as usize];
+            let turns = &mut self.rounds[(self.round % ROUNDS) as usize];
             match turns.front() {
                 None => self.round += 1,
                 Some(&bucket) if self.buckets[usize::from(bucket)].row.len() > 0 => {
@@ -185,7 +206,7 @@ impl Tenants {
     /// The first of the bucket whose turn it is was granted, and is about to leave.
     pub(super) fn granted(&mut self, bucket: usize) {
         self.buckets[bucket].start = self.round + u64::from(self.cost(bucket));
-        let turns = &mut self.rounds[(self.round % (u64::from(DEAREST) + 1)) as usize];
+        let turns = &mut self.rounds[(self.round % ROUNDS) as usize];
         if turns.front().is_some_and(|&front| usize::from(front) == bucket) {
             turns.pop_front();
             self.buckets[bucket].queued = false;
@@ -200,7 +221,7 @@ impl Tenants {
         let own = self.buckets[bucket].demand;
         let others = self.demand - own;
         let heads = self.active - u32::from(own > 0);
-        if others == 0 { 1 } else { (own * heads / others).clamp(1, DEAREST) }
+        (own * heads).checked_div(others).unwrap_or(1).clamp(1, DEAREST)
     }
 
     fn queue(&mut self, index: usize) {
@@ -208,7 +229,7 @@ impl Tenants {
         if !bucket.queued {
             bucket.queued = true;
             let round = bucket.start.max(self.round);
-            self.rounds[(round % (u64::from(DEAREST) + 1)) as usize].push_back(index as u16);
+            self.rounds[(round % ROUNDS) as usize].push_back(index as u16);
         }
     }
 }
