@@ -344,7 +344,7 @@ impl<L: Line, S> Permits<L, S> {
         });
     }
 
-    /// Looks at the line, or changes it, under its lock. It must not be let go of anyone this way but by [`Told`].
+    /// Looks at the line, or changes its rules, under its lock. Who is taken out of it must be [told](Told).
     pub fn with_line<T>(&self, look: impl FnOnce(&mut L, &mut Told) -> T) -> T {
         self.change(|gate, told| look(&mut gate.line, told))
     }
