@@ -99,6 +99,8 @@ mod machine;
 mod params;
 mod permit;
 mod probes;
+mod ramp;
+mod share;
 mod snapshot;
 mod state;
 mod ticket;
@@ -108,6 +110,7 @@ pub use buttress_core::{ConfigError, Error, Mode, Outcome, Pushback, Reason, Rej
 pub use config::{Admission, BreakerConfig, Window};
 pub use layer::{BreakerLayer, BreakerTurn, KeyedBreakerLayer};
 pub use permit::BreakerPermit;
+pub use ramp::RampConfig;
 pub use snapshot::{BreakerSnapshot, Cause, State, Transition};
 
 #[cfg(all(test, buttress_loom))]
