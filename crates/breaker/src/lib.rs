@@ -93,6 +93,7 @@
 
 mod breaker;
 mod config;
+mod gate;
 mod in_flight;
 mod layer;
 mod machine;
@@ -100,6 +101,7 @@ mod params;
 mod permit;
 mod probes;
 mod ramp;
+mod run;
 mod share;
 mod snapshot;
 mod state;
@@ -108,6 +110,9 @@ mod ticket;
 pub use breaker::Breaker;
 pub use buttress_core::{ConfigError, Error, Mode, Outcome, Pushback, Reason, Rejection, Settle};
 pub use config::{Admission, BreakerConfig, Window};
+pub use gate::{
+    GateChange, RampedGate, RampedGateConfig, RampedGateLayer, RampedGatePermit, RampedGateSnapshot, RampedGateTurn,
+};
 pub use layer::{BreakerLayer, BreakerTurn, KeyedBreakerLayer};
 pub use permit::BreakerPermit;
 pub use ramp::RampConfig;

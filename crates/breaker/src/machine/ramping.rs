@@ -108,7 +108,7 @@ impl Ramp {
 
     /// One passes for certain after so many nanoseconds without any.
     fn quiet(self, word: Word) -> u64 {
-        (self.tick / 5 >> word.step()).max(1)
+        ((self.tick / 5) >> word.step()).max(1)
     }
 
     /// Whether the tick was good; `None`: it is not over. `late` calls in flight are bad ones.
