@@ -2,6 +2,8 @@
 
 mod config;
 mod layer;
+#[cfg(all(test, buttress_loom))]
+mod loom_tests;
 mod permit;
 mod snapshot;
 pub(crate) mod valve;

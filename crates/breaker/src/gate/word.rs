@@ -21,7 +21,7 @@ const AGAINST_ALL: i64 = 40;
 /// As many narrow one that is narrow.
 const AGAINST_SOME: i64 = 10;
 /// As many widen it.
-const FOR: i64 = -9;
+const FOR: i64 = -6;
 
 /// The state's word.
 ///

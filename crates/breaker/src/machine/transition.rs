@@ -42,8 +42,13 @@ impl Machine {
             Calls::Count(_) => 0,
         };
         // Before the circuit closes: whoever finds it closed must not find calls of an earlier generation hanging.
-        self.hung.forget(now);
-        self.slow.forget(now);
+        if word.kind() == RAMPING {
+            self.hung.forget_again(now);
+            self.slow.forget_again(now);
+        } else {
+            self.hung.forget(now);
+            self.slow.forget(now);
+        }
         self.closed_at.store(now, Relaxed);
         self.turn(word, word.then(CLOSED, first), cause, now)
     }

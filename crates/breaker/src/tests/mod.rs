@@ -1,7 +1,11 @@
 //! The state machine, with explicit times.
 
+mod gate;
+mod gate_model;
 mod model;
+mod outage;
 mod peers;
+mod ramp;
 mod service;
 
 use crate::{Admission, Breaker, BreakerConfig, Cause, State, Window};
