@@ -192,7 +192,9 @@ impl Breaker {
     }
 
     /// What others may read: [`Signal::OPEN`] is raised until the next probe while the circuit is open or half-open; half-open with
-    /// a place for a probe, that moment has come. Where an operator lets a share of the calls pass
+    /// a place for a probe, that moment has come. On a ramp it is raised until the next call passes for certain, and its pressure is the
+    /// share that is refused: a balancer that waits for the moment is never refused and brings the ramp to its end, one
+    /// that draws by the pressure sends as many calls as it takes. Where an operator lets a share of the calls pass
     /// ([`Mode::Enforcing`]), it is quiet.
     pub fn signal(&self) -> Signal {
         self.shared.signal.clone()
