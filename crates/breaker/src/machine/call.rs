@@ -69,6 +69,10 @@ impl Machine {
         }
         if ticket.kind() == Kind::Closed {
             self.hung.leave(stripe, ticket.hung);
+            if !self.hung.is_reported(ticket.hung) {
+                // It has not been counted as one that hangs, and will not be.
+                ticket.hung = 0;
+            }
             if ticket.slow_epoch != 0 {
                 self.slow.leave(stripe, ticket.slow_epoch);
                 ticket.slow_epoch = 0;

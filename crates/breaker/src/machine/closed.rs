@@ -41,7 +41,7 @@ impl Machine {
         }
         if good {
             self.end_streak(ticket.generation(), self.streak.load(Relaxed));
-        } else if ticket.hung == 0 || !self.hung.is_reported(ticket.hung) {
+        } else if ticket.hung == 0 {
             self.lengthen_streak(ticket.generation(), 1);
         }
         self.look(now);

@@ -200,6 +200,17 @@ fn calls_that_hang_count_as_failures_in_a_row_once_each() {
 }
 
 #[test]
+fn a_body_that_is_cut_long_after_its_head_is_one_more_failure_in_a_row() {
+    let mut rig = Rig::new(consecutive(2).hang_after(S));
+    let mut long = rig.hang();
+    long.head_at(&rig.now);
+    rig.now += 10 * S;
+    assert_eq!(rig.snapshot().consecutive, 0, "somebody looked, and it does not hang");
+    long.settle_at(Outcome::Failure, None, &rig.now);
+    assert_eq!(rig.snapshot().consecutive, 1);
+}
+
+#[test]
 fn calls_that_hung_before_it_closed_do_not_open_it_again() {
     let mut rig = Rig::new(BreakerConfig::default());
     let hung: Vec<_> = (0..1000).map(|_| rig.hang()).collect();
