@@ -2,3 +2,6 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod limit;
+pub mod pressure;
+pub mod rate;
+pub mod throttle;
