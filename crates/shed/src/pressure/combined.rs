@@ -188,7 +188,7 @@ impl Pressure {
     pub fn drive(&self) -> impl Future<Output = ()> + Send + 'static {
         let pressure = self.clone();
         async move {
-            let driven = Driven::new(pressure);
+            let driven = pressure.driven();
             let mut ticks = tokio::time::interval(Duration::from_millis(driven.0.0.every));
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
@@ -213,12 +213,17 @@ impl Pressure {
 }
 
 /// A task looks at the sources until this is dropped.
-struct Driven(Pressure);
+pub(super) struct Driven(Pressure);
 
-impl Driven {
-    fn new(pressure: Pressure) -> Self {
-        pressure.0.word.fetch_or(NEVER << SHARE_BITS, Relaxed);
-        Self(pressure)
+impl Pressure {
+    pub(super) fn driven(&self) -> Driven {
+        self.0.word.fetch_or(NEVER << SHARE_BITS, Relaxed);
+        Driven(self.clone())
+    }
+
+    #[cfg(all(test, buttress_loom))]
+    pub(super) fn is_driven(&self) -> bool {
+        due_of(self.0.word.load(Relaxed)) == NEVER
     }
 }
 

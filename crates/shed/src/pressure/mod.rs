@@ -71,8 +71,6 @@ mod lag;
 #[cfg(all(test, buttress_loom))]
 mod loom_tests;
 mod memory;
-#[cfg(all(test, not(buttress_loom)))]
-mod tests;
 mod wait;
 
 pub use action::{Scaled, Threshold};

@@ -125,7 +125,15 @@ impl StateStore for Word<'_> {
         // Nothing else is read behind this word, so nothing needs an order.
         let mut seen = self.full_at.load(Relaxed);
         loop {
-            let (decided, next) = decide(Some(seen.min(self.most).into()))?;
+            if seen > self.most {
+                // For good, or every call would find the bucket as empty as this one does.
+                seen = self
+                    .full_at
+                    .compare_exchange(seen, self.most, Relaxed, Relaxed)
+                    .map_or_else(|now| now, |_| self.most);
+                continue;
+            }
+            let (decided, next) = decide(Some(seen.into()))?;
             match self.full_at.compare_exchange_weak(seen, next.into(), Relaxed, Relaxed) {
                 Ok(_) => return Ok(decided),
                 Err(now) => seen = now,

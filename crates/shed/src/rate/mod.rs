@@ -27,12 +27,12 @@
 //!
 //! ```
 //! use buttress_core::KeyedConfig;
-//! use buttress_shed::rate::{KeyedRateLimitLayer, RateLimitConfig};
+//! use buttress_shed::rate::{KeyedRateLimitLayer, RateLimit, RateLimitConfig};
 //! # struct Request { tenant: u64 }
 //!
 //! let config = RateLimitConfig::per_second(10);
 //! config.clone().build()?; // wrong? said here, and not at the first request
-//! let per_tenant = KeyedConfig::new(10_000).build(|req: &Request| req.tenant, move |_| config.clone().into())?;
+//! let per_tenant = KeyedConfig::new(10_000).build(|req: &Request| req.tenant, move |_| RateLimit::from(config.clone()))?;
 //! let layer = KeyedRateLimitLayer::<u64, _>::new(per_tenant);
 //! # Ok::<(), buttress_core::ConfigError>(())
 //! ```
@@ -55,8 +55,6 @@ mod headers;
 mod limit;
 #[cfg(all(test, buttress_loom))]
 mod loom_tests;
-#[cfg(all(test, not(buttress_loom)))]
-mod tests;
 
 pub use config::RateLimitConfig;
 #[cfg(feature = "http")]

@@ -45,8 +45,6 @@ mod counts;
 #[cfg(all(test, buttress_loom))]
 mod loom_tests;
 mod permit;
-#[cfg(all(test, not(buttress_loom)))]
-mod tests;
 #[expect(clippy::module_inception, reason = "the module is about more than the policy")]
 mod throttle;
 

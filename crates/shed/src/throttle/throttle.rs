@@ -38,7 +38,7 @@ pub type ThrottleService<S, P = Opaque> = Gate<S, Throttle, P>;
 /// | `Auto` | refuses what chance says |
 /// | `ForcedOpen` | refuses every call |
 /// | `Disabled` | lets every call pass, and counts none |
-/// | `Enforcing(p)` | refuses `p` percent of those that chance says; the others are sent, counted apart, and for all that follows as good as refused |
+/// | `Enforcing(p)` | refuses `p` percent of those that chance says. The others are sent and counted as any call is: what the service says of them makes the probability what it would be if they were refused |
 pub struct Throttle {
     shared: Striped<Shared>,
 }
@@ -143,18 +143,16 @@ impl Throttle {
         }
         let now = shared.origin.nanos(clock.now());
         let probability = shared.probability(now);
-        if shared.draw.draw() >> (64 - SHARE_BITS) >= probability {
-            shared.calls.advance(now);
-            shared.calls.sent(stripe);
-            return Ok(ThrottlePermit::new(self.shared.lease_of(stripe)));
-        }
-        shared.calls.refused(stripe, now);
-        if shared.mode.enforces() {
+        let is_refused = shared.draw.draw() >> (64 - SHARE_BITS) < probability;
+        if is_refused && shared.mode.enforces() {
+            shared.calls.refused(stripe, now);
             shared.refused_total.fetch_add(1, Relaxed);
             return Err(REFUSED);
         }
-        shared.over_total.fetch_add(1, Relaxed);
-        Ok(ThrottlePermit::unseen(self.shared.lease_of(stripe)))
+        shared.over_total.fetch_add(is_refused.into(), Relaxed);
+        shared.calls.advance(now);
+        shared.calls.sent(stripe);
+        Ok(ThrottlePermit::new(self.shared.lease_of(stripe)))
     }
 
     /// The present readings.
@@ -208,9 +206,17 @@ impl Throttle {
             shared.changed.store(true, Relaxed);
             *present = config;
         }
-        // At once, so that a throttle that refused nothing hears of it before the next "too much".
-        shared.refresh(shared.word.load(Relaxed), now);
+        // At once, so that a throttle that refused nothing hears of it before the next "too much"; and by this config, whatever a look under way read.
+        while shared.refresh(shared.word.load(Relaxed), now).is_none() {}
         Ok(())
+    }
+}
+
+#[cfg(all(test, buttress_loom))]
+impl Throttle {
+    /// The probability as calls see it.
+    pub(super) fn probability_at(&self, clock: &impl Clock) -> f64 {
+        self.shared.probability(self.shared.origin.nanos(clock.now())) as f64 / SURE as f64
     }
 }
 
@@ -230,22 +236,26 @@ impl Shared {
     /// The probability at `now`, of 2^24, worked out anew if that is due.
     fn probability(&self, now: u64) -> u64 {
         let word = self.word.load(Relaxed);
-        if now / 1_000_000 < due_of(word) { probability_of(word) } else { self.refresh(word, now) }
+        if now / 1_000_000 < due_of(word) {
+            return probability_of(word);
+        }
+        self.refresh(word, now).unwrap_or_else(|| probability_of(self.word.load(Relaxed)))
     }
 
-    fn refresh(&self, word: u64, now: u64) -> u64 {
+    /// `None`: somebody else looks.
+    fn refresh(&self, word: u64, now: u64) -> Option<u64> {
         let every = u64::try_from(lock(&self.config).window.as_millis() / 1000).unwrap_or(u64::MAX).max(1);
         let due = (now / 1_000_000 + every) << SHARE_BITS;
         // Who moves the time of the next look is the one who looks.
         let claimed = due | probability_of(word);
         if self.word.compare_exchange(word, claimed, Relaxed, Relaxed).is_err() {
-            return probability_of(self.word.load(Relaxed));
+            return None;
         }
         let share = self.work_out(&self.calls.seen(now));
         let probability = (share * SURE as f64) as u64;
         // Who looks so long that another one has looked since knows less than he.
         let _ = self.word.compare_exchange(claimed, due | probability, Relaxed, Relaxed);
-        probability
+        Some(probability)
     }
 
     fn work_out(&self, seen: &Seen) -> f64 {
