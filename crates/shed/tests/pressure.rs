@@ -146,6 +146,11 @@ fn a_container_that_sees_its_own_cgroup_as_the_root() {
     tree.file("proc/self/cgroup", "0::/docker/abc/worker\n");
     tree.file("sys/fs/cgroup/worker/memory.max", "1000\n").file("sys/fs/cgroup/worker/memory.current", "800\n");
     about(tree.memory(), 0.8);
+    // What lies outside of the mount is somebody else's.
+    let tree = Tree::v2("outside", "/../other");
+    tree.file("sys/fs/other/memory.max", "1000").file("sys/fs/other/memory.current", "100");
+    tree.file("sys/fs/cgroup/memory.max", "1000").file("sys/fs/cgroup/memory.current", "900");
+    about(tree.memory(), 0.9);
 }
 
 #[test]
@@ -313,6 +318,9 @@ async fn the_loops_lag_is_how_late_a_timer_fires() {
     let task = tokio::spawn(lag.watch());
     tokio::time::sleep(500 * MS).await;
     assert!(lag.look(epoch()).unwrap() <= 0.01, "{:?}", lag.lag(epoch()));
+    // Seen from another thread, while this one is stuck.
+    let stuck = lag.look(epoch() + 90 * MS).unwrap();
+    assert!((0.69..=0.91).contains(&stuck), "{stuck}");
     // Nothing runs for 70 ms: the timer was due 20 ms after it was set, at the latest, or at this very moment.
     tokio::time::advance(70 * MS).await;
     let going_on = lag.look(epoch()).unwrap();
