@@ -1,7 +1,7 @@
 use super::{Pressure, Scaled};
 use buttress_core::{
-    Admit, Clock, ConfigError, Draw, Fresh, Gate, GateLayer, Gatekeeper, Handle, Mode, ModeCell, Opaque, Priority,
-    Reason, Rejection, TokioClock, Value,
+    Admit, Clock, ConfigError, Context, Draw, Fresh, Gate, GateLayer, Gatekeeper, Handle, Mode, ModeCell, Opaque,
+    Priority, Reason, Rejection, TokioClock, Value,
     sync::{AtomicU64, Mutex, Ordering::Relaxed, lock},
 };
 use std::{borrow::Cow, fmt, time::Duration};
@@ -315,13 +315,20 @@ fn share(ramp: u64, pressure: f64) -> f64 {
 impl Gatekeeper for PressureGate {
     type Permit = ();
     type Turn = ();
+
+    const HEEDS_CONTEXT: bool = true;
 }
 
-/// Every request is a normal one.
+/// A request is as important as its context says; without one it is a normal one.
 impl<Req> Admit<Req> for PressureGate {
     #[inline]
     fn admit(&self, _: &mut (), _: &Req) -> Result<(), Rejection> {
         self.decide(Priority::Normal)
+    }
+
+    #[inline]
+    fn admit_in(&self, _: &mut (), _: &Req, context: Option<&Context>) -> Result<(), Rejection> {
+        self.decide(context.map_or(Priority::Normal, |context| context.priority))
     }
 }
 
