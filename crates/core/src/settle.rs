@@ -30,6 +30,14 @@ pub trait Settle: Send + 'static {
     #[inline]
     fn head(&mut self) {}
 
+    /// Its time is over for good, with the head of an HTTP response or the first message of gRPC, and this is what its answer says
+    /// so far. Follows [`head`](Self::head). A call whose body is over as soon as its head is there is not told of it: it is
+    /// [concluded](Self::conclude) at once.
+    #[inline]
+    fn timed(&mut self, so_far: Outcome) {
+        let _ = so_far;
+    }
+
     /// Whether [`refused`](Self::refused) is told.
     const HEEDS_REFUSALS: bool = false;
 
@@ -133,6 +141,11 @@ impl<A: Settle, B: Settle> Settle for (A, B) {
     fn head(&mut self) {
         self.0.head();
         self.1.head();
+    }
+    #[inline]
+    fn timed(&mut self, so_far: Outcome) {
+        self.0.timed(so_far);
+        self.1.timed(so_far);
     }
 
     const HEEDS_REFUSALS: bool = A::HEEDS_REFUSALS || B::HEEDS_REFUSALS;

@@ -5,7 +5,8 @@ use std::fmt;
 /// A call that was let in, until its end.
 ///
 /// Three ends: the permit goes back when it is dropped (with [`Release::Head`](crate::Release::Head) at the head); the time it
-/// took is over at the head, without what it was [paused](Settle::pause); what that means is known when it is concluded.
+/// took is over at the head, without what it was [paused](Settle::pause), and a good head is counted there; what others mean is known
+/// when the call is concluded.
 ///
 /// | outcome | what the limit learns |
 /// |---|---|
@@ -17,7 +18,7 @@ use std::fmt;
 pub struct ShedPermit {
     lease: SharedLease,
     // Whole words only: a byte that was just written is waited for when the word around it is moved.
-    /// Since when it takes time, in nanoseconds since the origin.
+    /// Since when it takes time, or none any more, in nanoseconds since the origin.
     began: u64,
     /// What it took before that.
     spent: u64,
@@ -37,6 +38,8 @@ const ANSWERED: u64 = 16;
 /// A deadline of ours ended it.
 const CUT: u64 = 32;
 const CONCLUDED: u64 = 64;
+/// The limit has its time.
+const SAMPLED: u64 = 128;
 
 impl ShedPermit {
     /// With a permit of the lease's stripe.
@@ -98,7 +101,7 @@ impl ShedPermit {
         if outcome == Outcome::Overload {
             self.lease.meter.overload();
         }
-        if self.is(TIMED) {
+        if self.marks & (TIMED | SAMPLED) == TIMED {
             self.record(outcome, clock);
         }
     }
@@ -131,6 +134,7 @@ impl ShedPermit {
 
     fn stop(&mut self, now: u64) {
         self.spent = self.spent.saturating_add(now.saturating_sub(self.began));
+        self.began = now;
         self.marks &= !RUNNING;
     }
 
@@ -167,6 +171,16 @@ impl Settle for ShedPermit {
     fn refused(&mut self, rejection: Rejection) {
         if rejection.reason == Reason::DeadlinePassed {
             self.marks |= CUT;
+        }
+    }
+
+    /// A good one is counted here, and not when the body is over: a stream may go on for hours, and a limit that hears of none of
+    /// them until then never grows.
+    #[inline]
+    fn timed(&mut self, so_far: Outcome) {
+        if so_far == Outcome::Success && self.marks & (TIMED | RUNNING | SAMPLED | CONCLUDED) == TIMED {
+            self.marks |= SAMPLED;
+            self.lease.record(Some(End::Whole), self.spent, self.began);
         }
     }
 

@@ -198,6 +198,7 @@ impl<G: Settle, M, C: Classify> Tie<G, HttpCall<M, C>> {
                     && let Some(guard) = &mut self.guard
                 {
                     guard.head();
+                    guard.timed(Outcome::Success);
                 }
                 self.begun = true;
                 if self.left != u64::MAX {

@@ -383,6 +383,9 @@ impl<M, C: Classify> HttpCall<M, C> {
         }
         if let Some(guard) = guard {
             guard.head();
+            if !grpc {
+                guard.timed(verdict.outcome);
+            }
         }
         let left = if grpc { u64::MAX } else { declared_length(res) };
         if left == 0 {

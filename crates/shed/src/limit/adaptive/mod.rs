@@ -283,7 +283,9 @@ impl Limit for Adaptive {
         if length <= 0.0 {
             return;
         }
-        let answered = window.completed.saturating_sub(u64::from(window.timed_out) + u64::from(window.overloads));
+        // Streams are timed at their heads, and end much later.
+        let ended = window.completed.max(u64::from(window.samples)).max(1);
+        let answered = ended.saturating_sub(u64::from(window.timed_out) + u64::from(window.overloads));
         let seen = Seen {
             limit: self.limit,
             rate: answered as f64 / length,
@@ -291,7 +293,7 @@ impl Limit for Adaptive {
             mean: mean.as_secs_f64(),
             samples: f64::from(window.samples),
         };
-        let of_all = |n: u32| f64::from(n) / window.completed.max(1) as f64;
+        let of_all = |n: u32| f64::from(n) / ended as f64;
         let now = window.end;
         match std::mem::replace(&mut self.phase, Phase::Follow) {
             Phase::Settle(After::Follow) => {}
