@@ -33,6 +33,18 @@ pub type StaleLayer = buttress_fallback::StaleLayer<HttpServer>;
 /// [`ToggleLayer`](crate::ToggleLayer) that speaks HTTP as a server.
 #[cfg(feature = "fallback")]
 pub type ToggleLayer<B> = buttress_fallback::SwitchLayer<B, HttpServer>;
+/// [`RampedGateLayer`](crate::RampedGateLayer) that speaks HTTP as a server.
+#[cfg(feature = "breaker")]
+pub type RampedGateLayer = crate::GateLayer<crate::RampedGate, HttpServer>;
+/// [`ShedLayer`](crate::ShedLayer) that speaks HTTP as a server: `ShedLayer::new(ShedConfig::default().build()?)`.
+#[cfg(feature = "shed")]
+pub type ShedLayer<D = crate::shed::FromContext> = crate::QueueLayer<crate::Shed<D>, HttpServer>;
+/// [`RateLimitLayer`](crate::RateLimitLayer) that speaks HTTP as a server.
+#[cfg(feature = "shed")]
+pub type RateLimitLayer = crate::GateLayer<crate::RateLimit, HttpServer>;
+/// [`PressureLayer`](crate::PressureLayer) that speaks HTTP as a server.
+#[cfg(feature = "shed")]
+pub type PressureLayer = crate::GateLayer<crate::PressureGate, HttpServer>;
 /// [`TelemetryLayer`](crate::TelemetryLayer) that speaks HTTP as a server.
 #[cfg(feature = "telemetry")]
 pub type TelemetryLayer = crate::GateLayer<crate::Telemetry, HttpServer>;

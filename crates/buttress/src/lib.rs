@@ -214,11 +214,11 @@
 //! # Where the rest is
 //!
 //! This page re-exports what chains are built from. Everything else of a layer's crate is in [`balance`], [`breaker`],
-//! [`bulkhead`], [`deadline`], [`mod@fallback`] and [`retry`], and with its feature in `chaos`; what layers are written with is in [`core`].
+//! [`bulkhead`], [`deadline`], [`mod@fallback`], [`retry`] and [`mod@shed`], and with its feature in `chaos`; what layers are written with is in [`core`].
 //!
 //! # Features
 //!
-//! On by default: `http`, and one per layer (`balance`, `breaker`, `bulkhead`, `deadline`, `fallback`, `retry`, `telemetry`). Off: `chaos` (fault
+//! On by default: `http`, and one per layer (`balance`, `breaker`, `bulkhead`, `deadline`, `fallback`, `retry`, `shed`, `telemetry`). Off: `chaos` (fault
 //! injection), `prometheus` (a registry for `/metrics`), `h2` (recognise HTTP/2 stream errors),
 //! `discover` (endpoints that come and go by themselves), `hyper-util` and `reqwest` (`Hyper` and `Reqwest`, the adapters for their
 //! clients), `serde` (configs from files, snapshots to JSON).
@@ -245,7 +245,8 @@ mod service;
     feature = "breaker",
     feature = "bulkhead",
     feature = "deadline",
-    feature = "retry"
+    feature = "retry",
+    feature = "shed"
 ))]
 pub mod stack;
 #[cfg(feature = "telemetry")]
@@ -260,7 +261,10 @@ pub use buttress_balance::{
     self as balance, Balance, BalanceConfig, Balancer, Canary, CanaryConfig, CanaryLayer, Endpoint, Endpoints,
 };
 #[cfg(feature = "breaker")]
-pub use buttress_breaker::{self as breaker, Breaker, BreakerConfig, BreakerLayer, KeyedBreakerLayer, State, Window};
+pub use buttress_breaker::{
+    self as breaker, Breaker, BreakerConfig, BreakerLayer, KeyedBreakerLayer, RampedGate, RampedGateConfig,
+    RampedGateLayer, State, Window,
+};
 #[cfg(feature = "bulkhead")]
 pub use buttress_bulkhead::{
     self as bulkhead, Bulkhead, BulkheadConfig, BulkheadLayer, KeyedBulkheadLayer, QueuedBulkheadLayer,
@@ -286,6 +290,13 @@ pub use buttress_fallback::{
 pub use buttress_fallback::{Stale, StaleConfig, StaleLayer, StaticResponse};
 #[cfg(feature = "retry")]
 pub use buttress_retry::{self as retry, Backoff, ResendLayer, Retry, RetryConfig, RetryLayer};
+#[cfg(feature = "shed")]
+pub use buttress_shed::{
+    self as shed, Ask, KeyedShedLayer, Shed, ShedConfig, ShedLayer,
+    pressure::{Pressure, PressureGate, PressureGateConfig, PressureLayer},
+    rate::{KeyedRateLimitLayer, RateLimit, RateLimitConfig, RateLimitLayer},
+    throttle::{Throttle, ThrottleConfig, ThrottleLayer},
+};
 pub use policy::IntoPolicy;
 pub use registry::{Entry, Registry};
 pub use scope::{Scope, ServiceBuilderExt, Speak};

@@ -14,9 +14,14 @@ pub use crate::StaleConfig;
     feature = "breaker",
     feature = "bulkhead",
     feature = "deadline",
-    feature = "retry"
+    feature = "retry",
+    feature = "shed"
 ))]
 pub use crate::stack::Cover as _;
+#[cfg(feature = "shed")]
+pub use crate::{
+    Ask, Pressure, PressureGateConfig, RateLimit, RateLimitConfig, Shed, ShedConfig, Throttle, ThrottleConfig,
+};
 #[cfg(feature = "fallback")]
 pub use crate::{Back, FailoverConfig, FallbackConfig, LevelsConfig, Switch, ToggleConfig};
 #[cfg(feature = "retry")]
@@ -24,7 +29,7 @@ pub use crate::{Backoff, BudgetConfig, Retry, RetryConfig};
 #[cfg(feature = "balance")]
 pub use crate::{Balance, BalanceConfig, Canary, CanaryConfig, Endpoint};
 #[cfg(feature = "breaker")]
-pub use crate::{Breaker, BreakerConfig};
+pub use crate::{Breaker, BreakerConfig, RampedGate, RampedGateConfig};
 #[cfg(feature = "bulkhead")]
 pub use crate::{Bulkhead, BulkheadConfig};
 #[cfg(feature = "chaos")]

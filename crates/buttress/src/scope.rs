@@ -221,6 +221,79 @@ impl<L, P: Clone> Scope<L, P> {
         self.with(crate::BreakerLayer::new(breaker.into_policy()))
     }
 
+    /// A gate in front of a fleet, which narrows as calls fail and widens as they succeed: outside of a balancer, where breakers are
+    /// inside. A config is built first: `.ramped_gate(RampedGateConfig::default().build()?)`.
+    #[cfg(feature = "breaker")]
+    pub fn ramped_gate(
+        self,
+        gate: impl crate::IntoPolicy<crate::RampedGate>,
+    ) -> Scope<Stack<GateLayer<crate::RampedGate, P>, L>, P> {
+        self.with(crate::RampedGateLayer::new(gate.into_policy()))
+    }
+
+    /// Load shedding: as many calls at once as the service inside can use, found out by itself, the important ones first.
+    /// `.shed(ShedConfig::default().build()?)`; the service inside is `Clone`.
+    ///
+    /// Importance and deadline come from the request's [`Context`](crate::Context). What is no HTTP has none, nor has any
+    /// request a tenant by itself: `.build()?.by(|req: &Req| Ask::new().tenant(..))` says.
+    ///
+    /// ```
+    /// # #[cfg(feature = "shed")]
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use buttress::{Priority, prelude::*};
+    /// use tower::{ServiceBuilder, ServiceExt as _, service_fn};
+    ///
+    /// struct Job { tenant: u32, urgent: bool }
+    /// let shed = ShedConfig::default().build()?.by(|job: &Job| {
+    ///     let ask = Ask::new().tenant(job.tenant);
+    ///     if job.urgent { ask.priority(Priority::Critical) } else { ask }
+    /// });
+    /// let service = ServiceBuilder::new()
+    ///     .opaque()
+    ///     .shed(shed)
+    ///     .service(service_fn(|job: Job| async move { Ok::<_, Error<std::io::Error>>(job.tenant) }));
+    /// assert_eq!(service.oneshot(Job { tenant: 7, urgent: true }).await?, 7);
+    /// # Ok(()) }
+    /// # #[cfg(not(feature = "shed"))] fn main() {}
+    /// ```
+    #[cfg(feature = "shed")]
+    pub fn shed<D>(self, shed: crate::Shed<D>) -> Scope<Stack<QueueLayer<crate::Shed<D>, P>, L>, P>
+    where
+        crate::Shed<D>: Handle,
+    {
+        self.with(QueueLayer::<crate::Shed<D>>::new(shed))
+    }
+
+    /// So many calls in a period, and no more: `.rate_limit(RateLimitConfig::per_second(100).build()?)`. Per client or tenant:
+    /// [`KeyedRateLimitLayer`](crate::KeyedRateLimitLayer), by [`with`](Self::with). (A plain `ServiceBuilder` has a `rate_limit` of
+    /// tower's own, which makes callers wait.)
+    #[cfg(feature = "shed")]
+    pub fn rate_limit(
+        self,
+        limit: impl crate::IntoPolicy<crate::RateLimit>,
+    ) -> Scope<Stack<GateLayer<crate::RateLimit, P>, L>, P> {
+        self.with(crate::RateLimitLayer::new(limit.into_policy()))
+    }
+
+    /// A client that sends less while the service says that it has too much: `.throttle(ThrottleConfig::default().build()?)`.
+    #[cfg(feature = "shed")]
+    pub fn throttle(
+        self,
+        throttle: impl crate::IntoPolicy<crate::Throttle>,
+    ) -> Scope<Stack<GateLayer<crate::Throttle, P>, L>, P> {
+        self.with(crate::ThrottleLayer::new(throttle.into_policy()))
+    }
+
+    /// Sheds what is less important as the process comes under pressure:
+    /// `.pressure(PressureGateConfig::default().build(&pressure)?)`. See [`shed::pressure`](crate::shed::pressure).
+    #[cfg(feature = "shed")]
+    pub fn pressure(
+        self,
+        gate: impl crate::IntoPolicy<crate::PressureGate>,
+    ) -> Scope<Stack<GateLayer<crate::PressureGate, P>, L>, P> {
+        self.with(crate::PressureLayer::new(gate.into_policy()))
+    }
+
     /// A bulkhead that refuses at once when it is full; a number is its limit. It does not queue, whatever `max_queue` its
     /// config has: for that there is [`queued_bulkhead`](Self::queued_bulkhead).
     #[cfg(feature = "bulkhead")]

@@ -3,7 +3,7 @@ use crate::{
     BalanceConfig, Breaker, BreakerConfig, Bulkhead, BulkheadConfig, ConfigError, DeadlineConfig, Registry, Retry,
     RetryConfig, deadline::Headers, http::HttpClient,
 };
-use buttress_breaker::BreakerLayer;
+use buttress_breaker::{BreakerLayer, RampConfig};
 use buttress_bulkhead::BulkheadLayer;
 use buttress_core::{Gate, GateLayer, Opaque};
 use buttress_deadline::{CutLayer, DeadlineLayer, DeadlineService, Deadlines};
@@ -24,7 +24,8 @@ pub struct ClientConfig {
     pub retry: Option<RetryConfig>,
     /// How calls are spread over endpoints, where there are several ([`ClientStack::balanced`]).
     pub balance: BalanceConfig,
-    /// The circuit breaker. Default: opens when half of the calls of 10 s failed, with 90 % confidence. `None`: switched off.
+    /// The circuit breaker. Default: opens when half of the calls of 10 s failed, with 90 % confidence, and after good probes
+    /// lets calls in again by and by. `None`: switched off.
     pub breaker: Option<BreakerConfig>,
     /// How many calls may be under way. Default: 128. `None`: switched off.
     pub bulkhead: Option<BulkheadConfig>,
@@ -38,7 +39,7 @@ impl Default for ClientConfig {
             deadline: Some(DeadlineConfig::new(Duration::from_secs(30)).idle(Duration::from_secs(30))),
             retry: Some(RetryConfig::default()),
             balance: BalanceConfig::default(),
-            breaker: Some(BreakerConfig::default().confidence(0.9)),
+            breaker: Some(BreakerConfig::default().confidence(0.9).ramp(RampConfig::default())),
             bulkhead: Some(BulkheadConfig::new(128)),
             per_try: Some(DeadlineConfig::default().per_try(Duration::from_secs(10)).emit(Headers::new())),
         }

@@ -1,4 +1,4 @@
-use crate::{Breaker, Bulkhead, Handle, Mode, Retry, breaker::Window};
+use crate::{Breaker, Bulkhead, Handle, Mode, Retry, Shed, breaker::Window};
 use buttress_core::config::format_duration;
 use buttress_deadline::{Deadlines, Headers};
 use std::{fmt, time::Duration};
@@ -179,6 +179,7 @@ pub(super) fn breaker(name: &'static str, breaker: &Breaker) -> Part {
             ("open_for", span(Some(config.open_for))),
             ("max_open", span(Some(config.max_open))),
             ("probes", Some(config.probes.to_string())),
+            ("ramp", config.ramp.as_ref().map(|ramp| ramp.share.to_string())),
         ],
     )
 }
@@ -186,4 +187,20 @@ pub(super) fn breaker(name: &'static str, breaker: &Breaker) -> Part {
 pub(super) fn bulkhead(name: &'static str, bulkhead: &Bulkhead) -> Part {
     let config = bulkhead.config();
     part(name, Handle::mode(bulkhead), [("limit", Some(config.limit.to_string()))])
+}
+
+pub(super) fn shed(name: &'static str, shed: &Shed) -> Part {
+    let config = shed.config();
+    part(
+        name,
+        Handle::mode(shed),
+        [
+            ("algorithm", Some(shed.snapshot().algorithm.to_owned())),
+            ("queue", Some(config.queue.max.to_string())),
+            ("burst_wait", span(Some(config.queue.burst_wait))),
+            ("critical_wait", span(Some(config.queue.critical_wait))),
+            ("normal_wait", span(Some(config.queue.normal_wait))),
+            ("sheddable_wait", span(Some(config.queue.sheddable_wait))),
+        ],
+    )
 }

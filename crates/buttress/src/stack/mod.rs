@@ -24,6 +24,8 @@
 //!
 //! With the feature `fallback` a chain is covered by stale answers and a fallback: see `Cover`.
 //!
+//! A server is deadline > shed > bulkhead > your service, which is `Clone`.
+//!
 //! Each part can be switched off (`without_breaker()`), and switched on again while it runs: it is there, disabled.
 
 mod balanced;
