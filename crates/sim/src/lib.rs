@@ -7,6 +7,7 @@
 //! | a layer over a response body | [`Frames`], [`grpc`] |
 //! | what a layer at some place of a chain gets to see | [`Meter`] |
 //! | what hyper makes of it | [`wire`] |
+//! | how a chain fares under load, when its upstream fails, slows down, comes back | [`world`] |
 //! | that a layer of yours is a good neighbour in a chain | [`contract`], [`contract_suite!`] |
 //!
 //! ```
@@ -53,6 +54,7 @@ pub mod grpc;
 mod meter;
 mod script;
 pub mod wire;
+pub mod world;
 
 pub use body::{AnyBody, Frames, PANIC, any, headers};
 pub use eventually::{BOUND, eventually};

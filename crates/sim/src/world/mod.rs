@@ -1,0 +1,173 @@
+//! A world in virtual time: upstreams that queue, slow down and fail, clients that come whether or not they are served, and
+//! any [`tower::Service`] chain between them.
+//!
+//! ```
+//! use buttress_sim::world::{Load, Model, World};
+//! use std::time::Duration;
+//! use tower::{ServiceBuilder, limit::ConcurrencyLimitLayer};
+//!
+//! let score = World::play(1, async |world| {
+//!     // 20 workers of 10 ms a call: 2000 calls a second; and twice as many arrive.
+//!     let upstream = world.upstream(Model::new(20));
+//!     let chain = ServiceBuilder::new().layer(ConcurrencyLimitLayer::new(30)).service(upstream.clone());
+//!     world.load(Load::new(4_000.0).time_out(Duration::from_millis(100)), chain);
+//!     world.run_until(Duration::from_secs(5)).await;
+//!     world.score(&upstream, Duration::from_secs(1)..Duration::from_secs(5))
+//! });
+//! // Whoever waits for a permit in `poll_ready` waits too long: nothing is refused, nothing is in time.
+//! assert!(score.good_share() < 0.2, "{score:?}");
+//! ```
+//!
+//! # Time
+//!
+//! The world owns time. Arrivals, completions and clients' time-outs are events in nanoseconds; calls are polled by the
+//! world's own executor, until none is ready, and then the clock moves to the next event. Tokio's clock is paused and moves
+//! with it, so timers of layers fire too, as exactly as tokio's do (1 ms). Tasks that a layer spawns on tokio run at the next
+//! event, at the latest after 1 ms. [`Clock`](buttress_core::Clock)s of layers must be tokio's: one that reads the wall clock
+//! sees no time pass.
+//!
+//! The same seed gives the same world, and every purpose (arrivals, classes, work of the n-th call) has numbers of its own:
+//! so two chains see the same calls. A layer that draws must be seeded as well.
+
+mod kernel;
+mod load;
+mod model;
+mod random;
+mod score;
+mod upstream;
+
+#[cfg(test)]
+mod tests;
+
+pub use kernel::Sleep;
+pub use load::{Bursts, Load};
+pub use model::{Model, Work};
+pub use score::{Bin, CallRecord, End, Score, jain};
+pub use upstream::{Down, Fault, Hop, Reply, Upstream};
+
+use buttress_core::{Deadline, Priority};
+use kernel::Kernel;
+use std::{
+    future::Future,
+    ops::Range,
+    sync::{Arc, Mutex, atomic::AtomicU32},
+    time::{Duration, Instant},
+};
+
+/// A world in virtual time; clones are the same world. See the [module docs](self).
+#[derive(Clone)]
+pub struct World(Arc<Shared>);
+
+struct Shared {
+    kernel: Kernel,
+    seed: u64,
+    loads: AtomicU32,
+    records: Mutex<Vec<CallRecord>>,
+}
+
+/// A request of this world.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Call {
+    /// The number of the call: the same for all its attempts.
+    pub id: u64,
+    /// When its client sent it.
+    pub arrived: Instant,
+    /// When its client stops waiting.
+    pub deadline: Deadline,
+    /// How important it is.
+    pub priority: Priority,
+    /// Whose it is.
+    pub tenant: u32,
+    /// How often it was sent before, as far as it says so itself: layers that repeat it may count here.
+    pub attempt: u32,
+    /// How often it came to an upstream.
+    sent: Arc<AtomicU32>,
+}
+
+impl World {
+    /// Plays what `script` tells, in a world made from `seed`, on a runtime of its own whose clock is paused. Layers must be made
+    /// in the script: what is made outside reads another clock.
+    ///
+    /// # Panics
+    ///
+    /// If it is called from within a runtime.
+    pub fn play<T>(seed: u64, script: impl AsyncFnOnce(World) -> T) -> T {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime =
+            runtime.enable_time().start_paused(true).build().expect("a runtime needs no resources but memory");
+        runtime.block_on(async {
+            let world = World(Arc::new(Shared {
+                kernel: Kernel::new(),
+                seed,
+                loads: AtomicU32::new(0),
+                records: Mutex::default(),
+            }));
+            let result = script(world.clone()).await;
+            world.0.kernel.end();
+            result
+        })
+    }
+
+    /// How much time has passed in it.
+    pub fn now(&self) -> Duration {
+        Duration::from_nanos(self.0.kernel.now())
+    }
+
+    /// The moment that lies `after` its beginning.
+    pub fn instant(&self, after: Duration) -> Instant {
+        self.0.kernel.origin() + after
+    }
+
+    /// Lets the world go on until so much time has passed since its beginning.
+    pub async fn run_until(&self, end: Duration) {
+        // Tokio's budget per poll is for tasks that share a thread; here one task is the whole world.
+        tokio::task::unconstrained(self.0.kernel.run_until(nanos(end))).await;
+    }
+
+    /// Something that happens at a moment: an upstream breaks, say.
+    pub fn at(&self, at: Duration, happen: impl FnOnce() + Send + 'static) {
+        self.0.kernel.run_at(nanos(at), Box::new(happen));
+    }
+
+    /// A task of this world.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.kernel.spawn(Box::pin(task));
+    }
+
+    /// Waits until so much time has passed since the world's beginning.
+    pub fn sleep_until(&self, at: Duration) -> Sleep {
+        self.0.kernel.sleep_until(nanos(at))
+    }
+
+    /// A wall clock that is `skew` seconds wrong: what it shows is the time since the Unix epoch.
+    pub fn wall_clock(&self, skew: f64) -> impl Fn() -> Duration + Clone + Send + Sync + 'static {
+        // A number without a meaning, so that aligned slots do not happen to begin with the world.
+        let began = Duration::from_millis(1_700_000_001_234 + self.0.seed % 10_000);
+        let world = Arc::downgrade(&self.0);
+        move || {
+            let now = world.upgrade().map_or(0, |world| world.kernel.now());
+            let right = (began + Duration::from_nanos(now)).as_secs_f64();
+            Duration::from_secs_f64((right + skew).max(0.0))
+        }
+    }
+
+    /// What became of the calls that arrived in `span`.
+    pub fn score(&self, upstream: &Upstream, span: Range<Duration>) -> Score {
+        self.score_of(&[upstream], span)
+    }
+
+    /// [`score`](Self::score) with several upstreams. What a call brings is measured by the first of them.
+    pub fn score_of(&self, upstreams: &[&Upstream], span: Range<Duration>) -> Score {
+        Score::new(&buttress_core::sync::lock(&self.0.records), upstreams, span)
+    }
+
+    /// Every call so far, in the order of arrival.
+    pub fn records(&self) -> Vec<CallRecord> {
+        buttress_core::sync::lock(&self.0.records).clone()
+    }
+}
+
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
