@@ -153,18 +153,6 @@ pub fn across(seeds: &[Metrics]) -> (Metrics, Metrics) {
     (median, worst)
 }
 
-/// The value below which `share` of the sorted `values` lie (nearest rank). `None` of nothing.
-pub fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
-    let rank = (share * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied()
-}
-
-/// Jain's index of fairness: 1 if all have the same, 1/n if one has all (Jain, Chiu and Hawe, DEC-TR-301, 1984).
-pub fn jain(shares: &[f64]) -> f64 {
-    let (sum, squares) = shares.iter().fold((0.0, 0.0), |(sum, squares), x| (sum + x, squares + x * x));
-    if squares > 0.0 { sum * sum / (shares.len() as f64 * squares) } else { 1.0 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,22 +172,5 @@ mod tests {
         let (median, worst) = across(&[seed(0.9, 70.0), seed(0.8, 60.0), seed(1.0, 90.0)]);
         assert_eq!(median, seed(0.9, 70.0));
         assert_eq!(worst, seed(0.8, 90.0));
-    }
-
-    #[test]
-    fn quantiles_are_values_that_were_seen() {
-        let values: Vec<_> = (1..=100).map(f64::from).collect();
-        assert_eq!(quantile(&values, 0.5), Some(50.0));
-        assert_eq!(quantile(&values, 0.99), Some(99.0));
-        assert_eq!(quantile(&values, 1.0), Some(100.0));
-        assert_eq!(quantile(&values[..1], 0.01), Some(1.0));
-        assert_eq!(quantile(&[], 0.5), None);
-    }
-
-    #[test]
-    fn jains_index_is_one_for_all_alike_and_a_part_for_one_alone() {
-        assert_eq!(jain(&[2.0, 2.0, 2.0, 2.0]), 1.0);
-        assert_eq!(jain(&[1.0, 0.0, 0.0, 0.0]), 0.25);
-        assert_eq!(jain(&[0.0, 0.0]), 1.0);
     }
 }

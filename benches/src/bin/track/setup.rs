@@ -1,5 +1,6 @@
 //! The world that scenarios take place in: what they have in common, and what the command line may change.
 
+use buttress_sim::world::Work;
 use std::time::Duration;
 
 /// An upstream, its clients and the times of a run.
@@ -10,7 +11,7 @@ pub struct Setup {
     /// The mean service time.
     pub mean: Duration,
     /// How service times vary.
-    pub dist: Dist,
+    pub work: Work,
     /// How long a client waits.
     pub timeout: Duration,
     /// What is offered before anything happens, over capacity.
@@ -19,18 +20,8 @@ pub struct Setup {
     pub warm_up: Duration,
     /// What is looked at.
     pub measured: Duration,
-    /// Scenario 4 takes less time, and seven more do with the median where the worst seed counts.
+    /// Scenario 4 takes less time, and the median counts where the worst seed would.
     pub quick: bool,
-}
-
-/// How service times vary around their mean.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Dist {
-    Exponential,
-    /// With this standard deviation of the logarithm.
-    Lognormal(f64),
-    /// 90 % take half of the mean, 10 % five and a half times it.
-    Bimodal,
 }
 
 impl Default for Setup {
@@ -38,7 +29,7 @@ impl Default for Setup {
         Self {
             workers: 20,
             mean: Duration::from_millis(10),
-            dist: Dist::Lognormal(1.0),
+            work: Work::Lognormal(1.0),
             timeout: Duration::from_millis(500),
             load: 0.7,
             warm_up: Duration::from_secs(12),
@@ -56,7 +47,7 @@ impl Setup {
 
     /// The 99th percentile of the service time.
     pub fn service_p99(&self) -> Duration {
-        self.mean.mul_f64(self.dist.p99())
+        self.mean.mul_f64(self.work.quantile(0.99))
     }
 
     /// How much longer everything takes than with the times the scenarios were written for: never less.
@@ -76,44 +67,30 @@ impl Setup {
 
     /// What tells it from the default one, for a title.
     pub fn title(&self) -> String {
-        format!("c={} mean={:?} {} timeout={:?}", self.workers, self.mean, self.dist, self.timeout)
+        format!("c={} mean={:?} {} timeout={:?}", self.workers, self.mean, work_name(self.work), self.timeout)
     }
 }
 
-impl Dist {
-    /// The 99th percentile over the mean.
-    fn p99(self) -> f64 {
-        const Z99: f64 = 2.326_347_874;
-        match self {
-            Self::Exponential => 100_f64.ln(),
-            Self::Lognormal(sigma) => (sigma * Z99 - sigma * sigma / 2.0).exp(),
-            Self::Bimodal => 5.5,
-        }
+/// Reads how service times vary, as it is written on the command line.
+pub fn parse_work(text: &str) -> Result<Work, String> {
+    let sigma = |text: &str| text.parse().ok().filter(|sigma: &f64| *sigma > 0.0 && *sigma <= 2.0);
+    let lognormal = text.strip_prefix("lognormal:").and_then(sigma);
+    match text {
+        "fixed" => Ok(Work::Fixed),
+        "exponential" => Ok(Work::Exponential),
+        "bimodal" => Ok(Work::Bimodal),
+        "lognormal" => Ok(Work::Lognormal(1.0)),
+        _ => lognormal.map(Work::Lognormal).ok_or_else(|| {
+            "allowed: fixed, exponential, bimodal, lognormal (sigma 1), lognormal:SIGMA (more than 0, at most 2)".to_owned()
+        }),
     }
 }
 
-impl std::str::FromStr for Dist {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let sigma = |text: &str| text.parse().ok().filter(|sigma: &f64| *sigma > 0.0 && *sigma <= 2.0);
-        match text.split_once(':') {
-            None if text == "exponential" => Ok(Self::Exponential),
-            None if text == "bimodal" => Ok(Self::Bimodal),
-            None if text == "lognormal" => Ok(Self::Lognormal(1.0)),
-            Some(("lognormal", text)) if sigma(text).is_some() => Ok(Self::Lognormal(sigma(text).unwrap_or(1.0))),
-            _ => Err("allowed: exponential, bimodal, lognormal (sigma 1), lognormal:SIGMA (more than 0, at most 2)".to_owned()),
-        }
-    }
-}
-
-impl std::fmt::Display for Dist {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Exponential => f.write_str("exponential"),
-            Self::Lognormal(sigma) => write!(f, "lognormal:{sigma}"),
-            Self::Bimodal => f.write_str("bimodal"),
-        }
+/// Writes it so that [`parse_work`] reads the same.
+pub fn work_name(work: Work) -> String {
+    match work {
+        Work::Lognormal(sigma) => format!("lognormal:{sigma}"),
+        other => format!("{other:?}").to_lowercase(),
     }
 }
 
@@ -123,10 +100,10 @@ mod tests {
 
     #[test]
     fn the_service_p99_is_that_of_its_distribution() {
-        let p99 = |dist| Setup { dist, ..Setup::default() }.service_p99().as_secs_f64() * 1e3;
-        assert!((p99(Dist::Lognormal(1.0)) - 62.1).abs() < 0.1);
-        assert!((p99(Dist::Exponential) - 46.05).abs() < 0.01);
-        assert!((p99(Dist::Bimodal) - 55.0).abs() < 1e-9);
+        let p99 = |work| Setup { work, ..Setup::default() }.service_p99().as_secs_f64() * 1e3;
+        assert!((p99(Work::Lognormal(1.0)) - 62.1).abs() < 0.1);
+        assert!((p99(Work::Exponential) - 46.05).abs() < 0.01);
+        assert!((p99(Work::Bimodal) - 55.0).abs() < 1e-3);
     }
 
     #[test]
@@ -142,11 +119,11 @@ mod tests {
 
     #[test]
     fn a_distribution_is_read_as_it_is_written() {
-        for dist in [Dist::Exponential, Dist::Lognormal(0.6), Dist::Bimodal] {
-            assert_eq!(dist.to_string().parse(), Ok(dist));
+        for work in [Work::Fixed, Work::Exponential, Work::Lognormal(0.6), Work::Bimodal] {
+            assert_eq!(parse_work(&work_name(work)), Ok(work));
         }
         for text in ["lognormal:0", "lognormal:x", "normal", "lognormal:3"] {
-            assert!(text.parse::<Dist>().unwrap_err().contains("lognormal:SIGMA"), "{text}");
+            assert!(parse_work(text).unwrap_err().contains("lognormal:SIGMA"), "{text}");
         }
     }
 }
