@@ -22,6 +22,8 @@ pub struct Setup {
     pub measured: Duration,
     /// Scenario 4 takes less time, and the median counts where the worst seed would.
     pub quick: bool,
+    /// How many calls a bin of a series must see come before anything happens, for times to be read from it.
+    pub bin_calls: f64,
 }
 
 impl Default for Setup {
@@ -35,6 +37,7 @@ impl Default for Setup {
             warm_up: Duration::from_secs(12),
             measured: Duration::from_secs(48),
             quick: false,
+            bin_calls: 50.0,
         }
     }
 }

@@ -175,7 +175,7 @@ mod tests {
 
     fn measured() -> EnvoyGradient {
         let mut limit = EnvoyGradientConfig::default().build().unwrap();
-        assert_eq!((limit.limit(), limit.span().calls), (3, 50));
+        assert_eq!((limit.limit(), limit.span()), (3, Span::of(50)));
         limit.observe(&seen(10, 50, 3));
         limit
     }

@@ -39,12 +39,9 @@ pub trait Limit: fmt::Debug + Send + 'static {
 /// When a window is over: as soon as any of these holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// So many timed calls have ended.
-    pub calls: u32,
-    /// So many timed calls have ended, and the window is this old. (Few calls a second: a noisy look beats none.)
-    pub some: (u32, Duration),
-    /// The same for still fewer calls.
-    pub few: (u32, Duration),
+    /// So many timed calls have ended, and the window is this old. The first is what an algorithm would like to have, the others
+    /// what it makes do with where calls are few: a noisy look beats none.
+    pub looks: [(u32, Duration); 3],
     /// At this moment, whatever was seen: a probe begins or ends.
     pub until: Option<Instant>,
 }
@@ -52,13 +49,28 @@ pub struct Span {
 impl Span {
     /// So many calls, however long it takes.
     pub fn of(calls: u32) -> Self {
-        let never = (u32::MAX, Duration::MAX);
-        Self { calls, some: never, few: never, until: None }
+        Self::every(Duration::ZERO, calls)
     }
 
     /// So long, and at least so many calls.
     pub fn every(length: Duration, calls: u32) -> Self {
-        Self { some: (calls, length), ..Self::of(u32::MAX) }
+        Self { looks: [(calls, length); 3], until: None }
+    }
+
+    /// Whether a window of this age, in which so many timed calls have ended, is over at `now`.
+    pub fn is_over(&self, samples: u32, age: Duration, now: Instant) -> bool {
+        self.looks.iter().any(|&(least, old)| samples >= least && age >= old)
+            || self.until.is_some_and(|until| now >= until)
+    }
+}
+
+/// After 250 calls; or after half a second, if there were 20; or after two seconds, if there were 5.
+impl Default for Span {
+    fn default() -> Self {
+        Self {
+            looks: [(250, Duration::ZERO), (20, Duration::from_millis(500)), (5, Duration::from_secs(2))],
+            until: None,
+        }
     }
 }
 
@@ -78,6 +90,8 @@ pub struct Window {
     pub total: Duration,
     /// The shortest of them; zero where there is none.
     pub shortest: Duration,
+    /// Their first decile: a tenth of them took less. Zero where there is none.
+    pub low: Duration,
     /// Of the samples, those that were cut off (a deadline passed, the caller left): they would have taken longer than they did.
     pub censored: u32,
     /// Of the censored, those that a deadline of ours ended.
@@ -100,6 +114,7 @@ impl Window {
             samples: 0,
             total: Duration::ZERO,
             shortest: Duration::ZERO,
+            low: Duration::ZERO,
             censored: 0,
             timed_out: 0,
             overloads: 0,
