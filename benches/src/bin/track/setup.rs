@@ -84,7 +84,8 @@ pub fn parse_work(text: &str) -> Result<Work, String> {
         "bimodal" => Ok(Work::Bimodal),
         "lognormal" => Ok(Work::Lognormal(1.0)),
         _ => lognormal.map(Work::Lognormal).ok_or_else(|| {
-            "allowed: fixed, exponential, bimodal, lognormal (sigma 1), lognormal:SIGMA (more than 0, at most 2)".to_owned()
+            "allowed: fixed, exponential, bimodal, lognormal (sigma 1), lognormal:SIGMA (more than 0, at most 2)"
+                .to_owned()
         }),
     }
 }

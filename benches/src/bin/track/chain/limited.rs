@@ -1,6 +1,8 @@
 //! A [`Limit`] as a gate: so many calls at once, refused beyond that, nobody waits.
 
-use buttress_core::{Admit, Clock, Gatekeeper, Outcome, Pushback, Reason, Rejection, Settle, TokioClock, abandoned, sync::lock};
+use buttress_core::{
+    Admit, Clock, Gatekeeper, Outcome, Pushback, Reason, Rejection, Settle, TokioClock, abandoned, sync::lock,
+};
 use buttress_shed::limit::{Limit, Window};
 use std::{
     sync::{Arc, Mutex},

@@ -7,10 +7,10 @@ mod storm;
 mod tower;
 
 use crate::{contestant::Contestant, scenario::Story, setup::Setup};
+use ::tower::util::BoxCloneSyncService;
 use buttress_core::Error;
 use buttress_sim::world::{Call, Fault, Reply, Upstream, World};
 use std::time::Duration;
-use ::tower::util::BoxCloneSyncService;
 
 /// Everything between a client and the upstream.
 pub type Chain = BoxCloneSyncService<Call, Reply, Error<Fault>>;

@@ -64,7 +64,7 @@ impl Health {
     fn set(self, limits: &[AtomicU32; 3], setup: &Setup, patience: Duration) {
         let workers = f64::from(self.workers);
         let queue = workers * patience.as_secs_f64() / (setup.mean.as_secs_f64() * self.latency);
-        let spare = (workers * 0.1).max(2.0);
+        let spare = (workers * 0.4).max(4.0);
         let last = workers * 1.05;
         for (limit, value) in limits.iter().zip([last, last + queue, last + queue + spare]) {
             limit.store(if self.up { value.ceil() as u32 } else { 0 }, Relaxed);

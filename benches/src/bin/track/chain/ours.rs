@@ -44,10 +44,8 @@ pub fn published(contestant: Contestant, site: &Site<'_>) -> Entry {
 
 /// A breaker in front of the upstream, and clients that retry by themselves.
 pub fn breaker(site: &Site<'_>) -> Entry {
-    let chain = ServiceBuilder::new()
-        .layer(circuit(site))
-        .layer(deadline(site.setup.timeout))
-        .service(site.upstream.clone());
+    let chain =
+        ServiceBuilder::new().layer(circuit(site)).layer(deadline(site.setup.timeout)).service(site.upstream.clone());
     Entry::naive(site, Chain::new(chain))
 }
 

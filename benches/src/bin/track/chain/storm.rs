@@ -36,7 +36,8 @@ pub fn enter(contestant: Contestant, storm: Storm, site: &Site<'_>) -> Entry {
     let middle = hop(retry().layer(inner));
     // Every client has a layer of its own.
     let clients = site.story.tenants.iter().map(|_| retry().layer(middle.clone())).collect();
-    let chain = ServiceBuilder::new().layer(ours::deadline(site.setup.timeout * site.story.attempts)).service(Clients(clients));
+    let chain =
+        ServiceBuilder::new().layer(ours::deadline(site.setup.timeout * site.story.attempts)).service(Clients(clients));
     Entry::patient(site, Chain::new(chain))
 }
 

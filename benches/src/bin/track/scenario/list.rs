@@ -75,7 +75,12 @@ pub const SCENARIOS: &[Scenario] = &[
         story: |setup| outage(setup, Down::Refusing),
         measures: OUTAGE,
     },
-    Scenario { name: "10h", title: "outage 10 s, hangs", story: |setup| outage(setup, Down::Hanging), measures: OUTAGE },
+    Scenario {
+        name: "10h",
+        title: "outage 10 s, hangs",
+        story: |setup| outage(setup, Down::Hanging),
+        measures: OUTAGE,
+    },
     Scenario {
         name: "11",
         title: "half of c leaks away",
@@ -139,7 +144,12 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "22/2", title: "2 gateways, 2x", story: |setup| gateways(setup, 2, 0), measures: GATEWAYS },
     Scenario { name: "22/4", title: "4 gateways, 2x", story: |setup| gateways(setup, 4, 0), measures: GATEWAYS },
     Scenario { name: "22/8", title: "8 gateways, 2x", story: |setup| gateways(setup, 8, 0), measures: GATEWAYS },
-    Scenario { name: "22/8+50ms", title: "8, clocks 50 ms off", story: |setup| gateways(setup, 8, 50), measures: GATEWAYS },
+    Scenario {
+        name: "22/8+50ms",
+        title: "8, clocks 50 ms off",
+        story: |setup| gateways(setup, 8, 50),
+        measures: GATEWAYS,
+    },
     Scenario {
         name: "22/8+200ms",
         title: "8, clocks 200 ms off",
@@ -150,7 +160,10 @@ pub const SCENARIOS: &[Scenario] = &[
 
 /// What there is not, and what it waits for.
 pub const NOT_BUILT: [(&str, &str); 4] = [
-    ("15", "one replica of 10 ten times slower: the world needs replicas behind a balancer, the library outlier ejection"),
+    (
+        "15",
+        "one replica of 10 ten times slower: the world needs replicas behind a balancer, the library outlier ejection",
+    ),
     ("16", "one replica of 10 fails fast, fails half, stalls: the same"),
     ("18", "heartbeats, loss, partition: the world needs a network that loses messages, the library failure detection"),
     ("20", "healthy tail, 10 replicas: the world needs replicas behind a balancer, the library hedging"),

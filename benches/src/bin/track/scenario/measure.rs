@@ -77,7 +77,7 @@ impl Seen<'_> {
             Metric::Jain => jain(&self.useful_by_gateway(score)),
             Metric::Amplification | Metric::Load => faulty.amplification(),
             Metric::Recovery => never(score.recovery(fault.end, self.bin())),
-            Metric::Detection => never(score.detection(fault.start, 0.5, self.bin())) * 1e3,
+            Metric::Detection => never(faulty.detection(fault.start, 0.5, self.bin())) * 1e3,
             Metric::Trips => {
                 let kept_away = |bin: &&buttress_sim::world::Bin| (bin.sent as f64) < 0.5 * bin.arrived as f64;
                 faulty.series(self.story.length(1.0)).iter().filter(kept_away).count() as f64
