@@ -40,6 +40,9 @@ impl Contestant {
         Self::Ours,
     ];
 
+    /// Who does not run when it is to go quickly.
+    pub const LEFT_OUT: [Self; 4] = [Self::TowerTimes4, Self::TowerBy4, Self::Aimd, Self::Vegas];
+
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",

@@ -25,7 +25,11 @@ mod setup;
 use clap::Parser;
 use options::Options;
 use run::Verdict;
-use std::{fs, io, process::ExitCode};
+use std::{
+    fs,
+    io::{self, Write},
+    process::ExitCode,
+};
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -43,7 +47,8 @@ fn measure(options: &Options) -> io::Result<ExitCode> {
     };
     let sheets = run::play(options.cases(), &options.contestants(), &options.seeds(), options.threads(), tell);
     let verdict = Verdict::of(&sheets);
-    print!("{}", report::table(&sheets, &verdict));
+    let mut out = io::stdout().lock();
+    write!(out, "{}", report::table(&sheets, &verdict))?;
     if let Some(folder) = options.json.parent() {
         fs::create_dir_all(folder)?;
     }
@@ -53,6 +58,6 @@ fn measure(options: &Options) -> io::Result<ExitCode> {
         let name = sheet.case.name().replace(['/', ' ', ':', '='], "-").replace('%', "pc");
         fs::write(options.plots.join(name + ".svg"), report::plot(sheet))?;
     }
-    println!("written to {} and {}", options.json.display(), options.plots.display());
+    writeln!(out, "written to {} and {}", options.json.display(), options.plots.display())?;
     Ok(if verdict.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

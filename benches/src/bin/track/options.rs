@@ -4,7 +4,7 @@ use crate::{
     contestant::Contestant,
     goals::number,
     run::Case,
-    scenario::{GRID, NOT_BUILT, SCENARIOS, Scenario},
+    scenario::{GRID, LEFT_OUT, NOT_BUILT, SCENARIOS, Scenario},
     setup::{Setup, parse_work},
 };
 use buttress_core::config::parse_duration;
@@ -25,7 +25,8 @@ pub struct Options {
     /// How many seeds, from 1 on, or which: `10`, `3,7,9`, `7,`. Default: 10, with `--quick` or `--grid` 3.
     #[arg(long)]
     seeds: Option<Seeds>,
-    /// 3 seeds, scenario 4 in 120 s, and the median counts where the worst seed would.
+    /// 3 seeds, scenario 4 in 120 s, the median counts where the worst seed would; wrong limits of tower, AIMD, Vegas and what lies
+    /// between one gateway and eight are left out where nobody names them.
     #[arg(long)]
     quick: bool,
     /// Ours alone, with other numbers: c 4, 50, 200; means of 1, 30, 100 ms; three distributions.
@@ -125,7 +126,7 @@ impl Options {
             let named = |name: &String| name == s.name || name == number(s.name);
             match (self.scenario.is_empty(), self.grid) {
                 (true, true) => GRID.contains(&s.name),
-                (true, false) => true,
+                (true, false) => !(self.quick && LEFT_OUT.contains(&s.name)),
                 (false, _) => self.scenario.iter().any(named),
             }
         };
@@ -141,7 +142,7 @@ impl Options {
     pub fn contestants(&self) -> Vec<Contestant> {
         let wanted = |one: &Contestant| match (self.contestant.is_empty(), self.grid) {
             (true, true) => *one == Contestant::Ours,
-            (true, false) => true,
+            (true, false) => !(self.quick && Contestant::LEFT_OUT.contains(one)),
             (false, _) => self.contestant.contains(one),
         };
         Contestant::ALL.into_iter().filter(wanted).collect()

@@ -4,7 +4,7 @@ use crate::{
     contestant::Contestant,
     goals::{Over, Target, goals_of, is_must},
     metric::{Metric, Metrics, across, median},
-    scenario::{Played, Point, Scenario, optimum},
+    scenario::{Played, Point, Scenario, Single, optimum},
     setup::Setup,
 };
 use std::{
@@ -113,6 +113,10 @@ pub fn play(
             jobs.extend(seeds.iter().map(|seed| (n, *contestant, *seed)));
         }
     }
+    let site = |case: &Case, contestant, seed: &u64| (Arc::as_ptr(&case.setup), contestant, *seed);
+    let singles: BTreeMap<_, _> =
+        jobs.iter().map(|(n, one, seed)| (site(&cases[*n], *one, seed), Single::new())).collect();
+    let singles: Vec<_> = jobs.iter().map(|(n, one, seed)| &singles[&site(&cases[*n], *one, seed)]).collect();
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let results: Vec<Mutex<Option<Played>>> = jobs.iter().map(|_| Mutex::new(None)).collect();
     std::thread::scope(|scope| {
@@ -121,7 +125,7 @@ pub fn play(
                 while let index = next.fetch_add(1, Relaxed)
                     && let Some((case, contestant, seed)) = jobs.get(index)
                 {
-                    let played = cases[*case].scenario.play(&cases[*case].setup, *contestant, *seed);
+                    let played = cases[*case].scenario.play(&cases[*case].setup, *contestant, *seed, singles[index]);
                     *buttress_core::sync::lock(&results[index]) = Some(played);
                     tell(done.fetch_add(1, Relaxed) + 1, jobs.len());
                 }
@@ -203,7 +207,11 @@ mod tests {
 
     #[test]
     fn threads_make_no_difference() {
-        let setup = Arc::new(Setup { measured: std::time::Duration::from_secs(1), ..Setup::default() });
+        let setup = Arc::new(Setup {
+            warm_up: std::time::Duration::from_secs(1),
+            measured: std::time::Duration::from_secs(1),
+            ..Setup::default()
+        });
         let cases = || vec![Case { scenario: &SCENARIOS[0], setup: setup.clone(), is_grid: false }];
         let all = [Contestant::None, Contestant::Tower];
         let rows = |threads| play(cases(), &all, &[1, 2, 3], threads, |_, _| {}).remove(0).rows;

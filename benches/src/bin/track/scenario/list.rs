@@ -169,6 +169,9 @@ pub const NOT_BUILT: [(&str, &str); 4] = [
     ("20", "healthy tail, 10 replicas: the world needs replicas behind a balancer, the library hedging"),
 ];
 
+/// What is left out when it is to go quickly: what lies between variants that are not.
+pub const LEFT_OUT: [&str; 3] = ["22/2", "22/4", "22/8+50ms"];
+
 /// Scenarios that must hold with any numbers.
 pub const GRID: [&str; 6] = ["1", "5", "6", "8", "17", "19/1c"];
 
