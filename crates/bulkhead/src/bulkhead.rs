@@ -1,14 +1,14 @@
 use crate::{
     AdmissionMode, BulkheadConfig, Release, Waiting,
-    config::MAX_LIMIT,
-    permits::{Grant, Joined, Permits},
+    line::{Full, Line, Permits},
 };
 use buttress_core::{
     Admission, Clock, ConfigError, Error, Fresh, Handle, Lease, Mode, ModeCell, Outcome, Pushback, Reason, Rejection,
     Resting, Settle, Signal, Striped, TokioClock, Value,
+    permits::{Joined, MAX_LIMIT, Verdict},
     sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering::Relaxed, lock},
 };
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, future::Future, sync::Arc, time::Duration};
 
 /// A compartment: so many calls at once, and no more.
 ///
@@ -98,7 +98,7 @@ impl Bulkhead {
             n => (n as usize).next_power_of_two(),
         };
         let shared = Shared {
-            permits: Permits::new(config.limit, stripes, config.order),
+            permits: Permits::new(config.limit, stripes, Line::new(config.order)),
             mode: ModeCell::new(0),
             limited: AtomicBool::new(false),
             release_at_head: AtomicBool::new(config.release == Release::Head),
@@ -123,8 +123,11 @@ impl Bulkhead {
     #[inline]
     pub fn try_acquire(&self) -> Result<BulkheadPermit, Rejection> {
         let home = self.shared.stripe();
-        if self.shared.mode.is_auto() && !self.shared.limited.load(Relaxed) && self.shared.permits.try_acquire(home) {
-            return Ok(BulkheadPermit::new(self.shared.lease_of(home), Grant::Permit));
+        if self.shared.mode.is_auto()
+            && !self.shared.limited.load(Relaxed)
+            && self.shared.permits.try_acquire(home, || ())
+        {
+            return Ok(BulkheadPermit::new(self.shared.lease_of(home), Held::Permit));
         }
         self.try_acquire_slowly()
     }
@@ -165,7 +168,7 @@ impl Bulkhead {
             in_flight: shared.permits.in_flight() + over_limit,
             over_limit,
             queued: shared.permits.queued(),
-            refused_total: shared.permits.refused(),
+            refused_total: shared.permits.stripes().map(|refused| refused.load(Relaxed)).sum(),
             timed_out_total: shared.timed_out_total.load(Relaxed),
             over_limit_total: shared.over_limit_total.load(Relaxed),
             mode: shared.mode.get(),
@@ -224,11 +227,11 @@ impl Bulkhead {
         *present = next;
         self.shared.changed.store(true, Relaxed);
         self.shared.release_at_head.store(present.release == Release::Head, Relaxed);
-        self.shared.permits.set_order(present.order);
+        self.shared.permits.with_line(|line, _| line.order = present.order);
         if limits.0 != limits.1 {
             tracing::info!(target: TARGET, bulkhead = &*present.name, from = limits.0, to = limits.1, "bulkhead limit changed");
             // Under the config's lock, so that of two updates the later one wins in both places.
-            self.shared.permits.set_limit(limits.1);
+            self.shared.permits.set_limit(|| limits.1, ());
         }
         Ok(())
     }
@@ -245,24 +248,27 @@ impl Bulkhead {
             return Some(Err(self.refuse()));
         }
         let home = self.shared.stripe();
-        if self.shared.permits.try_acquire(home) {
+        if self.shared.permits.try_acquire(home, || ()) {
             self.shared.set_limited(false);
-            return Some(Ok(BulkheadPermit::new(self.shared.lease_of(home), Grant::Permit)));
+            return Some(Ok(BulkheadPermit::new(self.shared.lease_of(home), Held::Permit)));
         }
         self.shared.set_limited(true);
         if self.shared.mode.enforces() {
             return None;
         }
         self.shared.count_pass();
-        Some(Ok(BulkheadPermit::new(self.shared.lease(), Grant::Pass)))
+        Some(Ok(BulkheadPermit::new(self.shared.lease(), Held::Pass)))
     }
 
     /// A permit, a place in the queue, or a refusal.
     #[inline]
     pub(crate) fn enqueue(&self, clock: &impl Clock) -> Result<Admission<BulkheadPermit, Waiting>, Rejection> {
         let home = self.shared.stripe();
-        if self.shared.mode.is_auto() && !self.shared.limited.load(Relaxed) && self.shared.permits.try_acquire(home) {
-            return Ok(Admission::Now(BulkheadPermit::new(self.shared.lease_of(home), Grant::Permit)));
+        if self.shared.mode.is_auto()
+            && !self.shared.limited.load(Relaxed)
+            && self.shared.permits.try_acquire(home, || ())
+        {
+            return Ok(Admission::Now(BulkheadPermit::new(self.shared.lease_of(home), Held::Permit)));
         }
         let (max_queue, max_wait) = {
             let config = lock(&self.shared.config);
@@ -281,16 +287,16 @@ impl Bulkhead {
             return decided.map(Admission::Now);
         }
         let lease = self.shared.lease();
-        match lease.permits.join(lease.stripe(), max_queue) {
-            Joined::Now => Ok(Admission::Now(BulkheadPermit::new(lease, Grant::Permit))),
-            Joined::Later(place) => Ok(Admission::Later(Waiting::new(lease, place, until()))),
-            Joined::Full => Err(self.refuse()),
+        match lease.permits.join(lease.stripe(), (), |line, seat, _| line.push(seat, max_queue)) {
+            Ok(Joined::Now) => Ok(Admission::Now(BulkheadPermit::new(lease, Held::Permit))),
+            Ok(Joined::Later(place)) => Ok(Admission::Later(Waiting::new(lease, place, until()))),
+            Err(Full) => Err(self.refuse()),
         }
     }
 
     #[cold]
     pub(crate) fn refuse(&self) -> Rejection {
-        self.shared.permits.count_refusal(self.shared.stripe());
+        self.shared.permits.stripe(self.shared.stripe()).fetch_add(1, Relaxed);
         FULL
     }
 }
@@ -365,7 +371,7 @@ impl Handle for Bulkhead {
         self.shared.mode.set(mode)?;
         tracing::info!(target: TARGET, bulkhead = &*self.config().name, mode = mode.as_str(), "bulkhead mode changed");
         if matches!(mode, Mode::Disabled | Mode::OBSERVE_ONLY) {
-            self.shared.permits.pass_all(|| self.shared.count_pass());
+            self.shared.permits.pass_all((), || self.shared.count_pass());
         }
         Ok(())
     }
@@ -384,23 +390,42 @@ fn spread(limit: u32) -> usize {
     most.min(1 << fitting.ilog2())
 }
 
+/// What a call in the compartment holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Held {
+    Permit,
+    /// A mode let it pass.
+    Pass,
+}
+
+/// What one that waited was told.
+impl From<Verdict<Infallible>> for Held {
+    fn from(verdict: Verdict<Infallible>) -> Self {
+        match verdict {
+            Verdict::Permit => Self::Permit,
+            Verdict::Pass => Self::Pass,
+            Verdict::Refused(never) => match never {},
+        }
+    }
+}
+
 /// A call's place in the compartment; dropped, it is free again.
 pub struct BulkheadPermit {
     lease: Arc<Lease<Shared>>,
-    held: Option<Grant>,
+    held: Option<Held>,
 }
 
 impl BulkheadPermit {
     #[inline]
-    pub(crate) fn new(lease: Arc<Lease<Shared>>, grant: Grant) -> Self {
+    pub(crate) fn new(lease: Arc<Lease<Shared>>, grant: Held) -> Self {
         Self { lease, held: Some(grant) }
     }
 
     #[inline]
     fn give_back(&mut self) {
         match self.held.take() {
-            Some(Grant::Permit) => self.lease.permits.release(self.lease.stripe()),
-            Some(Grant::Pass) => {
+            Some(Held::Permit) => self.lease.permits.release(self.lease.stripe(), || ()),
+            Some(Held::Pass) => {
                 self.lease.over_limit.fetch_sub(1, Relaxed);
             }
             None => {}

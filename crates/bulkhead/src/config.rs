@@ -1,9 +1,6 @@
 use crate::Bulkhead;
-use buttress_core::ConfigError;
+use buttress_core::{ConfigError, Release, permits::MAX_LIMIT};
 use std::{borrow::Cow, time::Duration};
-
-/// The greatest limit, and the longest queue: 2 147 483 647.
-pub const MAX_LIMIT: u32 = u32::MAX >> 1;
 
 /// What a [`Bulkhead`] is made from, and what [`Bulkhead::update`] changes while it runs.
 ///
@@ -26,9 +23,9 @@ pub const MAX_LIMIT: u32 = u32::MAX >> 1;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct BulkheadConfig {
-    /// How many calls may be in flight at once: 0 (every call is refused) to [`MAX_LIMIT`]. Default: 64.
+    /// How many calls may be in flight at once: 0 (every call is refused) to [`MAX_LIMIT`](crate::MAX_LIMIT). Default: 64.
     pub limit: u32,
-    /// How many calls may wait for a permit: 0 (the default: a call without a permit is refused at once) to [`MAX_LIMIT`].
+    /// How many calls may wait for a permit: 0 (the default: a call without a permit is refused at once) to [`MAX_LIMIT`](crate::MAX_LIMIT).
     /// When it is full, the newcomer is refused, whatever the order. Only a [`QueuedBulkheadLayer`](crate::QueuedBulkheadLayer),
     /// [`Bulkhead::acquire`] and [`Bulkhead::call`] wait; a [`BulkheadLayer`](crate::BulkheadLayer) refuses at once.
     pub max_queue: u32,
@@ -62,18 +59,6 @@ pub enum QueueOrder {
     /// Last in, first out: under lasting overload, those who wait for long have given up anyway, and the newest can still be
     /// served in time ([Maurer 2015](https://queue.acm.org/detail.cfm?id=2839461)).
     Lifo,
-}
-
-/// When a call gives its permit back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
-#[non_exhaustive]
-pub enum Release {
-    /// At its real end: the last byte of the body, its trailers, or its drop.
-    #[default]
-    BodyEnd,
-    /// When the response head is there (gRPC: the first message). Bodies then stream without a limit.
-    Head,
 }
 
 /// What a layer does with a caller when there is no permit.

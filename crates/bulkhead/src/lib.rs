@@ -100,15 +100,16 @@
 mod bulkhead;
 mod config;
 mod layer;
+mod line;
 #[cfg(all(test, buttress_loom))]
 mod loom_tests;
-mod permits;
 mod queue;
 #[cfg(all(test, not(buttress_loom)))]
 mod tests;
 
 pub use bulkhead::{Bulkhead, BulkheadPermit, BulkheadSnapshot};
-pub use config::{AdmissionMode, BulkheadConfig, MAX_LIMIT, QueueOrder, Release};
+pub use buttress_core::{Release, permits::MAX_LIMIT};
+pub use config::{AdmissionMode, BulkheadConfig, QueueOrder};
 pub use layer::{
     BulkheadLayer, BulkheadService, KeyedBulkheadLayer, KeyedQueuedBulkheadLayer, QueuedBulkheadLayer,
     QueuedBulkheadService, Turn,

@@ -1,7 +1,7 @@
 use crate::{
     BulkheadPermit,
-    bulkhead::{Shared, WAITED},
-    permits::{Grant, Place},
+    bulkhead::{Held, Shared, WAITED},
+    line::Place,
 };
 use buttress_core::{Lease, Rejection};
 use std::{
@@ -33,12 +33,12 @@ impl Waiting {
     /// Leaves the queue: with what was granted before it could.
     fn leave(&mut self) -> Option<BulkheadPermit> {
         let (lease, place) = self.seat.take()?;
-        lease.permits.leave(&place).map(|grant| BulkheadPermit::new(lease, grant))
+        lease.permits.leave(&place, || ()).map(|verdict| BulkheadPermit::new(lease, verdict.into()))
     }
 
-    fn poll_grant(&mut self, cx: &mut Context<'_>) -> Poll<Grant> {
-        let (lease, place) = self.seat.as_mut().expect("a future was polled after it had completed");
-        lease.permits.poll(place, cx)
+    fn poll_grant(&mut self, cx: &mut Context<'_>) -> Poll<Held> {
+        let (_, place) = self.seat.as_mut().expect("a future was polled after it had completed");
+        place.poll(cx).map(Held::from)
     }
 }
 
@@ -46,10 +46,10 @@ impl Future for Waiting {
     type Output = Result<BulkheadPermit, Rejection>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Poll::Ready(grant) = self.poll_grant(cx) {
+        if let Poll::Ready(held) = self.poll_grant(cx) {
             self.timer = None;
             return Poll::Ready(match self.seat.take() {
-                Some((lease, _)) => Ok(BulkheadPermit::new(lease, grant)),
+                Some((lease, _)) => Ok(BulkheadPermit::new(lease, held)),
                 None => Err(WAITED),
             });
         }

@@ -19,6 +19,9 @@ pub trait Gatekeeper: Send + Sync + 'static {
     /// What one clone of a service keeps between `poll_ready` and `call`: nothing, or its place among parked tasks.
     type Turn: Default + Send;
 
+    /// Whether it wants to see the [`Context`](crate::Context) of a request: its priority, its deadline. Nobody looks for one otherwise.
+    const HEEDS_CONTEXT: bool = false;
+
     /// Asked before the inner service is: `Ready(None)`: go on. `Ready(Some(_))`: the inner service need not be ready, the
     /// next call will be refused with this. `Pending`: back-pressure, where the policy documents it.
     #[inline]
@@ -68,6 +71,23 @@ pub trait Admit<Req>: Gatekeeper {
     ///
     /// The refusal, which the protocol turns into a response or an error.
     fn admit(&self, turn: &mut Self::Turn, req: &Req) -> Result<Self::Permit, Rejection>;
+
+    /// Decides by what travels with the request, too, if the protocol has that: asked instead of [`admit`](Self::admit) where
+    /// the policy [heeds it](Gatekeeper::HEEDS_CONTEXT).
+    ///
+    /// # Errors
+    ///
+    /// As [`admit`](Self::admit).
+    #[inline]
+    fn admit_in(
+        &self,
+        turn: &mut Self::Turn,
+        req: &Req,
+        context: Option<&crate::Context>,
+    ) -> Result<Self::Permit, Rejection> {
+        let _ = context;
+        self.admit(turn, req)
+    }
 }
 
 /// A policy that can be made again with the same config and a state of its own.
@@ -248,7 +268,12 @@ where
         if let Some(shut) = self.shut.take() {
             return GateFuture::refused(shut.into(), self.protocol.start_refusable(&req));
         }
-        match self.policy.admit(&mut self.turn, &req) {
+        let admitted = if A::HEEDS_CONTEXT {
+            self.policy.admit_in(&mut self.turn, &req, self.protocol.context(&req))
+        } else {
+            self.policy.admit(&mut self.turn, &req)
+        };
+        match admitted {
             Ok(permit) => {
                 let call = self.protocol.start(&req);
                 GateFuture::admitted(self.inner.call(req), permit, call)

@@ -1,5 +1,6 @@
 use crate::{
-    Admission, Admit, Clock, ConfigError, Enqueue, Fresh, Gatekeeper, Handle, Origin, Rejection, TokioClock, Value,
+    Admission, Admit, Clock, ConfigError, Context, Enqueue, Fresh, Gatekeeper, Handle, Origin, Rejection, TokioClock,
+    Value,
 };
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, UnitWeighter, sync::Cache};
 use std::{
@@ -288,6 +289,8 @@ where
 {
     type Permit = A::Permit;
     type Turn = ();
+
+    const HEEDS_CONTEXT: bool = A::HEEDS_CONTEXT;
 }
 
 impl<K, A, F, Req> Admit<Req> for Keyed<K, A, F>
@@ -298,6 +301,10 @@ where
 {
     fn admit(&self, _: &mut (), req: &Req) -> Result<A::Permit, Rejection> {
         self.entry(&(self.key)(req)).admit(&mut A::Turn::default(), req)
+    }
+
+    fn admit_in(&self, _: &mut (), req: &Req, context: Option<&Context>) -> Result<A::Permit, Rejection> {
+        self.entry(&(self.key)(req)).admit_in(&mut A::Turn::default(), req, context)
     }
 }
 
@@ -311,6 +318,15 @@ where
 
     fn enqueue(&self, _: &mut (), req: &Req) -> Result<Admission<A::Permit, A::Queued>, Rejection> {
         self.entry(&(self.key)(req)).enqueue(&mut A::Turn::default(), req)
+    }
+
+    fn enqueue_in(
+        &self,
+        _: &mut (),
+        req: &Req,
+        context: Option<&Context>,
+    ) -> Result<Admission<A::Permit, A::Queued>, Rejection> {
+        self.entry(&(self.key)(req)).enqueue_in(&mut A::Turn::default(), req, context)
     }
 }
 

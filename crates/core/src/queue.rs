@@ -31,6 +31,23 @@ pub trait Enqueue<Req>: Admit<Req> {
     ///
     /// There is no room, and no room to wait either.
     fn enqueue(&self, turn: &mut Self::Turn, req: &Req) -> Result<Admission<Self::Permit, Self::Queued>, Rejection>;
+
+    /// The same by what travels with the request, too, if the protocol has that: asked instead of [`enqueue`](Self::enqueue)
+    /// where the policy [heeds it](crate::Gatekeeper::HEEDS_CONTEXT).
+    ///
+    /// # Errors
+    ///
+    /// As [`enqueue`](Self::enqueue).
+    #[inline]
+    fn enqueue_in(
+        &self,
+        turn: &mut Self::Turn,
+        req: &Req,
+        context: Option<&crate::Context>,
+    ) -> Result<Admission<Self::Permit, Self::Queued>, Rejection> {
+        let _ = context;
+        self.enqueue(turn, req)
+    }
 }
 
 /// The layer of every policy whose callers may wait. Like [`GateLayer`](crate::GateLayer), but the inner service is `Clone`:
@@ -133,7 +150,11 @@ where
 
     #[inline]
     fn call(&mut self, req: Req) -> Self::Future {
-        let admission = self.policy.enqueue(&mut A::Turn::default(), &req);
+        let admission = if A::HEEDS_CONTEXT {
+            self.policy.enqueue_in(&mut A::Turn::default(), &req, self.protocol.context(&req))
+        } else {
+            self.policy.enqueue(&mut A::Turn::default(), &req)
+        };
         let state = match admission {
             Ok(Admission::Now(permit)) => {
                 let call = self.protocol.start(&req);

@@ -16,6 +16,12 @@ pub use envoy::{EnvoyGradient, EnvoyGradientConfig};
 pub use gradient2::{Gradient2, Gradient2Config};
 pub use vegas::{Vegas, VegasConfig};
 
+mod adaptive;
+mod fixed;
+
+pub use adaptive::{Adaptive, AdaptiveConfig, WallClock};
+pub use fixed::Fixed;
+
 use std::{
     fmt,
     time::{Duration, Instant},
@@ -34,6 +40,11 @@ pub trait Limit: fmt::Debug + Send + 'static {
 
     /// The name in snapshots and logs.
     fn name(&self) -> &'static str;
+
+    /// How long a call takes without load, as far as it knows: for snapshots.
+    fn base(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// When a window is over: as soon as any of these holds.

@@ -242,7 +242,8 @@ impl Upstream {
 
     /// Workers that are free take what waits.
     fn begin(&self, state: &mut State) {
-        while state.busy < state.workers
+        let sharing = self.shared.model.sharing;
+        while (sharing || state.busy < state.workers)
             && let Some(job) = state.queue.pop_front()
         {
             {
@@ -254,7 +255,8 @@ impl Upstream {
             }
             state.busy += 1;
             let crowd = (state.busy as usize + state.queue.len()) as f64 / f64::from(state.workers.max(1)) - 1.0;
-            let slower = 1.0 + self.shared.model.contention * crowd.max(0.0);
+            let shared = if sharing { crowd.max(0.0) } else { 0.0 };
+            let slower = 1.0 + shared + self.shared.model.contention * crowd.max(0.0);
             let takes = (job.work as f64 * state.factor * slower) as u64 + std::mem::take(&mut state.debt);
             state.running.insert(job.number, job.clone());
             let upstream = self.clone();

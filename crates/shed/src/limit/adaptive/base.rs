@@ -1,0 +1,60 @@
+//! How long a call takes without a queue, and how one tells.
+
+/// A change of the first decile is believed in full from so many samples on.
+const SAMPLES: f64 = 150.0;
+/// What was learnt weighs at most as much as so many times [`SAMPLES`].
+const MEMORY: f64 = 4.0;
+
+/// The first decile of the times of calls, in seconds, when none of them waits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Base {
+    pub(super) low: f64,
+    weight: f64,
+}
+
+impl Base {
+    pub(super) fn new(low: f64, samples: f64) -> Self {
+        Self { low, weight: samples / SAMPLES }
+    }
+
+    /// Moves towards what so many samples say: in the beginning it is their mean, later an average that forgets, which a window
+    /// moves by `share` of the way.
+    pub(super) fn learn(&mut self, low: f64, samples: f64, share: f64) {
+        let weight = samples / SAMPLES;
+        let share = (weight / (self.weight + weight)).max(share.min(weight * share));
+        self.weight = (self.weight + weight).min(MEMORY);
+        self.low += share * (low - self.low);
+    }
+
+    /// Rises, slowly: what looks like slower calls may be a queue.
+    pub(super) fn creep(&mut self, low: f64, samples: f64) {
+        self.low += 0.05 * (samples / SAMPLES).min(1.0) * (low - self.low);
+    }
+}
+
+/// What a window said.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    /// Under which limit.
+    pub(super) limit: f64,
+    /// Answers per second.
+    pub(super) rate: f64,
+    /// The first decile of the times of calls, in seconds.
+    pub(super) low: f64,
+    /// Their mean.
+    pub(super) mean: f64,
+    pub(super) samples: f64,
+}
+
+impl Seen {
+    /// Whether `after` a cut calls were as many, and faster: those that were cut had stood in a queue. If there was none, calls
+    /// take as long as before, and are fewer.
+    ///
+    /// By Little's law the mean time falls as the limit does, or the rate does; the first decile of a queue's times falls even
+    /// more. The three together are less noisy than any of them.
+    pub(super) fn eased(&self, after: &Self) -> bool {
+        let ln = |a: f64, b: f64| (a.max(1e-9) / b.max(1e-9)).ln();
+        let moved = ln(after.mean, self.mean) + ln(after.low, self.low) + ln(self.rate, after.rate);
+        moved / 3.0 < 0.5 * ln(after.limit, self.limit)
+    }
+}
