@@ -5,22 +5,20 @@
 //!
 //! [`Aimd`], [`Vegas`], [`Gradient2`] and [`EnvoyGradient`] are what others have published, to compare with.
 
+mod adaptive;
 mod aimd;
 mod check;
 mod envoy;
+mod fixed;
 mod gradient2;
 mod vegas;
 
+pub use adaptive::{Adaptive, AdaptiveConfig, WallClock};
 pub use aimd::{Aimd, AimdConfig};
 pub use envoy::{EnvoyGradient, EnvoyGradientConfig};
+pub use fixed::Fixed;
 pub use gradient2::{Gradient2, Gradient2Config};
 pub use vegas::{Vegas, VegasConfig};
-
-mod adaptive;
-mod fixed;
-
-pub use adaptive::{Adaptive, AdaptiveConfig, WallClock};
-pub use fixed::Fixed;
 
 use std::{
     fmt,

@@ -1,6 +1,5 @@
 //! What each contestant puts between clients and upstream.
 
-mod limited;
 mod oracle;
 mod ours;
 mod storm;
@@ -9,6 +8,7 @@ mod tower;
 use crate::{contestant::Contestant, scenario::Story, setup::Setup};
 use ::tower::util::BoxCloneSyncService;
 use buttress_core::Error;
+use buttress_shed::limit::WallClock;
 use buttress_sim::world::{Call, Fault, Reply, Upstream, World};
 use std::time::Duration;
 
@@ -27,6 +27,12 @@ pub struct Site<'a> {
 }
 
 impl Site<'_> {
+    /// The gateway's wall clock: the first one is right, the last one as wrong as the story says.
+    fn wall_clock(&self) -> WallClock {
+        let share = f64::from(self.gateway) / f64::from(self.story.gateways.max(2) - 1);
+        WallClock::new(self.world.wall_clock(self.story.skew.as_secs_f64() * share))
+    }
+
     /// Where layers of this site draw from.
     fn draws(&self) -> u64 {
         self.seed.wrapping_mul(1_000).wrapping_add(self.gateway.into())

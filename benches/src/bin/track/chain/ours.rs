@@ -1,43 +1,53 @@
 //! Our layers, as a user stacks them: with their defaults, and the numbers that only the user knows (time-outs, attempts).
 
-use super::{Chain, Entry, Site, limited::Limited};
+use super::{Chain, Entry, Site};
 use crate::contestant::Contestant;
 use buttress_breaker::{BreakerConfig, BreakerLayer};
-use buttress_bulkhead::BulkheadLayer;
-use buttress_core::{GateLayer, Opaque};
+use buttress_core::Opaque;
 use buttress_deadline::{DeadlineConfig, DeadlineLayer};
 use buttress_retry::{Repeatable, ResendLayer, RetryConfig, RetryLayer};
-use buttress_shed::limit::{AimdConfig, EnvoyGradientConfig, Gradient2Config, VegasConfig};
+use buttress_shed::{
+    Algorithm, Ask, QueueConfig, Shed, ShedConfig, ShedLayer,
+    limit::{AdaptiveConfig, AimdConfig, EnvoyGradientConfig, Gradient2Config, Limit, VegasConfig},
+};
+use buttress_sim::world::Call;
 use std::time::Duration;
 use tower::ServiceBuilder;
 
 const VALID: &str = "made of valid numbers";
 
-/// deadline > retry > limit > gate > deadline of one attempt. What has not been built yet has a stand-in: a bulkhead for the
-/// limiter, a breaker for the ramped gate.
+/// deadline > retry > shed > gate > deadline of one attempt. Until there is a ramped gate a breaker stands in for it.
 pub fn enter(site: &Site<'_>) -> Entry {
     let several = site.story.attempts > 1;
+    let adaptive = AdaptiveConfig::default().wall_clock(site.wall_clock());
+    let shed = ShedConfig::default().limit(Algorithm::Adaptive(adaptive)).seed(site.draws());
+    let ask = |call: &Call| Ask::new().priority(call.priority).tenant(call.tenant).deadline(call.deadline);
     let chain = ServiceBuilder::new()
         .layer(deadline(site.setup.timeout * site.story.attempts))
         .option_layer(several.then(|| retry(site)))
-        .layer(BulkheadLayer::new(64))
-        .option_layer(several.then(|| circuit(site)))
+        .layer(shed.layer_by(ask).expect(VALID))
+        .option_layer(site.story.gate.then(|| circuit(site)))
         .option_layer(several.then(|| deadline(site.setup.timeout)))
         .service(site.upstream.clone());
     Entry::patient(site, Chain::new(chain))
 }
 
-/// A published limit in front of clients that retry by themselves.
+/// A published limit without a queue, in front of clients that retry by themselves.
 pub fn published(contestant: Contestant, site: &Site<'_>) -> Entry {
-    let limited = match contestant {
-        Contestant::Aimd => Limited::new(AimdConfig::default().build().expect(VALID)),
-        Contestant::Vegas => Limited::new(VegasConfig::default().seed(site.draws()).build().expect(VALID)),
-        Contestant::Gradient2 => Limited::new(Gradient2Config::default().build().expect(VALID)),
-        _ => Limited::new(EnvoyGradientConfig::default().seed(site.draws()).build().expect(VALID)),
+    let draws = site.draws();
+    let make = move || -> Box<dyn Limit> {
+        match contestant {
+            Contestant::Aimd => Box::new(AimdConfig::default().build().expect(VALID)),
+            Contestant::Vegas => Box::new(VegasConfig::default().seed(draws).build().expect(VALID)),
+            Contestant::Gradient2 => Box::new(Gradient2Config::default().build().expect(VALID)),
+            _ => Box::new(EnvoyGradientConfig::default().seed(draws).build().expect(VALID)),
+        }
     };
+    let config = ShedConfig::default().queue(QueueConfig::none()).seed(draws);
+    let shed = Shed::with_limit(config, move |_| make()).expect(VALID);
     let chain = ServiceBuilder::new()
         .layer(deadline(site.setup.timeout))
-        .layer(GateLayer::<Limited>::new(limited))
+        .layer(ShedLayer::new(shed))
         .service(site.upstream.clone());
     Entry::naive(site, Chain::new(chain))
 }

@@ -191,12 +191,12 @@ fn lasting(setup: &Setup, load: f64) -> Story {
 fn errors(setup: &Setup, rate: f64) -> Story {
     let story = Story::calm(setup, None, setup.load).attempts(3);
     let begin = story.span.start;
-    Story { events: vec![(begin, Event::Errors(rate))], ..story }
+    Story { events: vec![(begin, Event::Errors(rate))], gate: true, ..story }
 }
 
 fn outage(setup: &Setup, down: Down) -> Story {
     let story = Story::calm(setup, None, setup.load).attempts(3);
-    story.spell(10.0, Event::Down(Some(down)), Event::Down(None))
+    Story { gate: true, ..story.spell(10.0, Event::Down(Some(down)), Event::Down(None)) }
 }
 
 fn storm(setup: &Setup, storm: Storm) -> Story {

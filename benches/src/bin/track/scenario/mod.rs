@@ -35,7 +35,7 @@ impl Scenario {
             _ if story.storm.is_some() => {
                 matches!(contestant, Contestant::None | Contestant::Tower | Contestant::Ours)
             }
-            Contestant::Breaker => story.attempts > 1,
+            Contestant::Breaker => story.gate,
             _ => true,
         }
     }

@@ -28,8 +28,9 @@ pub struct Story {
     /// Through how many gateways the load comes.
     pub gateways: u32,
     /// How far apart the wall clocks of the first and the last gateway are.
-    #[expect(dead_code, reason = "no layer of ours reads the wall clock yet")]
     pub skew: Duration,
+    /// Whether the upstream itself fails, so that a gate in front of it makes sense.
+    pub gate: bool,
     /// Three layers that retry, instead of what else a contestant has.
     pub storm: Option<Storm>,
     /// How much longer everything takes than it was written for.
@@ -92,6 +93,7 @@ impl Story {
             patience: setup.mean.mul_f64(0.5),
             gateways: 1,
             skew: Duration::ZERO,
+            gate: false,
             storm: None,
             factor,
         }
