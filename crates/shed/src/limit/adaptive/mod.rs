@@ -188,19 +188,18 @@ impl Adaptive {
     }
 
     fn follow(&mut self, window: &Window, mut seen: Seen, now: Instant) {
-        let Some(base) = &mut self.base else { return self.learn(&seen, 1.0) };
+        let Some(Base { low: base, .. }) = self.base else { return self.learn(&seen, 1.0) };
         let enough = seen.samples >= ENOUGH;
         if !enough {
             seen = self.seen.unwrap_or(seen);
         }
-        let base_low = base.low;
-        let queue = seen.rate * (seen.low - base_low).max(0.0);
+        let queue = self.queue(&seen);
         let target = self.target();
         if !window.limited {
             if queue <= 2.0 * target {
-                match seen.low < base_low {
-                    true => self.learn(&seen, 0.2),
-                    false => base.creep(seen.low, seen.samples),
+                match &mut self.base {
+                    Some(known) if seen.low >= base => known.creep(seen.low, seen.samples),
+                    _ => self.learn(&seen, 0.2),
                 }
                 (self.probe_at, self.suspicious, self.steps) = (None, false, 1);
                 return;
@@ -208,7 +207,7 @@ impl Adaptive {
             // Nobody found the limit, and yet there is a queue: the limit is what was in flight.
             self.set(self.limit.min(f64::from(window.in_flight)));
         }
-        if enough && seen.low < base_low {
+        if enough && seen.low < base {
             self.learn(&Seen { samples: seen.samples.min(60.0), ..seen }, 0.1);
         }
         self.seen = Some(seen);
