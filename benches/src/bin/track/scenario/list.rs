@@ -85,7 +85,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "11",
         title: "half of c leaks away",
         story: |setup| {
-            let mut story = Story::calm(setup, Some(140.0), setup.load);
+            let mut story = Story::calm(setup, Some(140.0), setup.load).patience(setup.mean * 2);
             let lost = story.workers - story.workers.div_ceil(2);
             story.fault = story.span.start..story.after(120.0);
             let at = |n: u32| story.after(120.0 * f64::from(n) / f64::from(lost));
@@ -185,7 +185,7 @@ const GATEWAYS: &[Metric] = &[Metric::Goodput, Metric::P50, Metric::OfSingle, Me
 
 fn lasting(setup: &Setup, load: f64) -> Story {
     let seconds = if setup.quick { 120.0 } else { 400.0 };
-    Story::calm(setup, Some(seconds), load).step(load)
+    Story::calm(setup, Some(seconds), load).step(load).patience(setup.timeout.mul_f64(0.1))
 }
 
 fn errors(setup: &Setup, rate: f64) -> Story {
@@ -211,7 +211,8 @@ fn cold(setup: &Setup, times: u32) -> Story {
 }
 
 fn contention(setup: &Setup, load: f64) -> Story {
-    Story { contention: 0.2, ..Story::calm(setup, None, load).step(load) }
+    // Who waits inside makes all others slower.
+    Story { contention: 0.2, ..Story::calm(setup, None, load).step(load).patience(Duration::ZERO) }
 }
 
 fn gateways(setup: &Setup, gateways: u32, skew_ms: u64) -> Story {
