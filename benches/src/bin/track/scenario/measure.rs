@@ -45,7 +45,8 @@ impl Seen<'_> {
         let Story { span, fault, .. } = self.story;
         let score = self.world.score(self.upstream, span.clone());
         let faulty = self.world.score(self.upstream, fault.clone());
-        let metrics = measures.iter().filter_map(|m| Some((*m, self.measure(*m, &score, &faulty)?))).collect();
+        // A sum of nothing is -0.
+        let metrics = measures.iter().filter_map(|m| Some((*m, self.measure(*m, &score, &faulty)? + 0.0))).collect();
         Played { metrics, series: self.series(&score) }
     }
 
