@@ -1,14 +1,14 @@
-use crate::{BreakerConfig, BreakerPermit, BreakerSnapshot, State, Transition, machine::Machine, ticket::Ticket};
+use crate::{
+    BreakerConfig, BreakerPermit, BreakerSnapshot, State, Transition,
+    machine::Machine,
+    run::{by_result, run},
+    ticket::Ticket,
+};
 use buttress_core::{
-    Clock, ConfigError, Error, Fresh, Handle, Mode, Outcome, Rejection, Resting, Settle, Signal, Striped, TokioClock,
-    Value, sync::lock,
+    Clock, ConfigError, Error, Fresh, Handle, Mode, Outcome, Rejection, Resting, Signal, Striped, TokioClock, Value,
+    sync::lock,
 };
-use std::{
-    fmt,
-    future::{Future, poll_fn},
-    pin::pin,
-    sync::Arc,
-};
+use std::{fmt, future::Future, sync::Arc};
 
 /// A circuit breaker: the policy, its handle and its standalone use in one.
 ///
@@ -113,11 +113,7 @@ impl Breaker {
     where
         F: Future<Output = Result<T, E>>,
     {
-        self.call_with(future, |result: Result<&T, &E>| match result {
-            Ok(_) => Outcome::Success,
-            Err(_) => Outcome::Failure,
-        })
-        .await
+        self.call_with(future, by_result).await
     }
 
     /// Makes a call that `classify` judges.
@@ -133,20 +129,7 @@ impl Breaker {
     where
         F: Future<Output = Result<T, E>>,
     {
-        let mut permit = self.try_acquire()?;
-        let mut future = pin!(future);
-        let mut pending = false;
-        let result = poll_fn(|cx| {
-            let polled = future.as_mut().poll(cx);
-            if polled.is_pending() && !pending {
-                pending = true;
-                permit.pending();
-            }
-            polled
-        })
-        .await;
-        permit.settle(classify(result.as_ref()), None);
-        result.map_err(Error::Inner)
+        run(self.try_acquire()?, future, classify).await
     }
 
     /// The present state. An open circuit whose time is over stays so until a call comes.
@@ -209,7 +192,9 @@ impl Breaker {
     }
 
     /// What others may read: [`Signal::OPEN`] is raised until the next probe while the circuit is open or half-open; half-open with
-    /// a place for a probe, that moment has come. Where an operator lets a share of the calls pass
+    /// a place for a probe, that moment has come. On a ramp it is raised until the next call passes for certain, and its pressure is the
+    /// share that is refused: a balancer that waits for the moment is never refused and brings the ramp to its end, one
+    /// that draws by the pressure sends as many calls as it takes. Where an operator lets a share of the calls pass
     /// ([`Mode::Enforcing`]), it is quiet.
     pub fn signal(&self) -> Signal {
         self.shared.signal.clone()

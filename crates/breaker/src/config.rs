@@ -1,4 +1,4 @@
-use crate::Breaker;
+use crate::{Breaker, RampConfig};
 use buttress_core::{ConfigError, config::format_duration, window::CountWindow};
 use std::time::Duration;
 
@@ -86,9 +86,11 @@ pub struct BreakerConfig {
     /// A probe that takes longer is a failure, and its place is free again. Default 10 s.
     #[cfg_attr(feature = "serde", serde(with = "buttress_core::config::duration"))]
     pub probe_deadline: Duration,
+    /// After good probes: closes by degrees. Default `None`: at once.
+    pub ramp: Option<RampConfig>,
     /// What a caller finds while the circuit is open. Default: a refusal.
     pub admission: Admission,
-    /// Where the jitter of the open times comes from. Default `None`: differs from instance to instance.
+    /// Where the jitter of the open times and the draws of a ramp come from. Default `None`: differs from instance to instance.
     pub seed: Option<u64>,
 }
 
@@ -111,6 +113,7 @@ impl Default for BreakerConfig {
             close_after: 3,
             probe_window: 5,
             probe_deadline: Duration::from_secs(10),
+            ramp: None,
             admission: Admission::Reject,
             seed: None,
         }
@@ -149,6 +152,8 @@ impl BreakerConfig {
         probe_window: u32 => probe_window;
         /// Sets [`probe_deadline`](Self#structfield.probe_deadline).
         probe_deadline: Duration => probe_deadline;
+        /// Sets [`ramp`](Self#structfield.ramp); `None` takes it away.
+        ramp: impl Into<Option<RampConfig>> => ramp.into();
         /// Sets [`admission`](Self#structfield.admission).
         admission: Admission => admission;
         /// Sets [`seed`](Self#structfield.seed).
@@ -253,6 +258,7 @@ impl BreakerConfig {
         span("probe_deadline", self.probe_deadline)?;
         count("probes", self.probes, 32, "1 to 32")?;
         count("probe_window", self.probe_window, 63, "1 to 63")?;
-        count("close_after", self.close_after, self.probe_window, "1 to `probe_window`")
+        count("close_after", self.close_after, self.probe_window, "1 to `probe_window`")?;
+        self.ramp.as_ref().map_or(Ok(()), RampConfig::validate)
     }
 }

@@ -135,6 +135,12 @@ impl InFlight {
         self.raise_floor(self.epoch(now));
     }
 
+    /// The same soon after it: those of the epoch that was begun ahead of time then do not count either.
+    pub(crate) fn forget_again(&self, now: u64) {
+        let ahead = (self.floor.load(Relaxed) & BODY_MASK) + 1;
+        self.raise_floor(self.epoch(now).max(ahead));
+    }
+
     /// Changes the threshold. Calls in flight are not watched any more; their ends count as ever.
     pub(crate) fn set_threshold(&self, threshold: Duration, now: u64) {
         let (old, unit) = (self.geometry.load(Relaxed), unit(threshold));

@@ -247,3 +247,63 @@ fn loom_the_signal_of_a_half_open_circuit_says_at_last_whether_there_is_a_place(
         assert!(signal.is(buttress_core::Signal::OPEN) && signal.until() <= later, "both places are free");
     });
 }
+
+/// The first tick of a ramp of one result per tick, at the moment returned.
+fn ramping(machine: &Machine, now: Instant) -> Instant {
+    let now = half_open(machine, now);
+    settle(machine, machine.admit(0, &now).unwrap(), Outcome::Success, now);
+    assert_eq!(state(machine), State::Ramping);
+    now
+}
+
+fn with_ramp(calls: u32) -> BreakerConfig {
+    let ramp = crate::RampConfig::default().share(0.5).calls(calls);
+    BreakerConfig::default().consecutive(1).probes(1).close_after(1).probe_window(1).ramp(ramp)
+}
+
+#[test]
+fn loom_results_on_a_ramp_are_all_counted_and_it_ends_once() {
+    check_with(2, |now| {
+        let machine = machine(with_ramp(2), now);
+        let now = ramping(&machine, now);
+        let word = machine.word();
+        let threads = [(); 2].map(|()| {
+            let machine = machine.clone();
+            spawn(move || settle(&machine, crate::ticket::Ticket::closed(word), Outcome::Success, now))
+        });
+        threads.into_iter().for_each(|t| t.join().unwrap());
+        assert_eq!((state(&machine), machine.word().generation()), (State::Closed, 4));
+        assert!(!machine.signal.is(buttress_core::Signal::OPEN));
+    });
+}
+
+#[test]
+fn loom_of_a_good_end_and_a_bad_one_of_a_ramp_one_comes_true() {
+    check_with(2, |now| {
+        let machine = machine(with_ramp(1), now);
+        let now = ramping(&machine, now);
+        let word = machine.word();
+        let threads = [Outcome::Success, Outcome::Failure].map(|outcome| {
+            let machine = machine.clone();
+            spawn(move || settle(&machine, crate::ticket::Ticket::closed(word), outcome, now))
+        });
+        threads.into_iter().for_each(|t| t.join().unwrap());
+        assert_eq!(machine.word().generation(), 4, "the other one is of an older generation");
+        let is_open = state(&machine) == State::Open;
+        assert_eq!(machine.signal.is(buttress_core::Signal::OPEN), is_open);
+    });
+}
+
+#[test]
+fn loom_of_two_calls_that_find_one_due_one_passes_for_certain() {
+    check(|_| {
+        let share = Arc::new(crate::share::Share::new(1));
+        let threads = [(); 2].map(|()| {
+            let share = share.clone();
+            spawn(move || share.admit(0.0, 10, 100).is_ok())
+        });
+        let passed = threads.map(|t| t.join().unwrap());
+        assert_eq!(passed.iter().filter(|passed| **passed).count(), 1);
+        assert_eq!(share.due(), 110);
+    });
+}

@@ -1,10 +1,11 @@
 //! The state machine, an idea per file: who gets in, what is done in which phase of a call, how a closed circuit decides to open,
-//! how a half-open one decides, and the changes of state.
+//! how a half-open one decides, first by its probes and then by degrees, and the changes of state.
 
 mod admission;
 mod call;
 mod closed;
 mod half_open;
+mod ramping;
 mod transition;
 
 use crate::{
@@ -12,6 +13,7 @@ use crate::{
     in_flight::InFlight,
     params::Params,
     probes::Probes,
+    share::Share,
     state::{CLOSED, Word},
 };
 use buttress_core::{
@@ -21,6 +23,7 @@ use buttress_core::{
 };
 use std::{sync::Arc, time::Instant};
 
+pub(crate) use ramping::Ramp;
 pub(crate) use transition::until_probe;
 
 /// The state machine: decides, records and turns, with the time as an argument.
@@ -42,6 +45,8 @@ pub(crate) struct Machine {
     /// Nanoseconds since the origin.
     closed_at: AtomicU64,
     jitter: Draw,
+    /// Which calls pass in a ramp.
+    pub(crate) share: Share,
     pub(crate) signal: Signal,
     pub(crate) wakers: Wakers,
     pub(crate) opened: AtomicU64,
@@ -83,6 +88,7 @@ impl Machine {
             streak_of_openings: AtomicU64::new(0),
             closed_at: AtomicU64::new(0),
             jitter: Draw::new(seed),
+            share: Share::new(seed),
             signal: Signal::new(now),
             wakers: Wakers::default(),
             opened: AtomicU64::new(0),
@@ -154,7 +160,7 @@ impl Machine {
     }
 }
 
-fn random_seed() -> u64 {
+pub(crate) fn random_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     RandomState::new().build_hasher().finish()
 }

@@ -1,4 +1,4 @@
-use crate::{Admission, BreakerConfig, state::ProbeRules};
+use crate::{Admission, BreakerConfig, machine::Ramp, state::ProbeRules};
 use buttress_core::sync::{AtomicU64, Ordering::Relaxed};
 
 /// The config as the running breaker reads it: each value one word that an update replaces.
@@ -14,6 +14,10 @@ pub(crate) struct Params {
     open_for: AtomicU64,
     max_open: AtomicU64,
     probe_deadline: AtomicU64,
+    /// 0: there is no ramp.
+    ramp_share: AtomicU64,
+    ramp_calls: AtomicU64,
+    ramp_tick: AtomicU64,
     /// [ back-pressure 1 | overload is a failure 1 | probes 8 | close_after 8 | probe_window 8 ]
     small: AtomicU64,
 }
@@ -35,6 +39,9 @@ impl Params {
             open_for: zero(),
             max_open: zero(),
             probe_deadline: zero(),
+            ramp_share: zero(),
+            ramp_calls: zero(),
+            ramp_tick: zero(),
             small: zero(),
         };
         params.store(config);
@@ -53,6 +60,11 @@ impl Params {
         self.open_for.store(nanos(config.open_for), Relaxed);
         self.max_open.store(nanos(config.max_open), Relaxed);
         self.probe_deadline.store(nanos(config.probe_deadline), Relaxed);
+        if let Some(ramp) = &config.ramp {
+            self.ramp_calls.store(u64::from(ramp.calls), Relaxed);
+            self.ramp_tick.store(nanos(ramp.tick), Relaxed);
+        }
+        self.ramp_share.store(config.ramp.as_ref().map_or(0.0, |ramp| ramp.share).to_bits(), Relaxed);
         let small = u64::from(config.admission == Admission::BackPressure) << 25
             | u64::from(config.overload_as_failure) << 24
             | u64::from(config.probes) << 16
@@ -83,6 +95,17 @@ impl Params {
 
     pub(crate) fn probe_deadline(&self) -> u64 {
         self.probe_deadline.load(Relaxed)
+    }
+
+    pub(crate) fn ramp(&self) -> Option<Ramp> {
+        let share = f64::from_bits(self.ramp_share.load(Relaxed));
+        let failure_rate = f64::from_bits(self.failure_rate.load(Relaxed));
+        (share > 0.0).then(|| Ramp {
+            share,
+            calls: self.ramp_calls.load(Relaxed),
+            tick: self.ramp_tick.load(Relaxed),
+            too_bad: if failure_rate <= 1.0 { failure_rate } else { 0.5 },
+        })
     }
 
     pub(crate) fn back_pressure(&self) -> bool {

@@ -1,6 +1,6 @@
 use crate::{
     machine::{Machine, until_probe},
-    state::{CLOSED, HALF_OPEN, OPEN, Word},
+    state::{CLOSED, HALF_OPEN, OPEN, RAMPING, Word},
 };
 use buttress_core::{Clock, Mode, Value, sync::Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -17,10 +17,13 @@ pub enum State {
     Open,
     /// A few probes pass, and decide.
     HalfOpen,
+    /// The second phase of half-open, where the config has a [`ramp`](crate::RampConfig): a growing share of the calls passes, and
+    /// decides.
+    Ramping,
 }
 
 impl State {
-    const NAMES: &'static [&'static str] = &["closed", "open", "half_open"];
+    const NAMES: &'static [&'static str] = &["closed", "open", "half_open", "ramping"];
 
     /// The name in metrics and logs.
     pub fn as_str(self) -> &'static str {
@@ -31,6 +34,7 @@ impl State {
         match word.kind() {
             CLOSED => Self::Closed,
             OPEN => Self::Open,
+            RAMPING => Self::Ramping,
             _ => Self::HalfOpen,
         }
     }
@@ -52,6 +56,10 @@ pub enum Cause {
     ProbesGood,
     /// Enough good probes were out of reach.
     ProbesBad,
+    /// The last tick of a ramp was good, or an update took the ramp away.
+    RampGood,
+    /// A tick of a ramp was bad.
+    RampBad,
     /// An operator's reset.
     Reset,
 }
@@ -66,6 +74,8 @@ impl Cause {
             Self::OpenTimeOver => "open_time_over",
             Self::ProbesGood => "probes_good",
             Self::ProbesBad => "probes_bad",
+            Self::RampGood => "ramp_good",
+            Self::RampBad => "ramp_bad",
             Self::Reset => "reset",
         }
     }
@@ -101,8 +111,14 @@ impl Transition {
             }
             State::Closed => tracing::info!(target: TARGET, name, from, to, cause, generation, "circuit closed"),
             State::HalfOpen => tracing::debug!(target: TARGET, name, from, to, cause, generation, "circuit probes"),
+            State::Ramping => tracing::debug!(target: TARGET, name, from, to, cause, generation, "circuit ramps"),
         }
     }
+}
+
+/// A step of a ramp is no change of state.
+pub(crate) fn trace_share(name: &str, share: f64) {
+    tracing::debug!(target: TARGET, name, share, "circuit lets more calls through");
 }
 
 /// A breaker at one moment.
@@ -116,9 +132,11 @@ pub struct BreakerSnapshot {
     pub mode: Mode,
     /// How often it has changed its state, modulo 2^24.
     pub generation: u32,
-    /// Calls in the window.
+    /// The share of calls that passes: 1 closed, 0 open and while it is probed, and what lies between in a ramp.
+    pub share: f64,
+    /// Calls in the window, or in the present tick of a ramp.
     pub calls: u64,
-    /// Failed calls in the window.
+    /// Failed calls of these.
     pub failures: u64,
     /// Slow calls in the window.
     pub slow: u64,
@@ -159,8 +177,14 @@ impl BreakerSnapshot {
         machine.examine(now);
         let word = machine.word();
         let is = |kind| word.kind() == kind;
-        let (counts, tally) = (machine.counts(word, now), word.tally());
-        let (hung, slow) = if is(CLOSED) { machine.late(now) } else { (0, 0) };
+        let (mut counts, tally) = (machine.counts(word, now), word.tally());
+        let mut share = f64::from(u8::from(is(CLOSED)));
+        if is(RAMPING) {
+            let (good, bad) = word.ramped();
+            (counts.total, counts.failures) = (good + bad, bad);
+            share = machine.ramp_share(word);
+        }
+        let (hung, slow) = if word.measures() { machine.late(now) } else { (0, 0) };
         let min_calls = u64::from(buttress_core::sync::lock(&machine.config).min_calls);
         let rate = |bad: u64, late: u64| {
             let total = counts.total + late;
@@ -172,6 +196,7 @@ impl BreakerSnapshot {
             state: State::of(word),
             mode: machine.mode.get(),
             generation: word.generation(),
+            share,
             calls: counts.total,
             failures: counts.failures,
             slow: counts.slow,
@@ -193,6 +218,7 @@ impl BreakerSnapshot {
 
     pub(crate) fn visit(&self, show: &mut dyn FnMut(&'static str, Value)) {
         show("state", Value::State(self.state.as_str(), State::NAMES));
+        show("share", Value::Ratio(self.share));
         show("calls", Value::Gauge(self.calls));
         show("failures", Value::Gauge(self.failures));
         show("slow", Value::Gauge(self.slow));

@@ -6,16 +6,25 @@ const GENERATION_MASK: u64 = (1 << 24) - 1;
 const PAYLOAD_SHIFT: u32 = 26;
 const PAYLOAD_MASK: u64 = (1 << 38) - 1;
 const SIX: u64 = 63;
+// The payload of a ramp.
+const SEVEN: u64 = 127;
+const BAD_SHIFT: u32 = 7;
+const STEP_SHIFT: u32 = 14;
+const STEP_MASK: u64 = 7;
+const BEGAN_SHIFT: u32 = 17;
+const BEGAN_MASK: u64 = (1 << 21) - 1;
+/// About a millisecond, so a tick is told from one that began half an hour ago.
+const BEGAN_UNIT_SHIFT: u32 = 20;
 
 pub(crate) const CLOSED: u64 = 0;
 pub(crate) const OPEN: u64 = 1;
 pub(crate) const HALF_OPEN: u64 = 2;
-// 3 is reserved for a ramp.
+pub(crate) const RAMPING: u64 = 3;
 
 /// The state's word.
 ///
 /// Payload: closed: the first epoch of the time window that counts; open: until when, in milliseconds since the origin;
-/// half-open: `[ failures 6 | successes 6 | in flight 6 ]`.
+/// half-open, probing: `[ failures 6 | successes 6 | in flight 6 ]`; ramping: `[ when the tick began 21 | step 3 | bad 7 | good 7 ]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Word(pub(crate) u64);
 
@@ -38,6 +47,11 @@ impl Word {
     #[inline]
     pub(crate) fn payload(self) -> u64 {
         self.0 >> PAYLOAD_SHIFT
+    }
+
+    /// Calls are measured, by their outcomes and while they are in flight.
+    pub(crate) fn measures(self) -> bool {
+        matches!(self.kind(), CLOSED | RAMPING)
     }
 
     /// The next generation, in another state.
@@ -80,6 +94,46 @@ impl Word {
             tally.failures = (tally.failures + 1).min(SIX);
         }
         self.with(tally)
+    }
+}
+
+/// A ramp.
+impl Word {
+    /// The next generation, in the first tick of a ramp.
+    pub(crate) fn ramp(self, now: u64) -> Self {
+        self.then(RAMPING, (now >> BEGAN_UNIT_SHIFT & BEGAN_MASK) << BEGAN_SHIFT)
+    }
+
+    /// The next tick of a ramp.
+    pub(crate) fn next_step(self, now: u64) -> Self {
+        let step = (self.step() + 1).min(STEP_MASK);
+        let began = now >> BEGAN_UNIT_SHIFT & BEGAN_MASK;
+        Self::new(RAMPING, self.generation(), began << BEGAN_SHIFT | step << STEP_SHIFT)
+    }
+
+    /// How often the share has been doubled.
+    pub(crate) fn step(self) -> u64 {
+        self.payload() >> STEP_SHIFT & STEP_MASK
+    }
+
+    /// How long the tick takes already, in nanoseconds.
+    pub(crate) fn since_step(self, now: u64) -> u64 {
+        let began = self.payload() >> BEGAN_SHIFT;
+        ((now >> BEGAN_UNIT_SHIFT).wrapping_sub(began) & BEGAN_MASK) << BEGAN_UNIT_SHIFT
+    }
+
+    /// The good results of the tick, and the bad ones.
+    pub(crate) fn ramped(self) -> (u64, u64) {
+        (self.payload() & SEVEN, self.payload() >> BAD_SHIFT & SEVEN)
+    }
+
+    /// One more of them.
+    pub(crate) fn with_ramped(self, good: bool) -> Self {
+        let (mut goods, mut bads) = self.ramped();
+        let count = if good { &mut goods } else { &mut bads };
+        *count = (*count + 1).min(SEVEN);
+        let payload = self.payload() >> STEP_SHIFT << STEP_SHIFT | bads << BAD_SHIFT | goods;
+        Self::new(RAMPING, self.generation(), payload)
     }
 }
 

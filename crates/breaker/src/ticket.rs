@@ -21,6 +21,7 @@ pub(crate) struct Ticket {
 /// What its results mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    /// Of a closed circuit, or of a ramp.
     Closed,
     /// With its place among the probes.
     Probe(u8),
@@ -49,7 +50,7 @@ const SLOW: u64 = 1 << 12;
 const CONCLUDED: u64 = 1 << 13;
 
 impl Ticket {
-    /// Of a call that a closed circuit lets in.
+    /// Of a call that a closed circuit lets in, or a ramping one.
     #[inline]
     pub(crate) fn closed(word: Word) -> Self {
         Self { word, began: 0, hung: 0, slow_epoch: 0, marks: 0 }

@@ -1,6 +1,8 @@
 //! The breaker keeps the contract of every layer.
 
-use buttress_breaker::{Admission, Breaker, BreakerConfig, BreakerLayer, State, Window};
+use buttress_breaker::{
+    Admission, Breaker, BreakerConfig, BreakerLayer, RampedGateConfig, RampedGateLayer, State, Window,
+};
 use buttress_core::{
     Handle, Mode, Outcome, Settle,
     http::{HttpClient, HttpServer},
@@ -53,6 +55,16 @@ fn back_pressure() -> Subject {
     unshut(BreakerConfig::default().admission(Admission::BackPressure)).0.back_pressure()
 }
 
+fn gate() -> Subject {
+    let layer = RampedGateLayer::new(RampedGateConfig::default().build().unwrap());
+    let (calls, gate) = (layer.handle(), layer.handle());
+    let (server, client) = (layer.clone().protocol(HttpServer::new()), layer.clone().protocol(HttpClient::new()));
+    let force = move |shut| gate.set_mode(if shut { Mode::ForcedOpen } else { Mode::Auto }).unwrap();
+    let subject = Subject::new(layer, server, client).at_rest("watched", move || calls.snapshot().in_flight);
+    subject.shut(force).asks_first()
+}
+
+contract_suite!(gate);
 contract_suite!(time_window);
 contract_suite!(count_window);
 contract_suite!(tripped);

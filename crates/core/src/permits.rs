@@ -173,6 +173,17 @@ impl<L: Line, S> Permits<L, S> {
         }
     }
 
+    /// Takes a permit of the stripe `home` where that needs no lock: for those who [`join`](Self::join) otherwise. While somebody waits
+    /// it takes none, and there may be room all the same.
+    #[inline]
+    pub fn try_now(&self, home: usize, now: impl FnOnce() -> L::Now) -> bool {
+        match self.stripes[home].take() {
+            Attempt::Took => true,
+            Attempt::NoRoom if self.stripes.len() > 1 => self.sweep(home, now),
+            _ => false,
+        }
+    }
+
     /// Gives a permit of the stripe `home` back.
     #[inline]
     pub fn release(&self, home: usize, now: impl FnOnce() -> L::Now) {
@@ -214,6 +225,17 @@ impl<L: Line, S> Permits<L, S> {
                     !gate.raised && self.take_or_steal(home)
                 })
             }
+            Err(Unsettled) => {
+                self.settle(now());
+                true
+            }
+        }
+    }
+
+    #[cold]
+    fn sweep(&self, home: usize, now: impl FnOnce() -> L::Now) -> bool {
+        match self.steal(home) {
+            Ok(swept) => matches!(swept, Attempt::Took),
             Err(Unsettled) => {
                 self.settle(now());
                 true
@@ -322,7 +344,7 @@ impl<L: Line, S> Permits<L, S> {
         });
     }
 
-    /// Looks at the line, or changes it, under its lock. It must not be let go of anyone this way but by [`Told`].
+    /// Looks at the line, or changes its rules, under its lock. Who is taken out of it must be [told](Told).
     pub fn with_line<T>(&self, look: impl FnOnce(&mut L, &mut Told) -> T) -> T {
         self.change(|gate, told| look(&mut gate.line, told))
     }

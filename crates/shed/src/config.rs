@@ -95,10 +95,10 @@ pub struct QueueConfig {
     pub burst_wait: Duration,
     /// In a burst, how much of the time that is left to its deadline a call may spend waiting: more than 0, at most 1. Default: 0.6.
     pub burst_share: f64,
-    /// While the queue stands, how long a critical call waits. Default: 100 ms.
+    /// While the queue stands, how long a critical call waits. Default: 300 ms.
     #[cfg_attr(feature = "serde", serde(with = "buttress_core::config::duration"))]
     pub critical_wait: Duration,
-    /// While the queue stands, how long a normal call waits. Default: 60 ms.
+    /// While the queue stands, how long a normal call waits. Default: 300 ms.
     #[cfg_attr(feature = "serde", serde(with = "buttress_core::config::duration"))]
     pub normal_wait: Duration,
     /// While the queue stands, how long a sheddable call waits. Default: 5 ms.
@@ -129,8 +129,8 @@ impl Default for QueueConfig {
             max: 1000,
             burst_wait: Duration::from_millis(250),
             burst_share: 0.6,
-            critical_wait: Duration::from_millis(100),
-            normal_wait: Duration::from_millis(60),
+            critical_wait: Duration::from_millis(300),
+            normal_wait: Duration::from_millis(300),
             sheddable_wait: Duration::from_millis(5),
             reserve: 0.01,
             tenants: 256,

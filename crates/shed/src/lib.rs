@@ -1,4 +1,68 @@
-//! Load shedding for Tower services.
+//! Load shedding for Tower services: as many calls at once as the service can use, the important ones first, and a quick no for
+//! the rest.
+//!
+//! A service that takes every call that comes is slow for all as soon as more come than it can serve; when their callers have
+//! given up, it works for nobody. A [`Shed`] keeps the calls in flight at a limit, lets a few wait, and refuses what cannot be
+//! served in time.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! use buttress_core::Error;
+//! use buttress_shed::ShedConfig;
+//! use tower::{Layer, ServiceExt, service_fn};
+//!
+//! let layer = ShedConfig::default().layer().unwrap();
+//! let handle = layer.handle();
+//! let service = layer.layer(service_fn(|n: u64| async move { Ok::<_, Error<std::io::Error>>(n + 1) }));
+//!
+//! assert_eq!(service.oneshot(1).await.unwrap(), 2);
+//! assert_eq!(handle.snapshot().shed_total(), 0);
+//! # }
+//! ```
+//!
+//! Who asks, and how important it is, comes from the request's [`Context`](buttress_core::Context); requests that have none, and tenants,
+//! are described by a closure:
+//!
+//! ```
+//! use buttress_core::Priority;
+//! use buttress_shed::{Ask, ShedConfig};
+//!
+//! struct Job { tenant: u64, urgent: bool }
+//! let layer = ShedConfig::default().layer_by(|job: &Job| {
+//!     let ask = Ask::new().tenant(job.tenant);
+//!     if job.urgent { ask.priority(Priority::Critical) } else { ask }
+//! })?;
+//! # let _ = layer;
+//! # Ok::<(), buttress_core::ConfigError>(())
+//! ```
+//!
+//! # What it does
+//!
+//! * **It refuses** with [`Reason::Shed`](buttress_core::Reason::Shed) a call for which there is no room, and none to wait either; one that made
+//!   room in the queue for a more important one; one that could not meet its deadline any more. With
+//!   [`Reason::QueueTimeout`](buttress_core::Reason::QueueTimeout) one that waited as long as its class may; with
+//!   [`Reason::DeadlinePassed`](buttress_core::Reason::DeadlinePassed) (the client's own:
+//!   [`ClientDeadlinePassed`](buttress_core::Reason::ClientDeadlinePassed)) one that came too late. Under HTTP a 503 with a
+//!   `Retry-After` by when the queue will have drained; to a breaker or a retry further out it says nothing about the health of the
+//!   service.
+//! * **The limit** is an algorithm's ([`limit`]), which is shown a [`Window`](limit::Window) of calls at a time. What counts as what:
+//!   [`ShedPermit`]. Calls faster than the limit needs to know are not timed: one in 2^k is, so that a window fills in a tenth
+//!   of a second.
+//! * **A permit is held to the call's real end**: under HTTP, to the last byte of the body, its trailers, or its drop;
+//!   [`Release::Head`] gives it back with the head. The time of a call is over at its head (gRPC: with the first message); waiting
+//!   for the client's upload is none of it.
+//! * **Those who wait** are served by class, and inside a class tenants take turns; nobody overtakes by coming at the right moment. See
+//!   [`QueueConfig`].
+//! * **Clones share it**: the state is made with the layer. [`fresh`](buttress_core::QueueLayer::fresh) makes another.
+//! * **Cancel** at any point gives everything back: a call that is dropped frees its permit; one that waits leaves the queue,
+//!   and a permit it was granted by then goes to the next. So does a panic.
+//!
+//! An admission takes no lock and allocates nothing; neither does a refusal without a queue.
+//!
+//! # Where it stands
+//!
+//! On a server: deadline > **shed** > bulkhead > handler. On a client or a gateway: one per upstream cluster, outside of the balancer.
+//! Two adaptive limits in series fight for the same queue: take one.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod ask;
@@ -6,6 +70,8 @@ mod config;
 mod layer;
 pub mod limit;
 mod line;
+#[cfg(all(test, buttress_loom))]
+mod loom_tests;
 mod meter;
 mod permit;
 mod shared;

@@ -77,7 +77,7 @@ struct Tally {
     shortest: AtomicU64,
     in_flight: AtomicU32,
     // Totals; a window's are the difference to those of the one before.
-    censored: AtomicU64,
+    cut: AtomicU64,
     timed_out: AtomicU64,
     overloads: AtomicU64,
 }
@@ -114,7 +114,7 @@ struct Controller {
 #[derive(Clone, Copy, Default)]
 struct Totals {
     completed: u64,
-    censored: u64,
+    cut: u64,
     timed_out: u64,
     overloads: u64,
 }
@@ -128,7 +128,7 @@ impl Meter {
                 times: std::array::from_fn(|_| AtomicU32::new(0)),
                 shortest: AtomicU64::new(u64::MAX),
                 in_flight: AtomicU32::new(0),
-                censored: zero(),
+                cut: zero(),
                 timed_out: zero(),
                 overloads: zero(),
             },
@@ -213,12 +213,15 @@ impl Meter {
     /// A timed call has ended, with so many in flight. Whether that ends the window.
     pub(crate) fn add(&self, nanos: u64, end: End, in_flight: u32, now: u64) -> bool {
         let tally = &self.tally;
-        // Before the sample: a window that has the sample has these.
-        if end != End::Whole {
-            tally.censored.fetch_add(1, Relaxed);
-        }
-        if end == End::TimedOut {
-            tally.timed_out.fetch_add(1, Relaxed);
+        // Before the sample: a window that has the sample has this.
+        match end {
+            End::Whole => {}
+            End::Cut => {
+                tally.cut.fetch_add(1, Relaxed);
+            }
+            End::TimedOut => {
+                tally.timed_out.fetch_add(1, Relaxed);
+            }
         }
         if nanos < tally.shortest.load(Relaxed) {
             fetch_min(&tally.shortest, nanos);
@@ -304,8 +307,8 @@ impl Meter {
             *seen += n;
             n as u32
         };
-        let censored = more(&tally.censored, &mut seen.censored, samples.into());
-        let timed_out = more(&tally.timed_out, &mut seen.timed_out, censored.into());
+        let timed_out = more(&tally.timed_out, &mut seen.timed_out, samples.into());
+        let cut = more(&tally.cut, &mut seen.cut, u64::from(samples - timed_out));
         let overloads = more(&tally.overloads, &mut seen.overloads, u32::MAX.into());
         let ended = completed.saturating_sub(seen.completed);
         seen.completed = seen.completed.max(completed);
@@ -315,7 +318,7 @@ impl Meter {
             total: Duration::from_nanos((sum & SUM_MASK) * UNIT),
             shortest: if samples > 0 && shortest != u64::MAX { Duration::from_nanos(shortest) } else { Duration::ZERO },
             low: self.low(samples as usize),
-            censored,
+            censored: cut + timed_out,
             timed_out,
             overloads,
             in_flight: tally.in_flight.swap(0, Relaxed),
@@ -345,8 +348,8 @@ impl Meter {
         if length == 0 {
             return;
         }
-        if window.completed > 0 {
-            self.plan.pace.store((length / window.completed).max(1), Relaxed);
+        if let Some(pace) = length.checked_div(window.completed) {
+            self.plan.pace.store(pace.max(1), Relaxed);
         }
         let rate = (u128::from(window.completed) * 1_000_000_000 / u128::from(length)) as u64;
         // A window is to fill in a tenth of a second, or a little more.
@@ -361,7 +364,7 @@ impl Meter {
         let after = |wait: Duration| now.saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX));
         plan.start.store(now, Relaxed);
         for (look, (calls, old)) in plan.looks.iter().zip(span.looks) {
-            look.calls.store(calls.max(1), Relaxed);
+            look.calls.store(calls.max(u32::from(old.is_zero())), Relaxed);
             look.from.store(after(old), Relaxed);
         }
         plan.until.store(span.until.map_or(u64::MAX, |until| self.nanos(until)), Relaxed);

@@ -258,10 +258,12 @@ impl Admits for Striped<Shared> {
         ask: impl FnOnce() -> Ask,
         clock: &impl Clock,
     ) -> Result<Admission<ShedPermit, Waiting>, Rejection> {
-        match self.try_acquire_at(clock) {
-            Some(permit) => Ok(Admission::Now(permit)),
-            None => enqueue(self, ask(), clock),
+        let home = self.stripe();
+        let shared: &Shared = self;
+        if shared.mode.is_auto() && shared.permits.try_now(home, || shared.moment(shared.nanos(clock))) {
+            return Ok(Admission::Now(ShedPermit::admitted(self.lease_of(home), clock)));
         }
+        enqueue(self, ask(), clock)
     }
 
     #[inline]
@@ -269,17 +271,18 @@ impl Admits for Striped<Shared> {
         if let Some(permit) = self.try_acquire_at(clock) {
             return Ok(permit);
         }
-        match at_once(self, clock) {
+        match at_once(self, true, clock) {
             AtOnce::Goes(permit) => Ok(permit),
             AtOnce::Refused | AtOnce::MayWait => Err(refuse(self, ask().priority.unwrap_or_default(), clock)),
         }
     }
 }
 
-/// An arrival for which there was no room a moment ago, or whose admission an operator decides.
-fn at_once(shared: &Striped<Shared>, clock: &impl Clock) -> AtOnce {
+/// An arrival for which there was no room a moment ago (`tried`: none at all), or whose admission an operator decides.
+fn at_once(shared: &Striped<Shared>, tried: bool, clock: &impl Clock) -> AtOnce {
     match shared.mode.get() {
-        Mode::Auto => {}
+        // Who may wait is let in with the line.
+        Mode::Auto if tried || shared.queued.load(Relaxed) => {}
         Mode::ForcedOpen => return AtOnce::Refused,
         mode => {
             let home = shared.stripe();
@@ -312,7 +315,7 @@ fn enqueue(
     clock: &impl Clock,
 ) -> Result<Admission<ShedPermit, Waiting>, Rejection> {
     let priority = ask.priority.unwrap_or_default();
-    match at_once(shared, clock) {
+    match at_once(shared, false, clock) {
         AtOnce::Goes(permit) => return Ok(Admission::Now(permit)),
         AtOnce::Refused => return Err(refuse(shared, priority, clock)),
         AtOnce::MayWait => {}

@@ -4,17 +4,11 @@ use crate::{
     shared::{Admits, Shared, TARGET},
 };
 use buttress_core::{
-    Admission, Clock, ConfigError, Error, Fresh, Handle, Mode, Rejection, Resting, Series, Settle, Signal, Striped,
-    TokioClock, Value,
+    Admission, Clock, ConfigError, Error, Fresh, Handle, Mode, Outcome, Rejection, Resting, Series, Settle, Signal,
+    Striped, TokioClock, Value,
     sync::{Ordering::Relaxed, lock},
 };
-use std::{
-    fmt,
-    future::{Future, poll_fn},
-    pin::pin,
-    sync::Arc,
-    time::Instant,
-};
+use std::{fmt, future::Future, sync::Arc, time::Instant};
 
 /// Makes an algorithm that begins at a moment.
 type Make = Arc<dyn Fn(Instant) -> Box<dyn Limit> + Send + Sync>;
@@ -146,11 +140,9 @@ impl<D> Shed<D> {
     where
         F: Future<Output = Result<T, E>>,
     {
-        let mut permit = self.acquire(ask).await.map_err(Error::Rejected)?;
-        let mut future = pin!(future);
-        let result = poll_fn(|cx| future.as_mut().poll(cx)).await;
-        let outcome = if result.is_ok() { buttress_core::Outcome::Success } else { buttress_core::Outcome::Failure };
-        permit.conclude(outcome, None);
+        let permit = self.acquire(ask).await.map_err(Error::Rejected)?;
+        let result = future.await;
+        permit.settle(if result.is_ok() { Outcome::Success } else { Outcome::Failure }, None);
         result.map_err(Error::Inner)
     }
 

@@ -1,5 +1,5 @@
 //! What a call costs: `cargo test --release -p buttress-shed --test cost -- --ignored --nocapture`.
-use buttress_core::{Clock, Outcome, Settle, TokioClock};
+use buttress_core::{Clock, Enqueue, Outcome, Settle, TokioClock};
 use buttress_shed::{
     Algorithm, QueueConfig, Shed, ShedConfig,
     limit::{Fixed, Limit, Span, Window},
@@ -44,7 +44,9 @@ fn what_a_call_costs() {
     measure("a look at the clock", 400_000, || {
         black_box(TokioClock.now());
     });
-    for queue in [QueueConfig::none(), QueueConfig::default()] {
+    let waits = std::time::Duration::from_secs(60);
+    let queue = QueueConfig::default().burst_wait(waits).normal_wait(waits);
+    for queue in [queue.clone().max(0), queue] {
         println!("queue of {}", queue.max);
         let shed = ShedConfig::default().limit(Algorithm::Fixed(100)).queue(queue.clone()).build().unwrap();
         let call = || black_box(shed.try_acquire()).unwrap().settle(Outcome::Success, None);
@@ -60,6 +62,11 @@ fn what_a_call_costs() {
         measure("refused at once", 400_000, || {
             black_box(shed.try_acquire()).unwrap_err();
         });
-        drop(held);
+        let enqueue = || Enqueue::<()>::enqueue(&shed, &mut (), &());
+        let waiting: Vec<_> = (0..queue.max).map(|_| enqueue().unwrap()).collect();
+        measure("refused by the queue", 100_000, || {
+            black_box(enqueue()).unwrap_err();
+        });
+        drop((waiting, held));
     }
 }

@@ -353,6 +353,40 @@ async fn each_key_has_a_limit_and_a_queue_of_its_own() {
     assert_eq!(handle.snapshot().keys, 0, "they rest");
 }
 
+#[tokio::test]
+async fn a_gate_and_a_table_of_keys_show_the_context_too() {
+    use buttress_core::{GateLayer, Keyed, http::HttpClient};
+    type Request = http::Request<()>;
+    let request = || {
+        let mut request = Request::new(());
+        CallContext::of_mut(request.extensions_mut()).priority = Priority::Critical;
+        request
+    };
+    let inner = || {
+        service_fn(|_: Request| async {
+            Ok::<_, Refusable>(http::Response::new(http_body_util::Empty::<bytes::Bytes>::new()))
+        })
+    };
+    let gate = GateLayer::<buttress_shed::Shed>::new(config(1, 0).build().unwrap()).protocol(HttpClient::new());
+    let handle = gate.handle();
+    let _permit = handle.try_acquire().unwrap();
+    assert_eq!(reason(gate.layer(inner()).oneshot(request()).await), Some(Reason::Shed));
+    assert_eq!(handle.snapshot().class(Priority::Critical).full_total, 1);
+    let keyed = || {
+        let key = |_: &Request| 0;
+        KeyedConfig::new(10).build(key, |_: &u8| config(1, 0).build().unwrap()).unwrap()
+    };
+    let gate = GateLayer::<Keyed<_, _, _>>::new(keyed()).protocol(HttpClient::new());
+    let queue = buttress_core::QueueLayer::<Keyed<_, _, _>>::new(keyed()).protocol(HttpClient::new());
+    let (gated, queued) = (gate.handle().entry(&0), queue.handle().entry(&0));
+    let _permits = [gated.try_acquire().unwrap(), queued.try_acquire().unwrap()];
+    assert_eq!(reason(gate.layer(inner()).oneshot(request()).await), Some(Reason::Shed));
+    assert_eq!(reason(queue.layer(inner()).oneshot(request()).await), Some(Reason::Shed));
+    for handle in [gated, queued] {
+        assert_eq!(handle.snapshot().class(Priority::Critical).full_total, 1);
+    }
+}
+
 /// Twenty workers, first come first served, that finish what they began whoever has left: a call takes as long as the service takes
 /// now, after its wait for a worker.
 #[derive(Clone)]

@@ -3,7 +3,7 @@
 use super::{Machine, until_probe};
 use crate::{
     Cause,
-    state::{CLOSED, HALF_OPEN, OPEN, Word},
+    state::{CLOSED, HALF_OPEN, OPEN, RAMPING, Word},
     ticket::Ticket,
 };
 use buttress_core::{Clock, Mode, Reason, Rejection, sync::Ordering::Relaxed};
@@ -60,6 +60,11 @@ impl Machine {
                     }
                     self.turn(word, word.then(HALF_OPEN, 0), Cause::OpenTimeOver, now);
                 }
+                RAMPING => match self.admit_share(word, now) {
+                    Ok(ticket) => return Ok(ticket),
+                    Err(Some(wait)) => return Err(wait),
+                    Err(None) => {}
+                },
                 _ => {
                     if self.expire_probes(word, now) {
                         continue;
@@ -85,7 +90,8 @@ impl Machine {
         loop {
             let word = self.word();
             match word.kind() {
-                CLOSED => return None,
+                // Which call of a ramp passes is drawn when it is made.
+                CLOSED | RAMPING => return None,
                 OPEN => return until_probe(word, now),
                 _ if self.expire_probes(word, now) => {}
                 _ if word.with_probe(self.params.probes()).is_some() => return None,

@@ -2,7 +2,7 @@
 
 use super::{Calls, Machine};
 use crate::{
-    state::{CLOSED, Word},
+    state::{CLOSED, RAMPING, Word},
     ticket::{Kind, Phase, Ticket},
 };
 use buttress_core::{Clock, Outcome, Pushback, sync::Ordering::Relaxed, window::TimeWindow};
@@ -23,7 +23,7 @@ impl Machine {
         }
         self.look(now);
         let word = self.word();
-        if word.kind() != CLOSED || word.generation() != ticket.generation() {
+        if !word.measures() || word.generation() != ticket.generation() {
             // Its results will be ignored; only its age may matter to its drop.
             ticket.set_free();
             return;
@@ -69,6 +69,10 @@ impl Machine {
         }
         if ticket.kind() == Kind::Closed {
             self.hung.leave(stripe, ticket.hung);
+            if !self.hung.is_reported(ticket.hung) {
+                // It has not been counted as one that hangs, and will not be.
+                ticket.hung = 0;
+            }
             if ticket.slow_epoch != 0 {
                 self.slow.leave(stripe, ticket.slow_epoch);
                 ticket.slow_epoch = 0;
@@ -101,7 +105,7 @@ impl Machine {
     fn succeed(&self, ticket: &Ticket, stripe: usize, clock: &impl Clock) {
         let word = self.word();
         if word.kind() != CLOSED || word.generation() != ticket.generation() {
-            return;
+            return self.succeed_otherwise(ticket, word, clock);
         }
         let streak = self.streak.load(Relaxed);
         if streak as u32 != 0 {
@@ -114,6 +118,14 @@ impl Machine {
                 }
             }
             Calls::Count(window) => window.record(ticket.generation(), false, false),
+        }
+    }
+
+    /// Not closed any more, or never: only a ramp has a use for it.
+    #[cold]
+    fn succeed_otherwise(&self, ticket: &Ticket, word: Word, clock: &impl Clock) {
+        if word.kind() == RAMPING && word.generation() == ticket.generation() {
+            self.count_in_ramp(ticket.generation(), true, None, self.nanos(clock));
         }
     }
 

@@ -3,7 +3,7 @@
 use super::{Calls, Machine};
 use crate::{
     Cause,
-    state::{CLOSED, HALF_OPEN, Word},
+    state::{CLOSED, HALF_OPEN, RAMPING, Word},
     ticket::Ticket,
 };
 use buttress_core::{Pushback, sync::Ordering::Relaxed, window::Counts};
@@ -18,8 +18,12 @@ impl Machine {
     /// A failure, or a slow success.
     pub(super) fn record(&self, ticket: &Ticket, stripe: usize, good: bool, pushback: Option<Pushback>, now: u64) {
         let word = self.word();
-        if word.kind() != CLOSED || word.generation() != ticket.generation() {
+        if !word.measures() || word.generation() != ticket.generation() {
             return;
+        }
+        if word.kind() == RAMPING {
+            let good = good && !(ticket.is_slow() && self.params.judges_slowness());
+            return self.count_in_ramp(ticket.generation(), good, pushback, now);
         }
         match &self.window {
             Calls::Time(window) => {
@@ -37,7 +41,7 @@ impl Machine {
         }
         if good {
             self.end_streak(ticket.generation(), self.streak.load(Relaxed));
-        } else if ticket.hung == 0 || !self.hung.is_reported(ticket.hung) {
+        } else if ticket.hung == 0 {
             self.lengthen_streak(ticket.generation(), 1);
         }
         self.look(now);
@@ -57,6 +61,9 @@ impl Machine {
     fn look_now(&self, tick: u64, now: u64) {
         self.looked.store(tick, Relaxed);
         let word = self.word();
+        if word.kind() == RAMPING {
+            return self.judge_ramp(word, now);
+        }
         if word.kind() != CLOSED {
             return;
         }

@@ -20,7 +20,7 @@ impl Machine {
         }
         let (rules, tally) = (self.params.probes(), word.tally());
         if !changed && rules.closes(tally) {
-            self.close(word, Cause::ProbesGood, now);
+            self.recover(word, now);
             return true;
         }
         if !changed && rules.opens(tally) {
@@ -73,7 +73,7 @@ impl Machine {
             let next = change(word);
             let (rules, tally) = (self.params.probes(), next.tally());
             let done = if rules.closes(tally) {
-                self.close(word, Cause::ProbesGood, now)
+                self.recover(word, now)
             } else if rules.opens(tally) {
                 self.open(word, Cause::ProbesBad, pushback, now)
             } else {

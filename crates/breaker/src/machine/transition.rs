@@ -3,7 +3,7 @@
 use super::{Calls, Machine};
 use crate::{
     Cause, State, Transition,
-    state::{CLOSED, HALF_OPEN, OPEN, Word},
+    state::{CLOSED, HALF_OPEN, OPEN, RAMPING, Word},
 };
 use buttress_core::{
     Mode, Pushback, Signal,
@@ -42,8 +42,13 @@ impl Machine {
             Calls::Count(_) => 0,
         };
         // Before the circuit closes: whoever finds it closed must not find calls of an earlier generation hanging.
-        self.hung.forget(now);
-        self.slow.forget(now);
+        if word.kind() == RAMPING {
+            self.hung.forget_again(now);
+            self.slow.forget_again(now);
+        } else {
+            self.hung.forget(now);
+            self.slow.forget(now);
+        }
         self.closed_at.store(now, Relaxed);
         self.turn(word, word.then(CLOSED, first), cause, now)
     }
@@ -88,7 +93,8 @@ impl Machine {
     /// Makes the signal say whether calls are refused, and until when. Whoever writes looks again, so the last word is right.
     ///
     /// A half-open circuit refuses most calls, so it is raised there, too: with a moment that has come while there is a place for
-    /// a probe, and else the first at which one may be free, if no probe ends before.
+    /// a probe, and else the first at which one may be free, if no probe ends before. So does a ramping one, to whom calls come
+    /// that nobody holds back: with the moment from which one passes for certain, and the share that it refuses as the pressure.
     pub(crate) fn sync_signal(&self, now: u64) {
         loop {
             let (word, mode) = (self.word(), self.mode.get());
@@ -103,12 +109,15 @@ impl Machine {
                 let until = match word.kind() {
                     _ if mode == Mode::ForcedOpen => None,
                     HALF_OPEN => Some(self.next_place(word, now)),
+                    RAMPING => Some(self.share.due()),
                     _ => Some(word.payload().saturating_mul(1_000_000)),
                 };
                 self.signal.raise(Signal::OPEN, until.map(|until| self.origin.at(until)));
             } else {
                 self.signal.clear(Signal::OPEN);
             }
+            let refused = if refuses && word.kind() == RAMPING { 1.0 - self.ramp_share(word) } else { 0.0 };
+            self.signal.set_pressure(refused as f32);
             // A read that writes is of the very last word: what is raised here comes before what its next writer raises.
             let last = Word(self.state.fetch_or(0, AcqRel));
             if (last, self.mode.get()) == (word, mode) {

@@ -1,7 +1,11 @@
 //! The state machine, with explicit times.
 
+mod gate;
+mod gate_model;
 mod model;
+mod outage;
 mod peers;
+mod ramp;
 mod service;
 
 use crate::{Admission, Breaker, BreakerConfig, Cause, State, Window};
@@ -193,6 +197,17 @@ fn calls_that_hang_count_as_failures_in_a_row_once_each() {
     assert_eq!((rig.snapshot().consecutive, rig.snapshot().state), (4, State::Closed));
     rig.call(Outcome::Success);
     assert_eq!(rig.snapshot().consecutive, 0);
+}
+
+#[test]
+fn a_body_that_is_cut_long_after_its_head_is_one_more_failure_in_a_row() {
+    let mut rig = Rig::new(consecutive(2).hang_after(S));
+    let mut long = rig.hang();
+    long.head_at(&rig.now);
+    rig.now += 10 * S;
+    assert_eq!(rig.snapshot().consecutive, 0, "somebody looked, and it does not hang");
+    long.settle_at(Outcome::Failure, None, &rig.now);
+    assert_eq!(rig.snapshot().consecutive, 1);
 }
 
 #[test]

@@ -346,3 +346,33 @@ fn loom_one_that_is_turned_away_is_woken_and_the_next_has_its_turn() {
         watched.permits.assert_at_rest(1);
     });
 }
+
+#[test]
+fn loom_who_takes_without_the_lock_overtakes_nobody_and_keeps_nothing_from_him() {
+    explore(|| {
+        let watched = Watched::new(3, 2);
+        (0..2).for_each(|_| assert!(watched.permits.try_acquire(0, || ())));
+        assert!(watched.permits.try_acquire(1, || ()));
+        watched.permits.release(1, || ());
+        let thief = {
+            let watched = watched.clone();
+            thread::spawn(move || {
+                if watched.permits.try_now(0, || ()) {
+                    watched.permits.release(0, || ());
+                }
+            })
+        };
+        let waiter = {
+            let watched = watched.clone();
+            thread::spawn(move || {
+                watched.wait(1, 3);
+                watched.release(1);
+            })
+        };
+        watched.permits.release(0, || ());
+        thief.join().unwrap();
+        waiter.join().unwrap();
+        watched.permits.release(0, || ());
+        watched.permits.assert_at_rest(3);
+    });
+}

@@ -91,6 +91,8 @@ pub(crate) struct Line<T> {
     expiry: Expiry,
     reserve: Reserve,
     spell: Spell,
+    /// When each class last asked for room.
+    asked: [u64; CLASSES],
     /// Whom the last peek showed, while it waits.
     shown: Option<u32>,
 }
@@ -104,6 +106,7 @@ impl<T> Line<T> {
             expiry: Expiry::new(),
             reserve: Reserve::new(rules.reserve),
             spell: Spell::new(rules.burst_wait),
+            asked: [0; CLASSES],
             shown: None,
             rules,
         }
@@ -126,6 +129,7 @@ impl<T> Line<T> {
     ) -> Result<Place, (T, Why)> {
         self.settle(now, service, out);
         let class = class(ask.priority);
+        self.asked[class] = now;
         let bucket = self.classes[class].asked(ask.tenant);
         let refusal = match self.until(class, ask.deadline, now, service) {
             until if until <= now => {
@@ -159,8 +163,8 @@ impl<T> Line<T> {
         self.settle(now, service, out);
         loop {
             let class = self.turn()?;
-            let row = self.classes[class].next()?;
-            let index = match self.spell.order(row, now) {
+            let row = self.classes[class].next()?.clone();
+            let index = match self.order(class, &row, now) {
                 Order::Fifo => row.first(),
                 Order::Lifo => row.last(),
             };
@@ -210,7 +214,7 @@ impl<T> Line<T> {
     /// The mode at this moment.
     pub(crate) fn mode(&self, now: u64) -> LineMode {
         let mut spell = self.spell;
-        spell.look(now);
+        spell.look(now, self.len());
         spell.mode()
     }
 
@@ -240,12 +244,27 @@ impl<T> Line<T> {
         }
     }
 
+    /// How a row is served: in a standing line newest first, if it has itself not been empty for long, and its oldest has
+    /// waited for a quarter of its time: those at the bottom are given up, so that the others are in time.
+    ///
+    /// That is for the lowest class that asks for room at all, which bears the overload. One above it gets all the room there is before that,
+    /// so most likely it fits, and in order it is served in full: it is given half of its time to show that.
+    fn order(&self, class: usize, row: &Row, now: u64) -> Order {
+        if row.len() == 0 || !self.spell.stands(row, now) {
+            return Order::Fifo;
+        }
+        let Entry { arrived, until, .. } = self.slots[row.first()];
+        let patience = (until - arrived)
+            / if self.asked[..class].iter().any(|&at| now.saturating_sub(at) < self.rules.burst_wait) { 2 } else { 4 };
+        if now.saturating_sub(arrived) >= patience { Order::Lifo } else { Order::Fifo }
+    }
+
     /// When the turn of an arrival is to be expected: after those before it. A little early, as the wait for the very next
     /// grant is left out: a call is refused for what is certain rather than for what is likely.
     fn expected(&self, class: usize, bucket: usize, now: u64, pace: Option<u64>) -> u64 {
         let Some(pace) = pace else { return now };
         let above: u32 = self.classes[class + 1..].iter().map(Tenants::waiting).sum();
-        let before = match self.spell.order(self.classes[class].row(bucket), now) {
+        let before = match self.order(class, self.classes[class].row(bucket), now) {
             Order::Fifo => self.classes[class].row(bucket).len(),
             Order::Lifo => 0,
         };
@@ -274,7 +293,7 @@ impl<T> Line<T> {
         }
         let own = self.classes[class].row(bucket);
         let row = self.fullest(class)?;
-        match self.spell.order(own, now) {
+        match self.order(class, own, now) {
             Order::Fifo => (row.len() > own.len() + 1).then(|| row.first()),
             Order::Lifo if row.len() > own.len() => Some(row.first()),
             Order::Lifo => Some(own.first()),
@@ -306,7 +325,7 @@ impl<T> Line<T> {
             self.send_away(index, if late { Why::TooLate } else { Why::WaitedTooLong }, out);
             self.spell.shed(now);
         }
-        self.spell.look(now);
+        self.spell.look(now, self.len());
     }
 
     fn enter(&mut self, entry: Entry<T>) -> Place {

@@ -91,7 +91,8 @@ impl Tenants {
     #[cfg(test)]
     pub(super) fn adds_up(&self) -> bool {
         let demands = self.buckets.iter().map(|bucket| bucket.demand);
-        self.demand == demands.clone().sum() && self.active as usize == demands.filter(|&demand| demand > 0).count()
+        self.demand == demands.clone().sum::<u32>()
+            && self.active as usize == demands.filter(|&demand| demand > 0).count()
     }
 
     pub(super) fn waiting(&self) -> u32 {

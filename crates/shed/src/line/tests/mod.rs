@@ -80,7 +80,13 @@ fn a_burst_is_served_in_order_and_one_that_does_not_end_newest_first() {
     assert_eq!(order(&mut bench), [0, 1, 2]);
     bench.stand();
     assert_eq!(order(&mut bench), [0, 1, 2], "others may stand, this one's calls have just come");
+    // Twice: in a line that stands they have the waits of one.
     bench.keep(normal(1));
+    bench.keep(normal(1));
+    while bench.line.len() > 1 {
+        bench.grant();
+    }
+    bench.now += 20 * MS;
     assert_eq!(order(&mut bench), [2, 1, 0]);
 }
 
@@ -197,14 +203,19 @@ fn a_full_queue_sends_away_the_oldest_of_the_lowest_class() {
 }
 
 #[test]
-fn a_full_standing_queue_takes_the_newest_for_the_oldest() {
+fn a_full_standing_queue_takes_the_newest_for_the_oldest_while_that_is_old() {
     let mut bench = Bench::new(rules(2));
     bench.keep(normal(1));
-    for item in 0..4 {
-        bench.push(normal(1), item).unwrap();
-    }
-    assert_eq!(bench.out, [u32::MAX, 0, 1].map(|item| (item, Why::PushedOut)));
-    assert_eq!([(); 3].map(|()| bench.grant()), [Some(3), Some(2), None]);
+    bench.keep(normal(1));
+    bench.now += 20 * MS;
+    bench.push(normal(1), 0).unwrap();
+    bench.push(normal(1), 1).unwrap();
+    assert_eq!(bench.out, [(u32::MAX, Why::PushedOut)]);
+    assert_eq!(bench.push(normal(1), 2), Err(Why::Full), "those who wait have just come, and will be in time");
+    bench.now += 15 * MS;
+    bench.push(normal(1), 3).unwrap();
+    assert_eq!(bench.out[1..], [(0, Why::PushedOut)]);
+    assert_eq!([(); 3].map(|()| bench.grant()), [Some(3), Some(1), None]);
 }
 
 #[test]

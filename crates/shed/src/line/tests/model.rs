@@ -10,6 +10,7 @@ struct Waiter {
     number: u64,
     class: usize,
     tenant: u64,
+    arrived: u64,
     until: u64,
     deadline: Option<u64>,
 }
@@ -20,7 +21,10 @@ struct Model {
     waiting: Vec<Waiter>,
     mode: LineMode,
     busy: u64,
+    /// When the length was looked at in a burst, and what it was.
+    marks: Vec<(u64, usize)>,
     calm: u64,
+    asked: [u64; 3],
     /// Since when each tenant of each class waits.
     since: [[u64; 8]; CLASSES],
     owed: u64,
@@ -41,8 +45,11 @@ impl Model {
 
     fn lifo(&self, class: usize, tenant: u64, now: u64) -> bool {
         let waits = !self.of(class, tenant).is_empty();
-        let long = now.saturating_sub(self.since[class][tenant as usize]) >= self.rules.burst_wait;
-        waits && long && self.mode == LineMode::Standing
+        let long = now.saturating_sub(self.since[class][tenant as usize]) >= self.rules.burst_wait / 5 * 3;
+        let patience =
+            if (0..class).any(|below| now.saturating_sub(self.asked[below]) < self.rules.burst_wait) { 2 } else { 4 };
+        let old = |first: &&Waiter| now.saturating_sub(first.arrived) >= (first.until - first.arrived) / patience;
+        waits && long && self.mode == LineMode::Standing && self.of(class, tenant).first().is_some_and(old)
     }
 
     fn take(&mut self, item: u32) -> Waiter {
@@ -68,14 +75,22 @@ impl Model {
         match self.mode {
             LineMode::Burst => {
                 self.busy = self.busy.min(now);
-                if !self.waiting.is_empty() && now - self.busy >= self.rules.burst_wait {
+                let waits = self.waiting.len();
+                self.marks.last_mut().into_iter().for_each(|mark| mark.0 = mark.0.min(now));
+                if waits > 0 && self.marks.last().is_some_and(|mark| now - mark.0 >= self.rules.burst_wait / 5) {
+                    self.marks.push((now, waits));
+                }
+                // Three times in a row longer than the time before.
+                let grown = self.marks.len() > 3
+                    && self.marks[self.marks.len() - 4..].windows(2).all(|two| two[1].1 > two[0].1);
+                if waits > 0 && (now - self.busy >= self.rules.burst_wait || grown) {
                     (self.mode, self.calm) = (LineMode::Standing, now);
                 }
             }
             LineMode::Standing => {
                 self.calm = self.calm.min(now);
                 if now - self.calm >= self.rules.burst_wait {
-                    (self.mode, self.busy) = (LineMode::Burst, now);
+                    (self.mode, self.busy, self.marks) = (LineMode::Burst, now, vec![(now, 0)]);
                 }
             }
         }
@@ -136,6 +151,7 @@ impl Model {
 
     fn push(&mut self, ask: Ask, now: u64, pace: Option<u64>, service: u64) -> Result<(u64, Option<u32>), Why> {
         let class = class(ask.priority);
+        self.asked[class] = now;
         let until = self.until(class, ask.deadline, now, service);
         let expected = pace.map_or(now, |pace| now + pace * self.before(class, ask.tenant, now));
         let full = self.waiting.len() >= self.rules.max as usize;
@@ -157,6 +173,7 @@ impl Model {
     fn enter(&mut self, waiter: Waiter, now: u64) {
         if self.waiting.is_empty() {
             self.busy = now;
+            self.marks = vec![(now, 0)];
         }
         if self.of(waiter.class, waiter.tenant).is_empty() {
             self.since[waiter.class][waiter.tenant as usize] = now;
@@ -220,7 +237,9 @@ fn check(max: u32, reserve: f64, steps: Vec<Step>) -> [bool; 2] {
         waiting: Vec::new(),
         mode: LineMode::Burst,
         busy: 0,
+        marks: Vec::new(),
         calm: 0,
+        asked: [0; 3],
         since: Default::default(),
         owed: 0,
     };
@@ -246,7 +265,10 @@ fn check(max: u32, reserve: f64, steps: Vec<Step>) -> [bool; 2] {
                             (until, &Vec::from_iter(victim.map(|one| (one, Why::PushedOut)))[..])
                         );
                         let deadline = ask.deadline;
-                        model.enter(Waiter { item: next, number: place.number, class, tenant, until, deadline }, now);
+                        model.enter(
+                            Waiter { item: next, number: place.number, class, tenant, arrived: now, until, deadline },
+                            now,
+                        );
                         victim.map(|victim| model.take(victim));
                     }
                     (got, want) => panic!("{got:?} instead of {want:?}"),
