@@ -211,6 +211,14 @@ where
         self.insert(key, TokioClock.now())
     }
 
+    /// The policy that a request goes to. Held, it keeps its entry pinned.
+    pub fn entry_of<Req>(&self, req: &Req) -> Arc<KeyedEntry<A>>
+    where
+        F: Fn(&Req) -> K,
+    {
+        self.entry(&(self.key)(req))
+    }
+
     /// The policy of `key` if it is there. Does not count as use; held, it keeps its entry pinned.
     pub fn get(&self, key: &K) -> Option<Arc<KeyedEntry<A>>> {
         self.table.peek(key)

@@ -74,11 +74,14 @@ mod line;
 mod loom_tests;
 mod meter;
 mod permit;
+pub mod pressure;
+pub mod rate;
 mod shared;
 mod shed;
 mod snapshot;
 #[cfg(all(test, not(buttress_loom)))]
 mod tests;
+pub mod throttle;
 mod waiters;
 mod waiting;
 

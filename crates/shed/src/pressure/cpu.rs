@@ -1,0 +1,132 @@
+use super::{
+    Source,
+    cgroup::{Group, entry, number},
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+/// The share of the CPU time it may use that the process's cgroup has used since the last look.
+///
+/// What it may use is its quota (`cpu.max`, `cpu.cfs_quota_us`), and no more than all CPUs it may run on; a quota of a cgroup around it
+/// counts with all that is in that one. Where nothing can be read (no Linux, no cgroup) it is unknown, and so it is at the first look.
+///
+/// It is a mean: a process that uses up its quota at the beginning of each period is stopped for the rest of it, though the mean may be low.
+#[derive(Debug)]
+pub struct CpuPressure {
+    root: PathBuf,
+    cpus: f64,
+    groups: Option<Groups>,
+    last: Option<Last>,
+}
+
+/// The old hierarchy counts and limits in two places, which mostly are one.
+#[derive(Debug)]
+struct Groups {
+    usage: Group,
+    quota: Group,
+}
+
+#[derive(Debug)]
+struct Last {
+    at: Instant,
+    /// Nanoseconds of CPU time, of each level.
+    used: Vec<Option<u64>>,
+    pressure: Option<f64>,
+}
+
+/// Between looks that are closer than this the counters do not move evenly.
+const CLOSEST: Duration = Duration::from_millis(1);
+
+impl CpuPressure {
+    /// Of this process.
+    pub fn new() -> Self {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        Self::under("/", cpus)
+    }
+
+    /// The same with `/proc` and all that it names below `root`, and with so many CPUs to run on.
+    pub fn under(root: impl Into<PathBuf>, cpus: usize) -> Self {
+        Self { root: root.into(), cpus: cpus.max(1) as f64, groups: None, last: None }
+    }
+}
+
+impl Default for CpuPressure {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Source for CpuPressure {
+    fn look(&mut self, now: Instant) -> Option<f64> {
+        if let Some(last) = &self.last
+            && now.saturating_duration_since(last.at) < CLOSEST
+        {
+            return last.pressure;
+        }
+        if self.groups.is_none() {
+            self.groups = Groups::find(&self.root);
+        }
+        let groups = self.groups.as_ref()?;
+        let used = groups.used();
+        let last = self.last.take();
+        if used.first().copied().flatten().is_none() {
+            // The process was moved, perhaps: looked for again next time.
+            self.groups = None;
+            return None;
+        }
+        let pressure = last.and_then(|last| groups.pressure(&last, &used, now, self.cpus));
+        self.last = Some(Last { at: now, used, pressure });
+        pressure
+    }
+}
+
+impl Groups {
+    fn find(root: &Path) -> Option<Self> {
+        let quota = Group::find(root, "cpu")?;
+        let usage = if quota.is_v2 { quota.clone() } else { Group::find(root, "cpuacct")? };
+        Some(Self { usage, quota })
+    }
+
+    fn used(&self) -> Vec<Option<u64>> {
+        let used = |level: &PathBuf| match self.usage.is_v2 {
+            true => entry(level.join("cpu.stat"), "usage_usec").map(|micros| micros.saturating_mul(1000)),
+            false => number(level.join("cpuacct.usage")),
+        };
+        self.usage.levels.iter().map(used).collect()
+    }
+
+    /// Of the CPU time of each level, the largest share.
+    fn pressure(&self, last: &Last, used: &[Option<u64>], now: Instant, cpus: f64) -> Option<f64> {
+        let elapsed = now.saturating_duration_since(last.at).as_nanos() as f64;
+        let quotas =
+            self.quota.levels.iter().map(|level| if self.quota.is_v2 { quota_v2(level) } else { quota_v1(level) });
+        let shares =
+            quotas.zip(used.iter().zip(&last.used)).enumerate().filter_map(|(level, (quota, (used, before)))| {
+                let may_use = match (level, quota) {
+                    (0, quota) => quota.unwrap_or(cpus).min(cpus),
+                    (_, quota) => quota?,
+                };
+                Some((*used)?.saturating_sub((*before)?) as f64 / (elapsed * may_use))
+            });
+        shares.reduce(f64::max)
+    }
+}
+
+/// In CPUs: `max 100000`, `50000 100000`.
+fn quota_v2(level: &Path) -> Option<f64> {
+    let text = fs::read_to_string(level.join("cpu.max")).ok()?;
+    let (quota, period) = text.trim().split_once(' ')?;
+    cpus(quota.parse().ok()?, period.parse().ok()?)
+}
+
+/// In CPUs; a quota of -1 is none.
+fn quota_v1(level: &Path) -> Option<f64> {
+    cpus(number(level.join("cpu.cfs_quota_us"))?, number(level.join("cpu.cfs_period_us"))?)
+}
+
+fn cpus(quota: u64, period: u64) -> Option<f64> {
+    (quota > 0 && period > 0).then(|| quota as f64 / period as f64)
+}

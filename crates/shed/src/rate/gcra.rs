@@ -1,0 +1,171 @@
+//! The decision, by `governor`: its arithmetic around our word, our time and our numbers.
+//!
+//! Time is counted in sixteenths of a nanosecond ("ticks"; 36 years fit), so that a rate like 7 000 000/s is not cut to whole nanoseconds.
+
+use buttress_core::sync::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use governor::{
+    NotUntil, Quota, RateLimiter, clock,
+    middleware::NoOpMiddleware,
+    nanos::Nanos,
+    state::{NotKeyed, StateStore},
+};
+use std::{cell::Cell, num::NonZeroU32, time::Duration};
+
+/// Ticks of a nanosecond, as a shift.
+const FINE: u32 = 4;
+
+/// How fast a bucket fills, and what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rate {
+    /// Ticks from one permit to the next: rounded up, so that no more pass than were allowed.
+    pub(super) every: u64,
+    pub(super) burst: u32,
+}
+
+impl Rate {
+    /// `permits` is not 0.
+    pub(super) fn new(permits: u32, period: Duration, burst: u32) -> Self {
+        let every = (period.as_nanos() << FINE).div_ceil(u128::from(permits));
+        Self { every: u64::try_from(every).unwrap_or(u64::MAX).max(1), burst: burst.max(1) }
+    }
+
+    /// How long `permits` take to come.
+    pub(super) fn time_of(self, permits: u32) -> Duration {
+        from_ticks(self.full().min(self.every.saturating_mul(permits.into())))
+    }
+
+    /// Ticks from an empty bucket to a full one.
+    fn full(self) -> u64 {
+        self.every.saturating_mul(self.burst.into())
+    }
+}
+
+/// The bucket: a word that calls change, and the rate, which an operator changes.
+#[derive(Debug)]
+pub(super) struct Bucket {
+    /// When it will be full again (the theoretical arrival time), in ticks. Full: any moment that has passed.
+    full_at: AtomicU64,
+    // Two words that are read one after the other: a call that comes while they change is held to one number of either.
+    every: AtomicU64,
+    burst: AtomicU32,
+}
+
+impl Bucket {
+    pub(super) fn new(rate: Rate) -> Self {
+        Self { full_at: AtomicU64::new(0), every: AtomicU64::new(rate.every), burst: AtomicU32::new(rate.burst) }
+    }
+
+    #[inline]
+    pub(super) fn rate(&self) -> Rate {
+        Rate { every: self.every.load(Relaxed), burst: self.burst.load(Relaxed) }
+    }
+
+    /// Takes a permit at `now`, nanoseconds since the origin; or says how long it is until there is one.
+    #[inline]
+    pub(super) fn take(&self, now: u64) -> Result<(), Duration> {
+        let (now, rate) = (ticks(now), self.rate());
+        let word = Word { full_at: &self.full_at, most: now.saturating_add(rate.full()) };
+        let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
+        // Never 0, so it is always `Some`.
+        let quota = Quota::with_period(Duration::from_nanos(rate.every)).map(|quota| quota.allow_burst(burst));
+        let quota = quota.unwrap_or(Quota::per_second(burst));
+        // It asks the clock once when it is made, which is when its time begins, and once for each call.
+        let limiter: Limiter<'_> = RateLimiter::new(quota, word, Told(Cell::new(0)));
+        limiter.clock().0.set(now);
+        limiter.check().map_err(|not_until| wait(&not_until, now))
+    }
+
+    /// The permits there are at `now`, and how long it is until there is one more.
+    pub(super) fn look(&self, now: u64) -> (u32, Duration) {
+        let (now, rate) = (ticks(now), self.rate());
+        let missing = self.full_at.load(Relaxed).saturating_sub(now).min(rate.full());
+        let taken = missing.div_ceil(rate.every);
+        let left = rate.burst - u32::try_from(taken).unwrap_or(rate.burst).min(rate.burst);
+        let until_next = missing.saturating_sub(taken.saturating_sub(1) * rate.every);
+        (left, from_ticks(until_next))
+    }
+
+    /// Changes the rate at `now`. What was taken stays taken: as many permits, not as much time.
+    pub(super) fn set_rate(&self, next: Rate, now: u64) {
+        let now = ticks(now);
+        let before = self.rate();
+        self.every.store(next.every, Relaxed);
+        self.burst.store(next.burst, Relaxed);
+        let mut full_at = self.full_at.load(Relaxed);
+        loop {
+            let missing = u128::from(full_at.saturating_sub(now).min(before.full()));
+            let scaled = (missing * u128::from(next.every)).div_ceil(u128::from(before.every));
+            let rescaled = now + u64::try_from(scaled).unwrap_or(u64::MAX).min(next.full());
+            match self.full_at.compare_exchange_weak(full_at, rescaled, Relaxed, Relaxed) {
+                Ok(_) => return,
+                Err(seen) => full_at = seen,
+            }
+        }
+    }
+}
+
+type Limiter<'a> = RateLimiter<NotKeyed, Word<'a>, Told, NoOpMiddleware<Nanos>>;
+
+/// The word as `governor` wants it.
+struct Word<'a> {
+    full_at: &'a AtomicU64,
+    /// The latest moment that the present rate can have written. A later one is left from a slower rate, by a call that the change overtook:
+    /// as it stands, it would refuse calls for as long as that rate took.
+    most: u64,
+}
+
+impl StateStore for Word<'_> {
+    type Key = NotKeyed;
+
+    #[inline]
+    fn measure_and_replace<T, F, E>(&self, _: &NotKeyed, decide: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        // Nothing else is read behind this word, so nothing needs an order.
+        let mut seen = self.full_at.load(Relaxed);
+        loop {
+            if seen > self.most {
+                // For good, or every call would find the bucket as empty as this one does.
+                seen = self
+                    .full_at
+                    .compare_exchange(seen, self.most, Relaxed, Relaxed)
+                    .map_or_else(|now| now, |_| self.most);
+                continue;
+            }
+            let (decided, next) = decide(Some(seen.into()))?;
+            match self.full_at.compare_exchange_weak(seen, next.into(), Relaxed, Relaxed) {
+                Ok(_) => return Ok(decided),
+                Err(now) => seen = now,
+            }
+        }
+    }
+}
+
+/// A clock that says what it was told.
+#[derive(Clone)]
+struct Told(Cell<u64>);
+
+impl clock::Clock for Told {
+    type Instant = Nanos;
+
+    #[inline]
+    fn now(&self) -> Nanos {
+        self.0.get().into()
+    }
+}
+
+fn wait(not_until: &NotUntil<Nanos>, now: u64) -> Duration {
+    from_ticks(not_until.earliest_possible().as_u64().saturating_sub(now))
+}
+
+/// 36 years after the origin time stands still, and with it the bucket.
+#[inline]
+fn ticks(nanos: u64) -> u64 {
+    nanos.min(u64::MAX >> (FINE + 1)) << FINE
+}
+
+/// Rounded up: a nanosecond too early is too early.
+fn from_ticks(ticks: u64) -> Duration {
+    Duration::from_nanos(ticks.div_ceil(1 << FINE))
+}

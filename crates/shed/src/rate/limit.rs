@@ -1,0 +1,282 @@
+use super::{
+    RateLimitConfig,
+    gcra::{Bucket, Rate},
+};
+use buttress_core::{
+    Admit, Clock, ConfigError, Fresh, Gate, GateLayer, Gatekeeper, Handle, Keyed, Mode, ModeCell, Opaque, Origin,
+    Reason, Rejection, Resting, TokioClock, Value,
+    sync::{AtomicBool, AtomicU64, Mutex, Ordering::Relaxed, lock},
+};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+/// The layer: `RateLimitConfig::per_second(100).layer()?`.
+pub type RateLimitLayer = GateLayer<RateLimit>;
+
+/// The service of [`RateLimitLayer`].
+pub type RateLimitService<S, P = Opaque> = Gate<S, RateLimit, P>;
+
+/// [`RateLimitLayer`] with a bucket per key (host, tenant, client): see the example in the [module's docs](super#per-host-tenant-client).
+pub type KeyedRateLimitLayer<K, F> = GateLayer<Keyed<K, RateLimit, F>>;
+
+/// So many calls in a period, and so many at once.
+///
+/// It is its own handle: read it with [`snapshot`](Self::snapshot), change it with [`update`](Self::update), override it with
+/// [`set_mode`](Handle::set_mode). On its own it limits whatever is no service:
+///
+/// ```
+/// use buttress_core::Clock;
+/// use buttress_shed::rate::RateLimitConfig;
+/// use std::time::Duration;
+///
+/// let start = buttress_core::TokioClock.now();
+/// let mails = RateLimitConfig::new(1, Duration::from_secs(2)).build_at(&start)?;
+/// assert!(mails.check_at(&start).is_ok());
+///
+/// let refused = mails.check_at(&(start + Duration::from_millis(500))).unwrap_err();
+/// assert_eq!(refused.retry_after, Some(Duration::from_millis(1500)));
+/// # Ok::<(), buttress_core::ConfigError>(())
+/// ```
+///
+/// | mode | what it does |
+/// |---|---|
+/// | `Auto` | refuses what is too much |
+/// | `ForcedOpen` | refuses every call |
+/// | `Disabled` | lets every call pass, and takes no permits |
+/// | `Enforcing(p)` | refuses `p` percent of what is too much; the rest passes without a permit, and is counted |
+pub struct RateLimit {
+    bucket: Bucket,
+    mode: ModeCell,
+    origin: Origin,
+    refused_total: AtomicU64,
+    over_limit_total: AtomicU64,
+    /// Whether the config was updated.
+    changed: AtomicBool,
+    config: Mutex<RateLimitConfig>,
+}
+
+/// What a rate limit shows of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct RateLimitSnapshot {
+    /// Calls that would pass if they came now.
+    pub remaining: u32,
+    /// The most that pass at once.
+    pub burst: u32,
+    /// The time from one permit to the next.
+    #[cfg_attr(feature = "serde", serde(with = "buttress_core::config::duration"))]
+    pub every: Duration,
+    /// Calls that were refused.
+    pub refused_total: u64,
+    /// Calls that were too many and that a mode let pass.
+    pub over_limit_total: u64,
+    /// What an operator told it to do.
+    pub mode: Mode,
+}
+
+/// What is left of a rate limit at one moment, for who tells a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Quota {
+    /// Calls that would pass if they came now.
+    pub remaining: u32,
+    /// The most that pass at once.
+    pub burst: u32,
+    /// How long it is until there is one permit more; zero: there are as many as there can be.
+    pub next: Duration,
+}
+
+/// The target of events, as the facade names the crate.
+const TARGET: &str = "buttress::shed";
+
+const REFUSED: Rejection = Rejection::new(Reason::RateLimited, "rate_limit");
+
+/// What is said of a limit that an operator closed: nobody knows until when.
+const CLOSED_FOR: Duration = Duration::from_secs(1);
+
+impl RateLimit {
+    pub(super) fn with(config: RateLimitConfig, rate: Rate, now: Instant) -> Self {
+        Self {
+            bucket: Bucket::new(rate),
+            mode: ModeCell::new(0),
+            origin: Origin::new(now),
+            refused_total: AtomicU64::new(0),
+            over_limit_total: AtomicU64::new(0),
+            changed: AtomicBool::new(false),
+            config: Mutex::new(config),
+        }
+    }
+
+    /// Takes a permit.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::RateLimited`]: there is none, and when there will be one.
+    #[inline]
+    pub fn check(&self) -> Result<(), Rejection> {
+        self.check_at(&TokioClock)
+    }
+
+    /// The same, by another clock.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Self::check).
+    #[inline]
+    pub fn check_at(&self, clock: &impl Clock) -> Result<(), Rejection> {
+        if !self.mode.is_auto() {
+            match self.mode.get() {
+                Mode::Disabled => return Ok(()),
+                Mode::ForcedOpen => return self.refuse(CLOSED_FOR),
+                _ => {}
+            }
+        }
+        match self.bucket.take(self.origin.nanos(clock.now())) {
+            Ok(()) => Ok(()),
+            Err(wait) if self.mode.enforces() => self.refuse(wait),
+            Err(_) => {
+                self.over_limit_total.fetch_add(1, Relaxed);
+                Ok(())
+            }
+        }
+    }
+
+    #[cold]
+    fn refuse(&self, wait: Duration) -> Result<(), Rejection> {
+        self.refused_total.fetch_add(1, Relaxed);
+        Err(REFUSED.retry_after(wait))
+    }
+
+    /// What is left.
+    pub fn quota(&self) -> Quota {
+        self.quota_at(&TokioClock)
+    }
+
+    /// The same, by another clock.
+    pub fn quota_at(&self, clock: &impl Clock) -> Quota {
+        let (remaining, next) = self.bucket.look(self.origin.nanos(clock.now()));
+        Quota { remaining, burst: self.bucket.rate().burst, next }
+    }
+
+    /// The present readings.
+    pub fn snapshot(&self) -> RateLimitSnapshot {
+        self.snapshot_at(&TokioClock)
+    }
+
+    /// The same, by another clock.
+    pub fn snapshot_at(&self, clock: &impl Clock) -> RateLimitSnapshot {
+        let quota = self.quota_at(clock);
+        RateLimitSnapshot {
+            remaining: quota.remaining,
+            burst: quota.burst,
+            every: self.bucket.rate().time_of(1),
+            refused_total: self.refused_total.load(Relaxed),
+            over_limit_total: self.over_limit_total.load(Relaxed),
+            mode: self.mode.get(),
+        }
+    }
+
+    /// The present config.
+    pub fn config(&self) -> RateLimitConfig {
+        lock(&self.config).clone()
+    }
+
+    /// Changes the rate and the burst while calls come. As many permits as were taken stay taken; a call that comes at that very moment may be
+    /// held to either rate.
+    ///
+    /// # Errors
+    ///
+    /// A field out of its range. Nothing is changed then.
+    pub fn update(&self, config: RateLimitConfig) -> Result<(), ConfigError> {
+        self.update_at(config, &TokioClock)
+    }
+
+    /// The same, by another clock.
+    ///
+    /// # Errors
+    ///
+    /// As [`update`](Self::update).
+    pub fn update_at(&self, config: RateLimitConfig, clock: &impl Clock) -> Result<(), ConfigError> {
+        let rate = config.rate()?;
+        let mut present = lock(&self.config);
+        let (name, permits, burst) = (&*config.name, config.permits, rate.burst);
+        tracing::info!(target: TARGET, rate_limit = name, permits, period = ?config.period, burst, "rate limit changed");
+        // Under the config's lock, so that of two updates the later one wins in both places.
+        self.bucket.set_rate(rate, self.origin.nanos(clock.now()));
+        self.changed.store(true, Relaxed);
+        *present = config;
+        Ok(())
+    }
+
+    #[cfg(feature = "http")]
+    pub(super) fn rate(&self) -> Rate {
+        self.bucket.rate()
+    }
+
+    /// The time in which so many permits come.
+    #[cfg(feature = "http")]
+    pub(super) fn time_of(&self, permits: u32) -> Duration {
+        self.bucket.rate().time_of(permits)
+    }
+}
+
+impl Gatekeeper for RateLimit {
+    type Permit = ();
+    type Turn = ();
+}
+
+impl<Req> Admit<Req> for RateLimit {
+    #[inline]
+    fn admit(&self, _: &mut (), _: &Req) -> Result<(), Rejection> {
+        self.check()
+    }
+}
+
+impl Fresh for RateLimit {
+    fn fresh(&self) -> Self {
+        let rate = self.bucket.rate();
+        Self::with(self.config(), rate, TokioClock.now())
+    }
+}
+
+impl Resting for RateLimit {
+    /// The bucket is full, no operator told it anything, and its config is the one it was made with.
+    fn is_resting(&self) -> bool {
+        let quota = self.quota();
+        quota.remaining == quota.burst && self.mode.is_auto() && !self.changed.load(Relaxed)
+    }
+}
+
+impl Handle for RateLimit {
+    fn kind(&self) -> &'static str {
+        "rate_limit"
+    }
+
+    fn visit(&self, show: &mut dyn FnMut(&'static str, Value)) {
+        let snapshot = self.snapshot();
+        show("remaining", Value::Gauge(snapshot.remaining.into()));
+        show("burst", Value::Gauge(snapshot.burst.into()));
+        show("every", Value::Duration(snapshot.every));
+        show("refused_total", Value::Count(snapshot.refused_total));
+        show("over_limit_total", Value::Count(snapshot.over_limit_total));
+    }
+
+    fn mode(&self) -> Mode {
+        self.mode.get()
+    }
+
+    fn set_mode(&self, mode: Mode) -> Result<(), ConfigError> {
+        self.mode.set(mode)?;
+        tracing::info!(target: TARGET, rate_limit = &*self.config().name, mode = mode.as_str(), "rate limit mode changed");
+        Ok(())
+    }
+}
+
+impl fmt::Debug for RateLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RateLimit").field("snapshot", &self.snapshot()).finish_non_exhaustive()
+    }
+}
