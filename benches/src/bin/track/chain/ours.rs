@@ -2,7 +2,7 @@
 
 use super::{Chain, Entry, Site};
 use crate::contestant::Contestant;
-use buttress_breaker::{BreakerConfig, BreakerLayer};
+use buttress_breaker::{BreakerConfig, BreakerLayer, RampedGateConfig, RampedGateLayer};
 use buttress_core::Opaque;
 use buttress_deadline::{DeadlineConfig, DeadlineLayer};
 use buttress_retry::{Repeatable, ResendLayer, RetryConfig, RetryLayer};
@@ -16,17 +16,18 @@ use tower::ServiceBuilder;
 
 const VALID: &str = "made of valid numbers";
 
-/// deadline > retry > shed > gate > deadline of one attempt. Until there is a ramped gate a breaker stands in for it.
+/// deadline > retry > shed > gate > deadline of one attempt.
 pub fn enter(site: &Site<'_>) -> Entry {
     let several = site.story.attempts > 1;
     let adaptive = AdaptiveConfig::default().wall_clock(site.wall_clock());
     let shed = ShedConfig::default().limit(Algorithm::Adaptive(adaptive)).seed(site.draws());
+    let gate = RampedGateConfig::default().seed(site.draws());
     let ask = |call: &Call| Ask::new().priority(call.priority).tenant(call.tenant).deadline(call.deadline);
     let chain = ServiceBuilder::new()
         .layer(deadline(site.setup.timeout * site.story.attempts))
         .option_layer(several.then(|| retry(site)))
         .layer(shed.layer_by(ask).expect(VALID))
-        .option_layer(site.story.gate.then(|| circuit(site)))
+        .option_layer(site.story.gate.then(|| RampedGateLayer::new(gate.build().expect(VALID))))
         .option_layer(several.then(|| deadline(site.setup.timeout)))
         .service(site.upstream.clone());
     Entry::patient(site, Chain::new(chain))
@@ -54,8 +55,11 @@ pub fn published(contestant: Contestant, site: &Site<'_>) -> Entry {
 
 /// A breaker in front of the upstream, and clients that retry by themselves.
 pub fn breaker(site: &Site<'_>) -> Entry {
-    let chain =
-        ServiceBuilder::new().layer(circuit(site)).layer(deadline(site.setup.timeout)).service(site.upstream.clone());
+    let config = BreakerConfig::default().seed(site.draws());
+    let chain = ServiceBuilder::new()
+        .layer(BreakerLayer::new(config.build().expect(VALID)))
+        .layer(deadline(site.setup.timeout))
+        .service(site.upstream.clone());
     Entry::naive(site, Chain::new(chain))
 }
 
@@ -63,10 +67,6 @@ pub fn breaker(site: &Site<'_>) -> Entry {
 pub fn retry(site: &Site<'_>) -> ResendLayer<Opaque, Repeatable> {
     let config = RetryConfig::new(site.story.attempts).seed(site.draws());
     RetryLayer::new(config.build().expect(VALID)).when(Repeatable)
-}
-
-fn circuit(site: &Site<'_>) -> BreakerLayer {
-    BreakerLayer::new(BreakerConfig::default().seed(site.draws()).build().expect(VALID))
 }
 
 /// A little shorter than its client waits: or nobody would be there any more to be told.
