@@ -1,1 +1,2 @@
-//! The micro-benchmarks live in `benches/`, what the gateway costs in `src/bin/gateway-cost`.
+//! The micro-benchmarks live in `benches/`, what the gateway costs in `src/bin/gateway-cost`, how layers behave under failure in
+//! `src/bin/track`.

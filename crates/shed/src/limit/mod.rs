@@ -2,12 +2,23 @@
 //!
 //! An algorithm is asked once per [`Window`] of calls, by whichever call closed it, and never on the way of a call that is
 //! admitted. It reads no clock: a window says when it began and ended.
+//!
+//! [`Aimd`], [`Vegas`], [`Gradient2`] and [`EnvoyGradient`] are what others have published, to compare with.
 
 mod adaptive;
+mod aimd;
+mod check;
+mod envoy;
 mod fixed;
+mod gradient2;
+mod vegas;
 
 pub use adaptive::{Adaptive, AdaptiveConfig, WallClock};
+pub use aimd::{Aimd, AimdConfig};
+pub use envoy::{EnvoyGradient, EnvoyGradientConfig};
 pub use fixed::Fixed;
+pub use gradient2::{Gradient2, Gradient2Config};
+pub use vegas::{Vegas, VegasConfig};
 
 use std::{
     fmt,
@@ -45,6 +56,16 @@ pub struct Span {
 }
 
 impl Span {
+    /// So many calls, however long it takes.
+    pub fn of(calls: u32) -> Self {
+        Self::every(Duration::ZERO, calls)
+    }
+
+    /// So long, and at least so many calls.
+    pub fn every(length: Duration, calls: u32) -> Self {
+        Self { looks: [(calls, length); 3], until: None }
+    }
+
     /// Whether a window of this age, in which so many timed calls have ended, is over at `now`.
     pub fn is_over(&self, samples: u32, age: Duration, now: Instant) -> bool {
         self.looks.iter().any(|&(least, old)| samples >= least && age >= old)
@@ -121,9 +142,31 @@ impl Window {
         (self.samples > 0).then(|| self.total / self.samples)
     }
 
+    /// Whether a call was cut off or refused by the service as too many: what TCP calls a loss.
+    pub fn lost(&self) -> bool {
+        self.censored > 0 || self.overloads > 0
+    }
+
     /// Calls that ended per second; 0 for a window without length.
     pub fn throughput(&self) -> f64 {
         let seconds = self.length().as_secs_f64();
         if seconds > 0.0 { self.completed as f64 / seconds } else { 0.0 }
+    }
+}
+
+/// A window of 100 ms with so many samples of so many milliseconds each, and so many calls in flight.
+#[cfg(test)]
+fn seen(millis: u64, samples: u32, in_flight: u32) -> Window {
+    use std::sync::OnceLock;
+    static START: OnceLock<Instant> = OnceLock::new();
+    let start = *START.get_or_init(|| tokio::time::Instant::now().into_std());
+    let each = Duration::from_millis(millis);
+    Window {
+        completed: samples.into(),
+        samples,
+        total: each * samples,
+        shortest: each,
+        in_flight,
+        ..Window::empty(start, start + Duration::from_millis(100))
     }
 }

@@ -230,15 +230,19 @@ impl Score {
         bins
     }
 
-    /// How long after `since` things were well again: the calls that came in each of the bins (50 ms) of the two seconds from then
-    /// on ended well, all but a tenth. `None`: never.
-    pub fn recovery(&self, since: Duration) -> Option<Duration> {
-        const WIDTH: Duration = Duration::from_millis(50);
-        const STEADY: usize = 40;
+    /// How long after `since` things were well again: the calls that came in each of the bins of this width, of the two seconds
+    /// from then on (one bin at least), ended well, all but a tenth. `None`: never.
+    ///
+    /// # Panics
+    ///
+    /// If the width is zero.
+    pub fn recovery(&self, since: Duration, width: Duration) -> Option<Duration> {
+        const STEADY: f64 = 2.0;
+        let steady = ((STEADY / width.as_secs_f64()).round() as usize).max(1);
         let since = since.as_secs_f64();
-        let bins: Vec<Bin> = self.series(WIDTH).into_iter().filter(|bin| bin.at >= since - 1e-9).collect();
+        let bins: Vec<Bin> = self.series(width).into_iter().filter(|bin| bin.at >= since - 1e-9).collect();
         let well = |bins: &[Bin]| bins.iter().all(|bin| bin.good_share() >= 0.9);
-        let from = bins.windows(STEADY.min(bins.len().max(1))).position(well)?;
+        let from = bins.windows(steady.min(bins.len().max(1))).position(well)?;
         Some(Duration::from_secs_f64((bins[from].at - since).max(0.0)))
     }
 

@@ -123,7 +123,7 @@ fn an_outage_shows_in_the_series_and_recovery_is_when_it_is_over() {
     });
     assert_eq!(refused.good_share(), 0.0);
     assert_eq!((refused.capacity, refused.achievable), (0.0, 0.0));
-    let recovered = score.recovery(seconds(2)).unwrap();
+    let recovered = score.recovery(seconds(2), Duration::from_millis(50)).unwrap();
     assert!((Duration::from_millis(1_900)..=Duration::from_millis(2_050)).contains(&recovered), "{recovered:?}");
     assert_eq!(score.detection(seconds(2), 0.5, Duration::from_millis(50)), None, "nobody notices");
     let bins = score.series(SECOND);

@@ -1,0 +1,99 @@
+//! The same as JSON.
+
+use crate::{
+    goals::Target,
+    metric::{Metrics, Sense},
+    run::Sheet,
+};
+use serde_json::{Map, Value, json};
+
+/// An array with an entry for each contestant of each case: `scenario`, `contestant`, `seeds`, `median` and `worst` (figures by
+/// name; `null` is a time that never came), `optimum`, `goal` (`at_least` or `at_most` by figure) and `met` (whether all of them
+/// are; `null` without one).
+pub fn json(sheets: &[Sheet]) -> String {
+    let mut entries = Vec::new();
+    for sheet in sheets {
+        for row in &sheet.rows {
+            entries.push(json!({
+                "scenario": sheet.case.name(),
+                "contestant": row.contestant.name(),
+                "seeds": row.seeds,
+                "median": figures(&row.median),
+                "worst": figures(&row.worst),
+                "optimum": figures(&sheet.optimum),
+                "goal": goal(&sheet.targets),
+                "met": if sheet.targets.is_empty() { Value::Null } else { Value::Bool(row.met.iter().all(|met| *met)) },
+            }));
+        }
+    }
+    format!("{:#}\n", Value::Array(entries))
+}
+
+fn figures(metrics: &Metrics) -> Value {
+    Value::Object(metrics.iter().map(|(metric, value)| (metric.name().to_owned(), rounded(*value))).collect())
+}
+
+fn goal(targets: &[Target]) -> Value {
+    let mut goals = Map::new();
+    for target in targets {
+        let bound = if target.metric.sense() == Sense::Higher { "at_least" } else { "at_most" };
+        goals.insert(target.metric.name().to_owned(), json!({ bound: rounded(target.value) }));
+    }
+    Value::Object(goals)
+}
+
+/// To six digits behind the point: what is behind them is of no use.
+fn rounded(value: f64) -> Value {
+    let rounded = (value * 1e6).round() / 1e6;
+    if rounded.is_finite() { json!(rounded) } else { Value::Null }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        contestant::Contestant,
+        report,
+        run::{self, Case, Verdict},
+        scenario::SCENARIOS,
+        setup::Setup,
+    };
+    use std::{sync::Arc, time::Duration};
+
+    #[test]
+    fn the_same_seeds_give_the_same_bytes_and_every_entry_has_the_same_keys() {
+        let second = Duration::from_secs(1);
+        let setup = Arc::new(Setup { workers: 4, warm_up: second, measured: second, ..Setup::default() });
+        let chosen = ["1", "9/50%", "22/2"];
+        let cases = || {
+            let of = |scenario| Case { scenario, setup: setup.clone(), is_grid: false };
+            SCENARIOS.iter().filter(|s| chosen.contains(&s.name)).map(of).collect::<Vec<_>>()
+        };
+        let all = [Contestant::None, Contestant::Oracle, Contestant::Ours];
+        let bytes = || {
+            let sheets = run::play(cases(), &all, &[1, 2], 2, |_, _| {});
+            let plots: String = sheets.iter().map(report::plot).collect();
+            json(&sheets) + &report::table(&sheets, &Verdict::of(&sheets)) + &plots
+        };
+        let first = bytes();
+        assert_eq!(first, bytes());
+        let sheets = run::play(cases(), &all, &[1, 2], 2, |_, _| {});
+        let entries: Vec<Map<String, Value>> = serde_json::from_str(&json(&sheets)).unwrap();
+        assert_eq!(entries.len(), 9);
+        let keys = ["contestant", "goal", "median", "met", "optimum", "scenario", "seeds", "worst"];
+        for entry in entries {
+            let mut there: Vec<_> = entry.keys().map(String::as_str).collect();
+            there.sort_unstable();
+            assert_eq!(there, keys);
+        }
+        for line in report::table(&sheets, &Verdict::of(&sheets)).lines().filter(|line| !line.contains("not built")) {
+            assert!(line.chars().count() <= 160, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_never_came_is_null() {
+        assert_eq!(rounded(f64::INFINITY), Value::Null);
+        assert_eq!(rounded(0.123_456_789), json!(0.123457));
+    }
+}

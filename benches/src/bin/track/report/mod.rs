@@ -1,0 +1,26 @@
+//! What is shown of it: a table, JSON, plots.
+
+mod json;
+mod plot;
+mod table;
+
+pub use json::json;
+pub use plot::plot;
+pub use table::table;
+
+use crate::metric::{Metric, Unit};
+
+/// A figure as people read it.
+fn figure(metric: Metric, value: f64) -> String {
+    if value.is_infinite() {
+        return "never".to_owned();
+    }
+    match metric.unit() {
+        Unit::Percent if value >= 0.9995 => format!("{:.1}", value * 100.0),
+        Unit::Percent => format!("{:.2}", value * 100.0),
+        Unit::Millis if value >= 1_000.0 => format!("{value:.0}"),
+        Unit::Millis => format!("{value:.1}"),
+        Unit::Seconds | Unit::Times => format!("{value:.2}"),
+        Unit::Count => format!("{value:.0}"),
+    }
+}

@@ -1,0 +1,126 @@
+//! The table.
+
+use super::figure;
+use crate::{
+    contestant::Contestant,
+    goals::{Over, is_must},
+    metric::{Metric, Sense},
+    run::{Sheet, Verdict},
+    scenario::NOT_BUILT,
+};
+use std::fmt::Write;
+
+/// Every case with a line for each of its figures, 160 columns wide at most. Contestants show their medians, ours also its worst
+/// seed.
+pub fn table(sheets: &[Sheet], verdict: &Verdict) -> String {
+    let is_there = |one: &Contestant| sheets.iter().any(|sheet| sheet.of(*one).is_some());
+    let shown: Vec<_> = Contestant::ALL.into_iter().filter(is_there).collect();
+    let wide = sheets.iter().map(|sheet| title(sheet).chars().count()).max().unwrap_or(0).max(8);
+    let mut text = format!("{:wide$} {:9} {:>7}", "scenario", "figure", "optimum");
+    for one in &shown {
+        let _ = write!(text, " {:>6}", short(*one));
+    }
+    let _ = writeln!(text, " {:>6} {:>8}", "worst", "goal");
+    for sheet in sheets {
+        lines(&mut text, sheet, &shown, wide);
+    }
+    foot(&mut text, sheets, verdict);
+    text
+}
+
+fn lines(text: &mut String, sheet: &Sheet, shown: &[Contestant], wide: usize) {
+    for (n, metric) in sheet.case.scenario.measures.iter().enumerate() {
+        let name = if n == 0 { title(sheet) } else { String::new() };
+        let value = |value: Option<&f64>| value.map_or("-".to_owned(), |value| figure(*metric, *value));
+        let _ = write!(text, "{name:wide$} {:9} {:>7}", label(*metric), value(sheet.optimum.get(metric)));
+        for one in shown {
+            let _ = write!(text, " {:>6}", value(sheet.of(*one).and_then(|row| row.median.get(metric))));
+        }
+        let ours = sheet.of(Contestant::Ours);
+        let _ = write!(text, " {:>6}", value(ours.and_then(|row| row.worst.get(metric))));
+        if let Some(at) = sheet.targets.iter().position(|target| target.metric == *metric) {
+            let target = sheet.targets[at];
+            let sign = if metric.sense() == Sense::Higher { ">=" } else { "<=" };
+            let of = if target.over == Over::Worst { "w" } else { "" };
+            let moved = if target.is_moved { "*" } else { "" };
+            let _ = write!(text, " {:>8}", format!("{of}{sign}{}{moved}", figure(*metric, target.value)));
+            let said = match ours.map(|row| row.met[at]) {
+                Some(true) => " met",
+                Some(false) if is_must(sheet.case.scenario.name) => " MISSED",
+                Some(false) => " missed",
+                None => "",
+            };
+            text.push_str(said);
+        }
+        text.push('\n');
+    }
+}
+
+fn foot(text: &mut String, sheets: &[Sheet], verdict: &Verdict) {
+    text.push('\n');
+    if sheets.iter().flat_map(|sheet| &sheet.targets).any(|target| target.is_moved) {
+        text.push_str("* the oracle misses the goal, which is therefore a point worse than the oracle\n");
+    }
+    if sheets.iter().flat_map(|sheet| &sheet.targets).any(|target| target.over == Over::Worst) {
+        text.push_str("w of the worst seed\n");
+    }
+    for (name, why) in NOT_BUILT {
+        let _ = writeln!(text, "{name} is not built yet: {why}");
+    }
+    if let Some(score) = verdict.score {
+        let _ = writeln!(text, "score: {:.2} % of the optimum (geometric mean)", score * 100.0);
+    }
+    let met = |met: bool| {
+        let ours = sheets.iter().filter_map(|sheet| sheet.of(Contestant::Ours));
+        ours.flat_map(|row| &row.met).filter(|one| **one == met).count()
+    };
+    let _ = writeln!(text, "goals: {} met, {} missed", met(true), met(false));
+    if !verdict.missed.is_empty() {
+        let _ = writeln!(text, "missed, and must not be: {}", verdict.missed.join(", "));
+    }
+    if !verdict.failed.is_empty() {
+        let _ = writeln!(text, "less than half of the optimum: {}", verdict.failed.join(", "));
+    }
+}
+
+fn title(sheet: &Sheet) -> String {
+    if sheet.case.is_grid {
+        sheet.case.name()
+    } else {
+        format!("{:10} {}", sheet.case.name(), sheet.case.scenario.title)
+    }
+}
+
+fn short(contestant: Contestant) -> &'static str {
+    match contestant {
+        Contestant::TowerTimes4 => "tow*4",
+        Contestant::TowerBy4 => "tow/4",
+        Contestant::Breaker => "break",
+        other => other.name(),
+    }
+}
+
+/// The name with its unit, in nine letters.
+fn label(metric: Metric) -> &'static str {
+    match metric {
+        Metric::Goodput => "goodput %",
+        Metric::WorstSecond => "worst s %",
+        Metric::Critical => "critic. %",
+        Metric::Normal => "normal %",
+        Metric::Sheddable => "shedd. %",
+        Metric::Success => "success %",
+        Metric::Quiet => "quiet %",
+        Metric::Noisy => "noisy %",
+        Metric::Shed => "shed %",
+        Metric::P50 => "p50 ms",
+        Metric::P99 => "p99 ms",
+        Metric::Drift => "drift x",
+        Metric::OfSingle => "p50 x",
+        Metric::Jain => "jain",
+        Metric::Amplification => "amplif. x",
+        Metric::Load => "load x",
+        Metric::Recovery => "recover s",
+        Metric::Detection => "detect ms",
+        Metric::Trips => "trips",
+    }
+}

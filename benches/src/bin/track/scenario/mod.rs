@@ -1,0 +1,114 @@
+//! What is run, and what is made of it.
+
+mod list;
+mod measure;
+mod story;
+
+pub use list::{GRID, LEFT_OUT, NOT_BUILT, SCENARIOS};
+pub use measure::{Played, Point, optimum};
+pub use story::{Event, Storm, Story};
+
+use crate::{chain, contestant::Contestant, metric::Metric, setup::Setup};
+use buttress_sim::world::World;
+use measure::Seen;
+use std::{sync::OnceLock, time::Duration};
+
+/// The median latency with one gateway, once it is known; `None` in it: nobody was served.
+pub type Single = OnceLock<Option<f64>>;
+
+/// One scenario, or one variant of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// Its number, and after a slash what varies.
+    pub name: &'static str,
+    pub title: &'static str,
+    pub story: fn(&Setup) -> Story,
+    /// What is measured. The first one is a share, and counts for the score.
+    pub measures: &'static [Metric],
+}
+
+impl Scenario {
+    /// Whether `contestant` has anything to do with it.
+    pub fn admits(&self, setup: &Setup, contestant: Contestant) -> bool {
+        let story = (self.story)(setup);
+        match contestant {
+            _ if story.storm.is_some() => {
+                matches!(contestant, Contestant::None | Contestant::Tower | Contestant::Ours)
+            }
+            Contestant::Breaker => story.gate,
+            _ => true,
+        }
+    }
+
+    /// Plays it once. The same arguments give the same result. `single`: the median latency with a single gateway, for who needs
+    /// it next with the same setup, contestant and seed.
+    pub fn play(&self, setup: &Setup, contestant: Contestant, seed: u64, single: &Single) -> Played {
+        let story = (self.story)(setup);
+        let alone = || {
+            let story = Story { gateways: 1, skew: Duration::ZERO, ..story.clone() };
+            play(setup, &story, &[Metric::P50], contestant, seed, None).metrics.get(&Metric::P50).copied()
+        };
+        let single = self.measures.contains(&Metric::OfSingle).then(|| *single.get_or_init(alone)).flatten();
+        play(setup, &story, self.measures, contestant, seed, single)
+    }
+}
+
+fn play(
+    setup: &Setup,
+    story: &Story,
+    measures: &[Metric],
+    contestant: Contestant,
+    seed: u64,
+    single: Option<f64>,
+) -> Played {
+    World::play(seed, async |world| {
+        let upstream = story.upstream(&world, setup);
+        for gateway in 0..story.gateways {
+            let site = chain::Site { world: &world, upstream: &upstream, setup, story, seed, gateway };
+            let entry = chain::enter(contestant, &site);
+            world.load(story.clients(setup, entry.attempts, entry.time_out), entry.chain);
+        }
+        // The last ones have their time, too.
+        world.run_until(story.span.end + setup.timeout * story.attempts).await;
+        Seen { world: &world, upstream: &upstream, setup, story, single }.played(measures)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{goals::GOALS, metric::Sense};
+
+    #[test]
+    fn every_goal_is_measured_and_the_headline_is_a_share_with_an_optimum() {
+        let setup = Setup::default();
+        for goal in GOALS {
+            let of = |s: &&Scenario| crate::goals::goals_of(s.name).any(|g| g == goal);
+            let mut scenarios = SCENARIOS.iter().filter(of).peekable();
+            assert!(scenarios.peek().is_some(), "{goal:?}");
+            assert!(scenarios.all(|s| s.measures.contains(&goal.metric)), "{goal:?}");
+        }
+        for scenario in SCENARIOS {
+            let headline = scenario.measures[0];
+            assert_eq!(headline.sense(), Sense::Higher, "{}", scenario.name);
+            assert!(optimum(headline, &setup, &(scenario.story)(&setup)).unwrap() > 0.0, "{}", scenario.name);
+        }
+    }
+
+    #[test]
+    fn names_are_there_once() {
+        for (n, scenario) in SCENARIOS.iter().enumerate() {
+            assert!(SCENARIOS[..n].iter().all(|other| other.name != scenario.name), "{}", scenario.name);
+        }
+        assert!(GRID.iter().all(|name| SCENARIOS.iter().any(|scenario| scenario.name == *name)));
+    }
+
+    #[test]
+    fn the_same_seed_twice_is_the_same_run() {
+        let second = Duration::from_secs(1);
+        let setup = Setup { warm_up: second, measured: second, ..Setup::default() };
+        let play = |seed| SCENARIOS[0].play(&setup, Contestant::Tower, seed, &Single::new()).metrics;
+        assert_eq!(play(3), play(3));
+        assert_ne!(play(3), play(4));
+    }
+}
