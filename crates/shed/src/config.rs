@@ -95,7 +95,7 @@ pub struct QueueConfig {
     pub burst_wait: Duration,
     /// In a burst, how much of the time that is left to its deadline a call may spend waiting: more than 0, at most 1. Default: 0.6.
     pub burst_share: f64,
-    /// While the queue stands, how long a critical call waits. Default: 300 ms.
+    /// While the queue stands, how long a critical call waits. Default: 100 ms.
     #[cfg_attr(feature = "serde", serde(with = "buttress_core::config::duration"))]
     pub critical_wait: Duration,
     /// While the queue stands, how long a normal call waits. Default: 300 ms.
@@ -104,6 +104,11 @@ pub struct QueueConfig {
     /// While the queue stands, how long a sheddable call waits. Default: 5 ms.
     #[cfg_attr(feature = "serde", serde(with = "buttress_core::config::duration"))]
     pub sheddable_wait: Duration,
+    /// While the queue stands, the longest that a call of the lowest class that asks for room waits, whatever its class: it
+    /// bears the overload, and there is always a newer call that can be served in time. Those above it fit, if they may
+    /// wait a little. Default: 60 ms.
+    #[cfg_attr(feature = "serde", serde(with = "buttress_core::config::duration"))]
+    pub lowest_wait: Duration,
     /// The share of the room that goes to the lowest class that waits, whoever else does: 0 to 0.5. Default: 0.01.
     pub reserve: f64,
     /// How many tenants are told apart in each class, 1 to 1024; more share. Default: 256.
@@ -129,9 +134,10 @@ impl Default for QueueConfig {
             max: 1000,
             burst_wait: Duration::from_millis(250),
             burst_share: 0.6,
-            critical_wait: Duration::from_millis(300),
+            critical_wait: Duration::from_millis(100),
             normal_wait: Duration::from_millis(300),
             sheddable_wait: Duration::from_millis(5),
+            lowest_wait: Duration::from_millis(60),
             reserve: 0.01,
             tenants: 256,
         }
@@ -152,6 +158,8 @@ impl QueueConfig {
         normal_wait: Duration => normal_wait;
         /// Sets [`sheddable_wait`](Self#structfield.sheddable_wait).
         sheddable_wait: Duration => sheddable_wait;
+        /// Sets [`lowest_wait`](Self#structfield.lowest_wait).
+        lowest_wait: Duration => lowest_wait;
         /// Sets [`reserve`](Self#structfield.reserve).
         reserve: f64 => reserve;
         /// Sets [`tenants`](Self#structfield.tenants).
@@ -181,6 +189,7 @@ impl QueueConfig {
             ("critical_wait", self.critical_wait),
             ("normal_wait", self.normal_wait),
             ("sheddable_wait", self.sheddable_wait),
+            ("lowest_wait", self.lowest_wait),
         ] {
             if wait < Duration::from_millis(1) || wait > Duration::from_secs(3600) {
                 return Err(ConfigError::duration(field, wait, "1ms to 1h"));
@@ -195,6 +204,7 @@ impl QueueConfig {
             max: self.max,
             burst_share: self.burst_share,
             standing_wait: [self.sheddable_wait, self.normal_wait, self.critical_wait].map(nanos),
+            lowest_wait: nanos(self.lowest_wait),
             burst_wait: nanos(self.burst_wait),
             reserve: self.reserve,
             tenants: self.tenants,

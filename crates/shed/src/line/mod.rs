@@ -52,6 +52,8 @@ pub(crate) struct Rules {
     pub(crate) burst_share: f64,
     /// In standing overload: how long each class waits (sheddable, normal, critical). Never longer than in a burst.
     pub(crate) standing_wait: [u64; CLASSES],
+    /// The same for the lowest class that asks for room, where it is shorter.
+    pub(crate) lowest_wait: u64,
     /// In a burst: the wait of a call without a deadline. Also the spell after which a queue is a standing one.
     pub(crate) burst_wait: u64,
     /// The share of grants that go to the lowest class that waits, whoever else does.
@@ -240,8 +242,17 @@ impl<T> Line<T> {
         });
         match self.spell.mode() {
             LineMode::Burst => burst,
-            LineMode::Standing => burst.min(now.saturating_add(self.rules.standing_wait[class])),
+            LineMode::Standing => {
+                let wait = self.rules.standing_wait[class];
+                let wait = if self.bears_overload(class, now) { wait.min(self.rules.lowest_wait) } else { wait };
+                burst.min(now.saturating_add(wait))
+            }
         }
+    }
+
+    /// Whether no lower class asks for room: then it is this one that does not get all it asks for.
+    fn bears_overload(&self, class: usize, now: u64) -> bool {
+        self.asked[..class].iter().all(|&at| now.saturating_sub(at) >= self.rules.burst_wait)
     }
 
     /// How a row is served: in a standing line newest first, if it has itself not been empty for long, and its oldest has
@@ -254,8 +265,7 @@ impl<T> Line<T> {
             return Order::Fifo;
         }
         let Entry { arrived, until, .. } = self.slots[row.first()];
-        let patience = (until - arrived)
-            / if self.asked[..class].iter().any(|&at| now.saturating_sub(at) < self.rules.burst_wait) { 2 } else { 4 };
+        let patience = (until - arrived) / if self.bears_overload(class, now) { 4 } else { 2 };
         if now.saturating_sub(arrived) >= patience { Order::Lifo } else { Order::Fifo }
     }
 

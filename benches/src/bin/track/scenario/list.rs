@@ -13,19 +13,19 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "1",
         title: "step to 2x",
-        story: |setup| Story::calm(setup, None, 2.0).classes().step(2.0),
+        story: |setup| Story::calm(setup, None, 2.0).two_classes().step(2.0),
         measures: &[Metric::Goodput, Metric::P99, Metric::Critical],
     },
     Scenario {
         name: "2",
         title: "step to 5x",
-        story: |setup| Story::calm(setup, None, 5.0).classes().step(5.0),
+        story: |setup| Story::calm(setup, None, 5.0).two_classes().step(5.0),
         measures: &[Metric::Goodput, Metric::P99, Metric::Critical],
     },
     Scenario {
         name: "3",
         title: "step to 10x",
-        story: |setup| Story::calm(setup, None, 10.0).classes().step(10.0),
+        story: |setup| Story::calm(setup, None, 10.0).two_classes().step(10.0),
         measures: &[Metric::Goodput, Metric::Critical, Metric::P99],
     },
     Scenario { name: "4/1.2x", title: "1.2x for long", story: |setup| lasting(setup, 1.2), measures: LASTING },

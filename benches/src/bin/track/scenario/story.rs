@@ -122,6 +122,14 @@ impl Story {
         self
     }
 
+    /// A fifth of the calls is critical, the others are normal.
+    ///
+    /// At 2x the three classes of [`classes`](Self::classes) would bring the two upper ones to exactly what there is: there
+    /// either the middle one waits or it is refused, and a goal for each contradicts the other (heavy traffic).
+    pub fn two_classes(self) -> Self {
+        Self { classes: [0.0, 0.8, 0.2], ..self }
+    }
+
     /// Half of the calls are sheddable, a fifth is critical.
     pub fn classes(self) -> Self {
         Self { classes: [0.5, 0.3, 0.2], ..self }

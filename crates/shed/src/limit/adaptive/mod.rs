@@ -272,7 +272,9 @@ impl Limit for Adaptive {
                 Span { looks: [(150, trips(4.0)), (20, Duration::from_millis(400)), (5, LONG)], until: None }
             }
             Phase::Follow => {
-                let calls = if self.steps > 0 || self.suspicious { 100 } else { 250 };
+                // A low limit tells its queue by fewer calls: the error is in calls, and few are in flight.
+                let (per_call, most) = if self.steps > 0 || self.suspicious { (5, 100) } else { (12, 250) };
+                let calls = limit.saturating_mul(per_call).clamp(30, most);
                 Span { looks: [(calls, trips(4.0)), (20, HALF), (5, LONG)], until: self.probe_at }
             }
         }

@@ -11,6 +11,7 @@ fn rules(max: u32) -> Rules {
         max,
         burst_share: 0.6,
         standing_wait: [5 * MS, 60 * MS, 100 * MS],
+        lowest_wait: 80 * MS,
         burst_wait: 500 * MS,
         reserve: 0.02,
         tenants: 64,

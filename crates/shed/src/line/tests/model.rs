@@ -46,10 +46,13 @@ impl Model {
     fn lifo(&self, class: usize, tenant: u64, now: u64) -> bool {
         let waits = !self.of(class, tenant).is_empty();
         let long = now.saturating_sub(self.since[class][tenant as usize]) >= self.rules.burst_wait / 5 * 3;
-        let patience =
-            if (0..class).any(|below| now.saturating_sub(self.asked[below]) < self.rules.burst_wait) { 2 } else { 4 };
+        let patience = if self.lowest(class, now) { 4 } else { 2 };
         let old = |first: &&Waiter| now.saturating_sub(first.arrived) >= (first.until - first.arrived) / patience;
         waits && long && self.mode == LineMode::Standing && self.of(class, tenant).first().is_some_and(old)
+    }
+
+    fn lowest(&self, class: usize, now: u64) -> bool {
+        (0..class).all(|below| now.saturating_sub(self.asked[below]) >= self.rules.burst_wait)
     }
 
     fn take(&mut self, item: u32) -> Waiter {
@@ -102,7 +105,9 @@ impl Model {
             Some(deadline) => (now + (deadline.saturating_sub(now) as f64 * self.rules.burst_share) as u64)
                 .min(deadline.saturating_sub(service)),
         };
-        if self.mode == LineMode::Burst { burst } else { burst.min(now + self.rules.standing_wait[class]) }
+        let wait = self.rules.standing_wait[class];
+        let wait = if self.lowest(class, now) { wait.min(self.rules.lowest_wait) } else { wait };
+        if self.mode == LineMode::Burst { burst } else { burst.min(now + wait) }
     }
 
     /// Plays the turns before an arrival's own.
