@@ -100,7 +100,7 @@ impl Bin {
 
 impl Score {
     pub(super) fn new(records: &[CallRecord], upstreams: &[&Upstream], span: Range<Duration>) -> Self {
-        let (from, to) = (nanos(span.start), nanos(span.end));
+        let (from, to) = (nanos(span.start), nanos(span.end.max(span.start)));
         let within = |at: u64| (from..to).contains(&at);
         let mut calls = Vec::new();
         let mut offered_work = Vec::new();

@@ -156,6 +156,12 @@ pub const SCENARIOS: &[Scenario] = &[
         story: |setup| gateways(setup, 8, 200),
         measures: GATEWAYS,
     },
+    Scenario {
+        name: "22/8cold",
+        title: "8, all begin at 2x",
+        story: |setup| Story { load: vec![(Duration::ZERO, 2.0)], ..gateways(setup, 8, 0) },
+        measures: GATEWAYS,
+    },
 ];
 
 /// What there is not, and what it waits for.
@@ -170,7 +176,7 @@ pub const NOT_BUILT: [(&str, &str); 4] = [
 ];
 
 /// What is left out when it is to go quickly: what lies between variants that are not.
-pub const LEFT_OUT: [&str; 3] = ["22/2", "22/4", "22/8+50ms"];
+pub const LEFT_OUT: [&str; 4] = ["22/2", "22/4", "22/8+50ms", "22/8cold"];
 
 /// Scenarios that must hold with any numbers.
 pub const GRID: [&str; 6] = ["1", "5", "6", "8", "17", "19/1c"];
@@ -216,6 +222,6 @@ fn contention(setup: &Setup, load: f64) -> Story {
 }
 
 fn gateways(setup: &Setup, gateways: u32, skew_ms: u64) -> Story {
-    let story = Story::calm(setup, None, 2.0);
-    Story { gateways, skew: Duration::from_millis(skew_ms), load: vec![(Duration::ZERO, 2.0)], ..story }
+    let story = Story::calm(setup, None, 2.0).step(2.0);
+    Story { gateways, skew: Duration::from_millis(skew_ms), ..story }
 }

@@ -36,13 +36,13 @@ use std::time::{Duration, Instant};
 /// Without load from every window, down at once and up slowly. Under load a higher first decile is a queue, or a service that has become
 /// slower; these look the same until somebody makes room. So it falls with what is seen, and rises only by a *probe*: the limit
 /// is cut by a quarter for about five round trips. If calls are as many as before and faster, there was a queue; if they are
-/// fewer and as slow, the service is slower, and the base rises (at most by half again and again, as one probe may err). A probe comes every 10 s under load, and within 1.25 s of
+/// fewer and as slow, the service is slower, and the base rises (at most by half again and again, as one probe may err). A probe comes every 20 s under load, and within 1.25 s of
 /// a queue that comes from nowhere. Slots are those of the wall clock, so that all instances in front of one service
 /// make room at the same time: who probes alone learns nothing, because others take what it leaves. (Times are for calls of up to 20 ms; for longer ones by as much longer.)
 ///
 /// # Start
 ///
-/// From `initial` it doubles with each short window, as long as the rate of answers grows by a third.
+/// From `initial` it trebles with each short window, as long as the rate of answers grows by half.
 ///
 /// # Where it comes from
 ///
@@ -67,7 +67,7 @@ pub struct Adaptive {
 
 #[derive(Debug)]
 enum Phase {
-    /// The limit doubles, while the rate of answers does; it was so much before.
+    /// The limit trebles, while the rate of answers grows with it; it was so much before.
     Start(Option<f64>),
     /// It follows the queue.
     Follow,
@@ -86,7 +86,7 @@ enum After {
 /// Suspicious queues are looked into this often, for calls of up to [`SHORT`].
 const SLOT: f64 = 1.25;
 /// Any, every so many slots.
-const ROUTINE: f64 = 8.0;
+const ROUTINE: f64 = 16.0;
 /// Seconds.
 const SHORT: f64 = 0.02;
 /// A window with fewer calls says too little of their first decile.
@@ -156,12 +156,12 @@ impl Adaptive {
         if !limited {
             self.learn(seen, 0.2);
             self.phase = if before.is_none() && self.limit > seen.limit { Phase::Start(None) } else { Phase::Follow };
-        } else if before.is_none_or(|before| seen.rate > 1.3 * before) {
+        } else if before.is_none_or(|before| seen.rate > 1.5 * before) {
             self.learn(seen, 0.2);
-            self.set(self.limit * 2.0);
+            self.set(self.limit * 3.0);
             self.phase = Phase::Start(Some(seen.rate));
         } else {
-            let without_queue = (self.limit - self.queue(seen)).max(self.limit / 2.0);
+            let without_queue = (self.limit - self.queue(seen)).max(self.limit / 3.0);
             self.set(without_queue + self.target());
             self.steps = 1;
             self.plan_probe(1.0, seen, now);
@@ -183,7 +183,8 @@ impl Adaptive {
         self.set(back.max(self.limit));
         self.suspicious = false;
         self.steps = if eased { 2 } else { 1 };
-        self.plan_probe(ROUTINE, seen, now);
+        // A queue that nobody knew of: there may be more of it.
+        self.plan_probe(if eased && moved { 1.0 } else { ROUTINE }, seen, now);
         self.settle(After::Follow);
     }
 
