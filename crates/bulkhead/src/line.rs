@@ -26,13 +26,13 @@ impl Line {
     }
 
     /// A place in a line that is not longer than `max`.
-    pub(crate) fn push(&mut self, seat: Arc<Seat<Infallible>>, max: u32) -> Result<u64, Full> {
+    pub(crate) fn push(&mut self, seat: &mut dyn FnMut() -> Arc<Seat<Infallible>>, max: u32) -> Result<u64, Full> {
         if self.waiting.len() >= max as usize {
             return Err(Full);
         }
         let number = self.next;
         self.next += 1;
-        self.waiting.insert(number, seat);
+        self.waiting.insert(number, seat());
         Ok(number)
     }
 }

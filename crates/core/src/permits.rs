@@ -271,7 +271,8 @@ impl<L: Line, S> Permits<L, S> {
         Ok(Attempt::NoRoom)
     }
 
-    /// Takes a permit, or a place in the line if `push` finds one. What `push` says is said to who asked.
+    /// Takes a permit, or a place in the line if `push` finds one. What `push` says is said to who asked. It is given what makes
+    /// the seat, so that none is made for one that is refused.
     ///
     /// # Errors
     ///
@@ -280,15 +281,18 @@ impl<L: Line, S> Permits<L, S> {
         &self,
         home: usize,
         now: L::Now,
-        push: impl FnOnce(&mut L, Arc<Seat<L::Refusal>>, &mut Told) -> Result<L::Id, E>,
+        push: impl FnOnce(&mut L, &mut dyn FnMut() -> Arc<Seat<L::Refusal>>, &mut Told) -> Result<L::Id, E>,
     ) -> Result<Joined<L>, E> {
         self.change(|gate, told| {
             gate.settle(&self.stripes, now, told);
             if !gate.raised && self.take_or_steal(home) {
                 return Ok(Joined::Now);
             }
-            let seat = Arc::new(Seat { home, state: Mutex::new(State::Waiting(None)) });
-            let id = push(&mut gate.line, seat.clone(), told)?;
+            let mut made = None;
+            let mut seat =
+                || made.get_or_insert_with(|| Arc::new(Seat { home, state: Mutex::new(State::Waiting(None)) })).clone();
+            let id = push(&mut gate.line, &mut seat, told)?;
+            let seat = seat();
             gate.raise(&self.stripes);
             gate.settle(&self.stripes, now, told);
             match seat.verdict() {

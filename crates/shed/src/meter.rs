@@ -365,7 +365,8 @@ impl Meter {
         plan.start.store(now, Relaxed);
         for (look, (calls, old)) in plan.looks.iter().zip(span.looks) {
             look.calls.store(calls.max(u32::from(old.is_zero())), Relaxed);
-            look.from.store(after(old), Relaxed);
+            // Of no age is at any time, were it before the start: the clock may have stepped back.
+            look.from.store(if old.is_zero() { 0 } else { after(old) }, Relaxed);
         }
         plan.until.store(span.until.map_or(u64::MAX, |until| self.nanos(until)), Relaxed);
         plan.limit.store(controller.limit.limit(), Relaxed);

@@ -32,12 +32,12 @@ impl Waiters {
         ask: Ask,
         at: Moment,
         pace: Option<u64>,
-        seat: Waiter,
+        seat: &mut dyn FnMut() -> Waiter,
         told: &mut Told,
     ) -> Result<Place, Why> {
         let pushed = self.line.push(ask, at.now, pace, at.service, seat, &mut self.out);
         tell(&mut self.out, told);
-        pushed.map_err(|(_, why)| why)
+        pushed
     }
 }
 

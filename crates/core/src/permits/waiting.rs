@@ -26,7 +26,7 @@ pub(super) fn join(permits: &Fixed, home: usize, max: usize) -> Result<Joined<Wa
             return Err(Full);
         }
         line.next += 1;
-        line.seats.insert(line.next, seat);
+        line.seats.insert(line.next, seat());
         Ok(line.next)
     })
 }

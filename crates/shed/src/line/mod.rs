@@ -114,7 +114,7 @@ impl<T> Line<T> {
         }
     }
 
-    /// An arrival that found no room. It waits, or is refused with its item.
+    /// An arrival that found no room. It waits as `item`, or is refused.
     ///
     /// `pace` is the time expected between two grants: with it a call is refused at once if those before it alone will keep it
     /// until its time is up. `service` is how long a call typically takes once it runs; 0 where nobody knows.
@@ -126,9 +126,9 @@ impl<T> Line<T> {
         now: u64,
         pace: Option<u64>,
         service: u64,
-        item: T,
+        item: impl FnOnce() -> T,
         out: &mut Vec<(T, Why)>,
-    ) -> Result<Place, (T, Why)> {
+    ) -> Result<Place, Why> {
         self.settle(now, service, out);
         let class = class(ask.priority);
         self.asked[class] = now;
@@ -146,18 +146,26 @@ impl<T> Line<T> {
                 None => Why::Full,
                 Some(victim) => {
                     // First in, then out: the queue was not empty in between.
-                    let place = self.enter(Entry { item, class, bucket, arrived: now, until, deadline: ask.deadline });
+                    let place =
+                        self.enter(Entry { item: item(), class, bucket, arrived: now, until, deadline: ask.deadline });
                     self.send_away(victim, Why::PushedOut, out);
                     self.spell.shed(now);
                     return Ok(place);
                 }
             },
             until => {
-                return Ok(self.enter(Entry { item, class, bucket, arrived: now, until, deadline: ask.deadline }));
+                return Ok(self.enter(Entry {
+                    item: item(),
+                    class,
+                    bucket,
+                    arrived: now,
+                    until,
+                    deadline: ask.deadline,
+                }));
             }
         };
         self.spell.shed(now);
-        Err((item, refusal))
+        Err(refusal)
     }
 
     /// Who is next. Whoever's time is up goes to `out`, and whoever's turn it was but cannot make its deadline any more.
@@ -302,11 +310,11 @@ impl<T> Line<T> {
             return Some(self.fullest(lowest)?.first());
         }
         let own = self.classes[class].row(bucket);
-        let row = self.fullest(class)?;
+        let most = self.classes[class].most();
         match self.order(class, own, now) {
-            Order::Fifo => (row.len() > own.len() + 1).then(|| row.first()),
-            Order::Lifo if row.len() > own.len() => Some(row.first()),
-            Order::Lifo => Some(own.first()),
+            Order::Fifo if most <= own.len() + 1 => None,
+            Order::Lifo if most <= own.len() => Some(own.first()),
+            _ => Some(self.fullest(class)?.first()),
         }
     }
 

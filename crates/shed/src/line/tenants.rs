@@ -38,6 +38,10 @@ pub(super) struct Tenants {
     rounds: [VecDeque<u16>; ROUNDS as usize],
     round: u64,
     waiting: u32,
+    /// How many rows are so long, by their length, and how long the longest is: an arrival that finds the line full, as nearly all do in an
+    /// overload, asks for that before it asks whose row it is.
+    lengths: Vec<u32>,
+    most: u32,
     /// What all buckets asked.
     demand: u32,
     /// Buckets that asked anything.
@@ -70,6 +74,8 @@ impl Tenants {
             rounds: Default::default(),
             round: 0,
             waiting: 0,
+            lengths: vec![buckets as u32],
+            most: 0,
             demand: 0,
             active: 0,
             asked_for,
@@ -82,17 +88,22 @@ impl Tenants {
     }
 
     /// Buckets, and turns that are remembered.
-    #[cfg(test)]
+    #[cfg(all(test, not(buttress_loom)))]
     pub(super) fn room(&self) -> usize {
         self.buckets.len() + self.rounds.iter().map(VecDeque::len).sum::<usize>()
     }
 
     /// Whether the sums are those of the buckets.
-    #[cfg(test)]
+    #[cfg(all(test, not(buttress_loom)))]
     pub(super) fn adds_up(&self) -> bool {
         let demands = self.buckets.iter().map(|bucket| bucket.demand);
         self.demand == demands.clone().sum::<u32>()
             && self.active as usize == demands.filter(|&demand| demand > 0).count()
+            && self.waiting == self.rows().map(Row::len).sum::<u32>()
+            && self.most == self.rows().map(Row::len).max().unwrap_or(0)
+            && (0..).zip(&self.lengths).all(|(len, &rows)| {
+                rows as usize == self.buckets.iter().filter(|bucket| bucket.row.len() == len).count()
+            })
     }
 
     pub(super) fn waiting(&self) -> u32 {
@@ -156,16 +167,24 @@ impl Tenants {
 
     /// How many of the others will be served before one that has so many of its own before it.
     pub(super) fn beside(&self, bucket: usize, before: u32) -> u32 {
-        let all: u32 = self.rows().map(|row| row.len().min(before + 1)).sum();
-        all - self.row(bucket).len().min(before + 1)
+        let turns = before + 1;
+        let all = if (self.most.saturating_sub(turns) as usize) < self.buckets.len() {
+            let longer = (turns + 1..=self.most).map(|len| (len - turns) * self.lengths[len as usize]);
+            self.waiting - longer.sum::<u32>()
+        } else {
+            self.rows().map(|row| row.len().min(turns)).sum()
+        };
+        all - self.row(bucket).len().min(turns)
     }
 
     /// The row with most waiting; of several that whose first came first, by `order`.
     pub(super) fn fullest(&self, order: impl Fn(&Row) -> u64) -> Option<&Row> {
-        self.rows().reduce(|most, row| {
-            let fuller = row.len() > most.len() || row.len() == most.len() && order(row) < order(most);
-            if fuller { row } else { most }
-        })
+        self.rows().filter(|row| row.len() == self.most).min_by_key(|row| order(row))
+    }
+
+    /// How many wait in it.
+    pub(super) fn most(&self) -> u32 {
+        self.most
     }
 
     /// One more waits in a bucket; `append` puts it there.
@@ -175,6 +194,13 @@ impl Tenants {
         }
         append(&mut self.buckets[bucket].row);
         self.waiting += 1;
+        let len = self.buckets[bucket].row.len();
+        if self.lengths.len() <= len as usize {
+            self.lengths.resize(len as usize + 1, 0);
+        }
+        self.lengths[len as usize - 1] -= 1;
+        self.lengths[len as usize] += 1;
+        self.most = self.most.max(len);
         self.queue(bucket);
     }
 
@@ -182,6 +208,12 @@ impl Tenants {
     pub(super) fn leave(&mut self, bucket: usize, unlink: impl FnOnce(&mut Row)) {
         unlink(&mut self.buckets[bucket].row);
         self.waiting -= 1;
+        let len = self.buckets[bucket].row.len();
+        self.lengths[len as usize] += 1;
+        self.lengths[len as usize + 1] -= 1;
+        if self.lengths[self.most as usize] == 0 {
+            self.most -= 1;
+        }
     }
 
     /// Whose turn it is.

@@ -1,7 +1,7 @@
 //! How long a call takes without a queue, and how one tells.
 
 /// A change of the first decile is believed in full from so many samples on.
-const SAMPLES: f64 = 150.0;
+pub(super) const SAMPLES: f64 = 150.0;
 /// What was learnt weighs at most as much as so many times [`SAMPLES`].
 const MEMORY: f64 = 4.0;
 

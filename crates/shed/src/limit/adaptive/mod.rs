@@ -2,11 +2,13 @@
 
 mod base;
 mod config;
+#[cfg(all(test, not(buttress_loom)))]
+mod tests;
 
 pub use config::{AdaptiveConfig, WallClock};
 
 use super::{Limit, Span, Window};
-use base::{Base, Seen};
+use base::{Base, SAMPLES, Seen};
 use buttress_core::ConfigError;
 use std::time::{Duration, Instant};
 
@@ -36,13 +38,13 @@ use std::time::{Duration, Instant};
 /// Without load from every window, down at once and up slowly. Under load a higher first decile is a queue, or a service that has become
 /// slower; these look the same until somebody makes room. So it falls with what is seen, and rises only by a *probe*: the limit
 /// is cut by a quarter for about five round trips. If calls are as many as before and faster, there was a queue; if they are
-/// fewer and as slow, the service is slower, and the base rises (at most by half again and again, as one probe may err). A probe comes every 20 s under load, and within 1.25 s of
+/// fewer and as slow, the service is slower, and the base rises (at most to its double, as one probe may err). A probe comes every 20 s under load, and within 1.25 s of
 /// a queue that comes from nowhere. Slots are those of the wall clock, so that all instances in front of one service
 /// make room at the same time: who probes alone learns nothing, because others take what it leaves. (Times are for calls of up to 20 ms; for longer ones by as much longer.)
 ///
 /// # Start
 ///
-/// From `initial` it trebles with each short window, as long as the rate of answers grows by half.
+/// From `initial` it trebles with each short window, as long as the rate of answers doubles.
 ///
 /// # Where it comes from
 ///
@@ -67,7 +69,7 @@ pub struct Adaptive {
 
 #[derive(Debug)]
 enum Phase {
-    /// The limit trebles, while the rate of answers grows with it; it was so much before.
+    /// The limit trebles, while the rate of answers doubles; it was so much before.
     Start(Option<f64>),
     /// It follows the queue.
     Follow,
@@ -89,10 +91,19 @@ const SLOT: f64 = 1.25;
 const ROUTINE: f64 = 16.0;
 /// Seconds.
 const SHORT: f64 = 0.02;
-/// A window with fewer calls says too little of their first decile.
-const ENOUGH: f64 = 20.0;
+/// Up to here a base may rise at once, in seconds: twice of nothing is nothing.
+const FINEST: f64 = 1e-4;
+/// A window with fewer calls says too little of their first decile; unless it was a long one, and there are no more.
+const ENOUGH: u32 = 20;
+const FEW: u32 = 5;
+const LONG: Duration = Duration::from_secs(2);
 /// What it grows by, in so many steps.
 const GROWTH: [f64; 5] = [0.0, 0.25, 0.25, 0.5, 1.0];
+
+/// At the lowest limit a slow service never answers twenty calls in a short time: who waited for them would stay there.
+fn is_enough(window: &Window) -> bool {
+    window.samples >= ENOUGH || window.samples >= FEW && window.length() >= LONG
+}
 
 impl Adaptive {
     /// A limit that knows nothing yet.
@@ -156,7 +167,7 @@ impl Adaptive {
         if !limited {
             self.learn(seen, 0.2);
             self.phase = if before.is_none() && self.limit > seen.limit { Phase::Start(None) } else { Phase::Follow };
-        } else if before.is_none_or(|before| seen.rate > 1.5 * before) {
+        } else if before.is_none_or(|before| seen.rate > 2.0 * before) {
             self.learn(seen, 0.2);
             self.set(self.limit * 3.0);
             self.phase = Phase::Start(Some(seen.rate));
@@ -176,22 +187,28 @@ impl Adaptive {
         let moved = if eased { seen.low * noise < base } else { seen.low > base * noise };
         if seen.low < base || !eased {
             // Doubled at most: if the others did not make room at the same time, what was seen is their queue.
-            let believed = Seen { low: seen.low.min(2.0 * base), ..*seen };
+            let mut believed = Seen { low: seen.low.min((2.0 * base).max(FINEST)), ..*seen };
+            if moved {
+                // However few they were: `noise` has allowed for that.
+                believed.samples = believed.samples.max(SAMPLES / 2.0);
+            }
             self.learn(&believed, if moved { 0.7 } else { 0.2 });
         }
         let back = if eased { was.limit - self.queue(was) / 2.0 } else { was.limit };
         self.set(back.max(self.limit));
-        self.suspicious = false;
+        // A service that has become slower may be slower still: until a probe has said how much, no queue is believed.
+        self.suspicious = moved && !eased;
         self.steps = if eased { 2 } else { 1 };
-        // A queue that nobody knew of: there may be more of it.
-        self.plan_probe(if eased && moved { 1.0 } else { ROUTINE }, seen, now);
+        // A queue that nobody knew of, or a slower service: there may be more of it.
+        self.plan_probe(if moved { 1.0 } else { ROUTINE }, seen, now);
         self.settle(After::Follow);
     }
 
     fn follow(&mut self, window: &Window, mut seen: Seen, now: Instant) {
         let Some(Base { low: base, .. }) = self.base else { return self.learn(&seen, 1.0) };
-        let enough = seen.samples >= ENOUGH;
+        let enough = is_enough(window);
         if !enough {
+            // A probe was due before more was seen.
             seen = self.seen.unwrap_or(seen);
         }
         let queue = self.queue(&seen);
@@ -206,7 +223,9 @@ impl Adaptive {
                 return;
             }
             // Nobody found the limit, and yet there is a queue: the limit is what was in flight.
-            self.set(self.limit.min(f64::from(window.in_flight)));
+            if enough {
+                self.set(self.limit.min(f64::from(window.in_flight)));
+            }
         }
         if enough && seen.low < base {
             self.learn(&Seen { samples: seen.samples.min(60.0), ..seen }, 0.1);
@@ -263,20 +282,23 @@ impl Limit for Adaptive {
 
     fn span(&self) -> Span {
         const HALF: Duration = Duration::from_millis(500);
-        const LONG: Duration = Duration::from_secs(2);
         let trips = |n: f64| Duration::try_from_secs_f64(n * self.seen.map_or(0.01, |seen| seen.mean)).unwrap_or(LONG);
         let limit = self.limit();
         match self.phase {
-            Phase::Start(_) => Span { looks: [(limit.max(20), trips(1.0)), (20, HALF), (5, LONG)], until: None },
-            Phase::Settle(_) => Span { looks: [(limit.max(5), trips(1.0)), (5, HALF), (1, LONG)], until: None },
+            Phase::Start(_) => {
+                Span { looks: [(limit.max(ENOUGH), trips(1.0)), (ENOUGH, HALF), (FEW, LONG)], until: None }
+            }
+            Phase::Settle(_) => Span { looks: [(limit.max(FEW), trips(1.0)), (FEW, HALF), (1, LONG)], until: None },
             Phase::Probe(_) => {
-                Span { looks: [(150, trips(4.0)), (20, Duration::from_millis(400)), (5, LONG)], until: None }
+                // Slow calls are few: they have ten round trips, so that chance does not decide.
+                let while_few = trips(10.0).clamp(Duration::from_millis(400), LONG);
+                Span { looks: [(150, trips(4.0)), (ENOUGH, while_few), (FEW, LONG)], until: None }
             }
             Phase::Follow => {
                 // A low limit tells its queue by fewer calls: the error is in calls, and few are in flight.
                 let (per_call, most) = if self.steps > 0 || self.suspicious { (5, 100) } else { (12, 250) };
                 let calls = limit.saturating_mul(per_call).clamp(30, most);
-                Span { looks: [(calls, trips(4.0)), (20, HALF), (5, LONG)], until: self.probe_at }
+                Span { looks: [(calls, trips(4.0)), (ENOUGH, HALF), (FEW, LONG)], until: self.probe_at }
             }
         }
     }
@@ -317,7 +339,7 @@ impl Limit for Adaptive {
             Phase::Probe(was) => self.probed(&was, &seen, now),
             Phase::Follow => self.follow(window, seen, now),
         }
-        self.seen = Some(seen).filter(|seen| seen.samples >= ENOUGH).or(self.seen).or(Some(seen));
+        self.seen = Some(seen).filter(|_| is_enough(window)).or(self.seen).or(Some(seen));
     }
 
     fn name(&self) -> &'static str {

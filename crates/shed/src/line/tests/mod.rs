@@ -41,7 +41,7 @@ impl Bench {
     }
 
     fn push(&mut self, ask: Ask, item: u32) -> Result<Place, Why> {
-        self.line.push(ask, self.now, None, 0, item, &mut self.out).map_err(|(_, why)| why)
+        self.line.push(ask, self.now, None, 0, || item, &mut self.out)
     }
 
     fn grant(&mut self) -> Option<u32> {
@@ -137,7 +137,7 @@ fn waits_are_those_of_the_mode_the_class_and_the_deadline() {
     let wait = |bench: &mut Bench, priority, deadline: Option<u64>, service| {
         let deadline = deadline.map(|after| bench.now + after);
         let ask = Ask { priority, tenant: 1, deadline };
-        let place = bench.line.push(ask, bench.now, None, service, 0, &mut bench.out).map_err(|(_, why)| why)?;
+        let place = bench.line.push(ask, bench.now, None, service, || 0, &mut bench.out)?;
         bench.line.remove(place.number, bench.now);
         Ok((place.until - bench.now) / MS)
     };
@@ -163,8 +163,8 @@ fn a_call_is_refused_when_those_before_it_will_keep_it_too_long() {
     }
     let mut push = |priority, tenant, pace| {
         let ask = Ask { priority, tenant, deadline: Some(bench.now + 100 * MS) };
-        let place = bench.line.push(ask, bench.now, Some(pace), 0, 99, &mut bench.out);
-        place.map(|place| bench.line.remove(place.number, bench.now)).map_err(|(_, why)| why).err()
+        let place = bench.line.push(ask, bench.now, Some(pace), 0, || 99, &mut bench.out);
+        place.map(|place| bench.line.remove(place.number, bench.now)).err()
     };
     assert_eq!(push(Priority::Sheddable, 9, 2 * MS), Some(Why::TooLate), "30 are before it, and it may wait 60 ms");
     assert_eq!(push(Priority::Sheddable, 9, 2 * MS - 1), None);

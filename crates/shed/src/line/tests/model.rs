@@ -255,14 +255,14 @@ fn check(max: u32, reserve: f64, steps: Vec<Step>) -> [bool; 2] {
             Step::Push { class, tenant, deadline, pace, service } => {
                 let ask = Ask { priority: PRIORITIES[class], tenant, deadline: deadline.map(|after| now + after) };
                 let room = line.len().max(rules.max);
-                let got = line.push(ask, now, pace, service, next, &mut out);
+                let got = line.push(ask, now, pace, service, || next, &mut out);
                 ended.extend(out.iter().map(|one| one.0));
                 model.settle(now, service, &mut out);
                 let want = model.push(ask, now, pace, service);
                 match (got, want) {
-                    (Err((item, got)), Err(want)) => {
-                        assert_eq!((item, got), (next, want));
-                        ended.push(item);
+                    (Err(got), Err(want)) => {
+                        assert_eq!(got, want);
+                        ended.push(next);
                     }
                     (Ok(place), Ok((until, victim))) => {
                         assert_eq!(
@@ -279,6 +279,7 @@ fn check(max: u32, reserve: f64, steps: Vec<Step>) -> [bool; 2] {
                     (got, want) => panic!("{got:?} instead of {want:?}"),
                 }
                 assert!(line.len() <= room);
+                assert!(line.classes.iter().all(|class| class.adds_up()));
                 next += 1;
             }
             Step::Grant { service } | Step::Peek { service } => {

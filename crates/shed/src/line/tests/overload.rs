@@ -45,7 +45,7 @@ fn served(rules: Rules, streams: &[Stream], seconds: u64, seed: u64) -> Vec<f64>
                 events.push(Reverse((now + exponential(10.0 * MS as f64), usize::MAX)));
             } else {
                 let ask = Ask { deadline: Some(now + DEADLINE), ..stream.ask };
-                let _ = line.push(ask, now, Some(MS / 2), 10 * MS, index, &mut out);
+                let _ = line.push(ask, now, Some(MS / 2), 10 * MS, || index, &mut out);
             }
         } else {
             free += 1;
@@ -123,7 +123,7 @@ fn grants(rules: Rules, arrivals: &[(Ask, usize)], count: usize) -> Vec<usize> {
     for now in 0..count as u64 {
         for (item, &(ask, times)) in arrivals.iter().enumerate() {
             for _ in 0..times {
-                let _ = line.push(ask, now * 1000, None, 0, item, &mut out);
+                let _ = line.push(ask, now * 1000, None, 0, || item, &mut out);
             }
         }
         out.clear();
@@ -166,7 +166,7 @@ fn nobody_saves_up_turns_while_away() {
     let mut out = Vec::new();
     for turn in 0..2000 {
         for item in 0..2 {
-            let _ = bench.line.push(normal(u64::from(item) + 1), 0, None, 0, item, &mut out);
+            let _ = bench.line.push(normal(u64::from(item) + 1), 0, None, 0, || item, &mut out);
         }
         got[bench.grant().unwrap() as usize] += 1;
         assert!(turn != 20 || got[0] >= 2, "the newcomer has no thousand turns to make up for: {got:?}");
@@ -179,7 +179,7 @@ fn a_million_tenants_take_the_room_of_the_table() {
     let mut line = Line::new(Rules { tenants: 16, ..rules(1000) });
     let mut out = Vec::new();
     for tenant in 0..1_000_000u64 {
-        let _ = line.push(normal(tenant), tenant, None, 0, (), &mut out);
+        let _ = line.push(normal(tenant), tenant, None, 0, || (), &mut out);
         if tenant % 3 == 0 {
             line.peek(tenant, 0, &mut out);
             line.pop();

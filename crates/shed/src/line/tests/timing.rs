@@ -25,7 +25,7 @@ fn a_turn_costs() {
             let push = |bench: &mut Bench| {
                 let deadline = deadline.map(|ms| bench.now + 100_000 * ms);
                 let ask = Ask { deadline, ..normal(draw.draw() % tenants) };
-                let _ = black_box(bench.line.push(ask, bench.now, deadline.map(|_| 1000), 0, 0, &mut bench.out));
+                let _ = black_box(bench.line.push(ask, bench.now, deadline.map(|_| 1000), 0, || 0, &mut bench.out));
                 bench.out.clear();
             };
             for _ in 0..1000 {

@@ -1,0 +1,433 @@
+//! The algorithm alone, shown windows of a service that is two lines of arithmetic, and windows of any numbers at all.
+
+use super::*;
+use proptest::{collection::vec, prelude::*};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+/// A limit, and the time that passes for it.
+struct Subject {
+    limit: Adaptive,
+    now: Instant,
+    /// Milliseconds since the epoch.
+    wall: Arc<AtomicU64>,
+}
+
+/// So many workers, first come, first served.
+#[derive(Clone, Copy)]
+struct Service {
+    workers: f64,
+    /// The first decile of the work of a call, and its mean, in seconds.
+    low: f64,
+    mean: f64,
+    /// Calls a second that come.
+    offered: f64,
+}
+
+/// 2000 calls a second, and thrice as many come.
+const BUSY: Service = Service { workers: 20.0, low: 0.002, mean: 0.01, offered: 6_000.0 };
+
+impl Service {
+    /// What is seen of it under a limit: calls in flight, answers a second, first decile, mean, and whether a call found no room.
+    fn under(&self, limit: u32) -> (f64, f64, f64, f64, bool) {
+        let limit = f64::from(limit);
+        let rate = limit.min(self.workers) / self.mean;
+        let limited = self.offered > rate;
+        let inside = if limited { limit } else { self.offered * self.mean };
+        let rate = rate.min(self.offered);
+        // By Little's law.
+        let wait = (inside - self.workers).max(0.0) * self.mean / self.workers;
+        (inside, rate, self.low + wait, self.mean + wait, limited)
+    }
+}
+
+impl Subject {
+    fn new(config: AdaptiveConfig) -> Self {
+        let wall = Arc::new(AtomicU64::new(1_700_000_000_000));
+        let clock = wall.clone();
+        let config = config.wall_clock(WallClock::new(move || Duration::from_millis(clock.load(Relaxed))));
+        Self { limit: Adaptive::new(config).unwrap(), now: buttress_core::Clock::now(&buttress_core::TokioClock), wall }
+    }
+
+    /// One that has found its limit in front of a service.
+    fn settled(service: &Service) -> Self {
+        let mut subject = Self::new(AdaptiveConfig::default());
+        subject.serve(service, 5.0);
+        subject
+    }
+
+    fn limit(&self) -> u32 {
+        self.limit.limit()
+    }
+
+    fn base(&self) -> f64 {
+        self.limit.base().unwrap().as_secs_f64()
+    }
+
+    fn is_probing(&self) -> bool {
+        matches!(self.limit.phase, Phase::Probe(_) | Phase::Settle(After::Probe(_)))
+    }
+
+    /// Time passes, and a window is over.
+    fn see(&mut self, length: f64, fill: impl FnOnce(&mut Window)) {
+        let end = self.now + Duration::from_secs_f64(length);
+        self.wall.fetch_add((length * 1e3).round() as u64, Relaxed);
+        let mut window = Window::empty(self.now, end);
+        fill(&mut window);
+        self.now = end;
+        self.limit.observe(&window);
+    }
+
+    /// The service serves until the span's window is over.
+    fn turn(&mut self, service: &Service, also: impl FnOnce(&mut Window)) {
+        let (inside, rate, low, mean, limited) = service.under(self.limit());
+        let span = self.limit.span();
+        let looks = span.looks.map(|(calls, age)| (f64::from(calls) / rate).max(age.as_secs_f64()));
+        let until = span.until.map_or(f64::INFINITY, |until| (until - self.now).as_secs_f64());
+        let length = looks.into_iter().fold(until, f64::min).max(0.001);
+        let samples = (rate * length).round().max(1.0);
+        self.see(length, |window| {
+            *window = Window {
+                completed: samples as u64,
+                samples: samples as u32,
+                total: Duration::from_secs_f64(samples * mean),
+                low: Duration::from_secs_f64(low),
+                shortest: Duration::from_secs_f64(low / 2.0),
+                in_flight: inside.round() as u32,
+                limited,
+                ..*window
+            };
+            also(window);
+        });
+    }
+
+    /// So many seconds.
+    fn serve(&mut self, service: &Service, seconds: f64) {
+        let end = self.now + Duration::from_secs_f64(seconds);
+        while self.now < end {
+            self.turn(service, |_| {});
+        }
+    }
+}
+
+#[test]
+fn a_start_trebles_as_long_as_that_brings_more() {
+    let mut subject = Subject::new(AdaptiveConfig::default());
+    let service = Service { workers: 300.0, offered: 1e6, ..BUSY };
+    let mut limits = Vec::new();
+    while matches!(subject.limit.phase, Phase::Start(_)) {
+        limits.push(subject.limit());
+        subject.turn(&service, |_| {});
+    }
+    assert_eq!(limits, [20, 60, 180, 540]);
+    assert!((290..=350).contains(&subject.limit()), "half of what was too much is given back: {}", subject.limit());
+}
+
+#[test]
+fn a_start_that_nobody_limits_waits_for_load() {
+    let mut subject = Subject::new(AdaptiveConfig::default());
+    subject.serve(&Service { offered: 500.0, ..BUSY }, 30.0);
+    assert_eq!((subject.limit(), subject.base()), (20, 0.002));
+    subject.serve(&Service { workers: 200.0, offered: 1e5, ..BUSY }, 5.0);
+    assert!((200..=220).contains(&subject.limit()), "it grows as soon as somebody asks for more: {}", subject.limit());
+}
+
+#[test]
+fn it_follows_the_workers_up_and_down() {
+    for workers in [1.0, 3.0, 20.0, 500.0] {
+        let mut subject = Subject::settled(&BUSY);
+        let service = Service { workers, offered: 1e6, ..BUSY };
+        subject.serve(&service, 30.0);
+        let target = workers + f64::max(workers.sqrt(), 2.0);
+        let limit = f64::from(subject.limit());
+        assert!(limit >= 0.7 * workers && limit <= target + 1.0, "{workers}: {limit}");
+        assert!((subject.base() / BUSY.low - 1.0).abs() < 0.2, "{workers}: {}", subject.base());
+    }
+}
+
+#[test]
+fn a_service_whose_calls_all_take_the_same_time_is_used_in_full() {
+    let service = Service { low: 0.01, ..BUSY };
+    let mut subject = Subject::settled(&service);
+    for _ in 0..200 {
+        subject.turn(&service, |_| {});
+        assert!(subject.is_probing() || (19..=25).contains(&subject.limit()), "{}", subject.limit());
+    }
+    assert!((subject.base() - 0.01).abs() < 1e-4);
+}
+
+#[test]
+fn a_queue_that_all_wait_in_shrinks_it_and_a_slow_tail_does_not() {
+    let mut subject = Subject::settled(&BUSY);
+    let before = subject.limit();
+    // One in eight takes a second: the mean is ten times what it was.
+    for _ in 0..30 {
+        subject.turn(&BUSY, |window| window.total *= 10);
+        assert!(subject.is_probing() || subject.limit() >= before - 1, "{} of {before}", subject.limit());
+    }
+    let mut subject = Subject::settled(&BUSY);
+    let before = subject.limit();
+    subject.turn(&BUSY, |window| {
+        window.low += ms(10);
+        window.total += ms(10) * window.samples;
+    });
+    assert!(subject.limit() < before * 9 / 10 && subject.limit() >= before * 7 / 10, "{} of {before}", subject.limit());
+}
+
+#[test]
+fn a_tenth_of_time_outs_shrinks_it_by_three_tenths() {
+    let mut subject = Subject::settled(&BUSY);
+    let before = subject.limit.limit;
+    let time_outs = |share: f64| {
+        move |window: &mut Window| {
+            window.timed_out = (f64::from(window.samples) * share) as u32;
+            window.censored = window.timed_out;
+        }
+    };
+    subject.turn(&BUSY, time_outs(0.15));
+    assert!((subject.limit.limit / before - 0.7).abs() < 1e-9);
+    let mut subject = Subject::settled(&BUSY);
+    let before = subject.limit();
+    (0..4).for_each(|_| subject.turn(&BUSY, time_outs(0.05)));
+    assert!(subject.limit() + 1 >= before, "a few may have other reasons");
+    // All of them, for long: the least, and no lower.
+    (0..60).for_each(|_| subject.turn(&BUSY, time_outs(1.0)));
+    assert_eq!(subject.limit(), 1);
+    subject.serve(&BUSY, 10.0);
+    assert!((18..=26).contains(&subject.limit()), "and back when they are over: {}", subject.limit());
+}
+
+#[test]
+fn what_the_service_refuses_is_given_up() {
+    for (refused, factor) in [(0.1, 0.9), (0.25, 0.75), (0.8, 0.7)] {
+        let mut subject = Subject::settled(&BUSY);
+        let before = subject.limit.limit;
+        subject.turn(&BUSY, |window| {
+            let refusals = (window.completed as f64 * refused / (1.0 - refused)) as u32;
+            window.overloads = refusals;
+            window.completed += u64::from(refusals);
+        });
+        assert!((subject.limit.limit / before - factor).abs() < 0.01, "{refused}: {} of {before}", subject.limit.limit);
+    }
+}
+
+#[test]
+fn probes_cut_by_a_quarter_and_all_at_the_same_time() {
+    let mut probes = Vec::new();
+    for began in [0.0, 0.3, 2.7] {
+        let mut subject = Subject::new(AdaptiveConfig::default());
+        subject.serve(&BUSY, 10.0 + began);
+        // The same hour on the wall: instances of one service.
+        let origin = subject.wall.load(Relaxed) as f64 / 1e3;
+        let now = subject.now;
+        let before = loop {
+            let before = subject.limit();
+            subject.turn(&BUSY, |_| {});
+            if subject.is_probing() {
+                break before;
+            }
+        };
+        let queue = f64::from(before) - BUSY.workers;
+        let cut = 0.75 * (f64::from(before) - queue.max(0.0));
+        assert!((f64::from(subject.limit()) - cut).abs() < 2.0, "{} of {before}", subject.limit());
+        probes.push(origin + (subject.now - now).as_secs_f64());
+        let length = Instant::clone(&subject.now);
+        while subject.is_probing() {
+            subject.turn(&BUSY, |_| {});
+        }
+        let length = (subject.now - length).as_secs_f64();
+        assert!((0.03..0.2).contains(&length), "about five round trips: {length}");
+        subject.turn(&BUSY, |_| {});
+        assert!(subject.limit() + 2 >= before, "nothing was found: {} of {before}", subject.limit());
+    }
+    // Of a multiple of 10 s, and whichever of them it was.
+    assert!(probes.iter().all(|at| (at % 10.0).min(10.0 - at % 10.0) < 0.05), "{probes:?}");
+}
+
+#[test]
+fn a_slower_service_raises_the_base_by_probes_alone_and_at_most_to_its_double() {
+    let mut subject = Subject::settled(&BUSY);
+    let slower = Service { low: 0.02, mean: 0.1, ..BUSY };
+    let mut raised = 0;
+    for _ in 0..2_000 {
+        let (before, was_probing) = (subject.base(), matches!(subject.limit.phase, Phase::Probe(_)));
+        subject.turn(&slower, |_| {});
+        assert!(was_probing || subject.base() <= before * (1.0 + 1e-9), "{before} -> {}", subject.base());
+        assert!(subject.base() <= 2.0 * before);
+        raised += u32::from(subject.base() > before);
+    }
+    assert!(raised >= 4, "{raised}");
+    assert!((subject.base() / slower.low - 1.0).abs() < 0.2, "{}", subject.base());
+    assert!((15..=27).contains(&subject.limit()), "{}", subject.limit());
+}
+
+#[test]
+fn a_base_of_nothing_is_no_base_for_ever() {
+    // The clock was too coarse for the first calls.
+    let mut subject = Subject::new(AdaptiveConfig::default());
+    subject.serve(&Service { low: 0.0, mean: 1e-6, offered: 500.0, ..BUSY }, 2.0);
+    assert_eq!(subject.base(), 0.0);
+    subject.serve(&BUSY, 120.0);
+    assert!((18..=26).contains(&subject.limit()), "{} by {}", subject.limit(), subject.base());
+}
+
+#[test]
+fn few_calls_are_enough_to_come_back_with() {
+    // Three seconds a call: at the lowest limit a window of twenty would take a minute.
+    let slow = Service { workers: 20.0, low: 1.0, mean: 3.0, offered: 20.0 };
+    let mut subject = Subject::settled(&slow);
+    subject.serve(&slow, 60.0);
+    assert!(subject.limit() >= 15, "{}", subject.limit());
+    (0..40).for_each(|_| {
+        subject.turn(&slow, |window| {
+            window.timed_out = window.samples;
+            window.censored = window.samples;
+        });
+    });
+    assert_eq!(subject.limit(), 1);
+    subject.serve(&slow, 180.0);
+    assert!(subject.limit() >= 10, "{}", subject.limit());
+}
+
+#[test]
+fn a_queue_of_long_ago_cuts_nothing_while_hardly_anybody_calls() {
+    let mut subject = Subject::settled(&BUSY);
+    let crowded = |window: &mut Window| {
+        window.low += ms(20);
+        window.total += ms(20) * window.samples;
+    };
+    subject.turn(&BUSY, crowded);
+    let before = subject.limit();
+    subject.serve(&Service { offered: 3.0, ..BUSY }, 60.0);
+    assert!(subject.limit() >= before / 2, "{} of {before}", subject.limit());
+}
+
+#[test]
+fn a_wrong_config_says_what_is_wrong() {
+    let wrong = |config: AdaptiveConfig| Adaptive::new(config).unwrap_err().to_string();
+    let config = AdaptiveConfig::default;
+    assert_eq!(wrong(config().min(0)), "`min` is 0, allowed: 1 or more");
+    assert_eq!(wrong(config().min(30).max(29)), "`max` is 29, allowed: 30 (`min`) to 1000000");
+    assert_eq!(wrong(config().max(1_000_001)), "`max` is 1000001, allowed: 1 (`min`) to 1000000");
+    assert_eq!(wrong(config().initial(10_001)), "`initial` is 10001, allowed: 1 (`min`) to 10000 (`max`)");
+    assert_eq!(wrong(config().min(21)), "`initial` is 20, allowed: 21 (`min`) to 10000 (`max`)");
+    let narrow = Adaptive::new(config().initial(7).min(7).max(7)).unwrap();
+    assert_eq!((narrow.limit(), narrow.name(), narrow.base()), (7, "adaptive", None));
+}
+
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// A window in which anything was seen, and where the clocks are at its end.
+#[derive(Clone, Debug)]
+struct Any {
+    length: u64,
+    wall: u64,
+    completed: u64,
+    samples: u32,
+    mean: u64,
+    low: u64,
+    censored: u32,
+    timed_out: u32,
+    overloads: u32,
+    in_flight: u32,
+    limited: bool,
+}
+
+/// Zero, ordinary, and as much as there is.
+fn any_number(most: u64) -> impl Strategy<Value = u64> {
+    prop_oneof![1 => Just(0), 1 => Just(most), 3 => 0..=most, 6 => 1..=most.min(1_000)]
+}
+
+/// In nanoseconds.
+fn any_time() -> impl Strategy<Value = u64> {
+    prop_oneof![1 => any_number(u64::MAX / 4), 6 => 100_000..1_000_000_000_u64]
+}
+
+fn any_window() -> impl Strategy<Value = Any> {
+    let u32s = || any_number(u32::MAX.into()).prop_map(|n| n as u32);
+    let few = || prop_oneof![2 => Just(0), 1 => u32s()];
+    let times = (any_time(), any_time(), any_time(), any_time());
+    let counts = (any_number(u64::MAX), u32s(), few(), few(), few(), u32s(), any::<bool>());
+    (times, counts).prop_map(|((length, wall, mean, low), counts)| {
+        let (completed, samples, censored, timed_out, overloads, in_flight, limited) = counts;
+        Any { length, wall, completed, samples, mean, low, censored, timed_out, overloads, in_flight, limited }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
+    #[test]
+    fn whatever_is_seen_it_stays_in_its_bounds_and_grows_only_where_it_was_found(
+        windows in vec(any_window(), 1..80),
+        min in 1u32..50,
+        more in 0u32..5_000,
+        initial in 0.0..1.0f64,
+    ) {
+        let max = min + more;
+        let initial = min + (initial * f64::from(more)) as u32;
+        let mut subject = Subject::new(AdaptiveConfig::default().min(min).max(max).initial(initial));
+        let began = subject.now;
+        for seen in windows {
+            let before = subject.limit.limit;
+            // A probe gives back what it took.
+            let allowed = match subject.limit.phase {
+                Phase::Probe(was) => was.limit.max(before),
+                _ => before,
+            };
+            let end = (subject.now + Duration::from_nanos(seen.length)).min(began + Duration::from_secs(1 << 33));
+            subject.wall.store(seen.wall, Relaxed);
+            let window = Window {
+                completed: seen.completed,
+                samples: seen.samples,
+                total: Duration::from_nanos(seen.mean).saturating_mul(seen.samples),
+                shortest: Duration::from_nanos(seen.low),
+                low: Duration::from_nanos(seen.low),
+                censored: seen.censored,
+                timed_out: seen.timed_out,
+                overloads: seen.overloads,
+                in_flight: seen.in_flight,
+                limited: seen.limited,
+                ..Window::empty(subject.now, end)
+            };
+            subject.now = end;
+            subject.limit.observe(&window);
+            let limit = subject.limit.limit;
+            prop_assert!(limit >= f64::from(min) && limit <= f64::from(max), "{} after {:?}", limit, window);
+            prop_assert!(window.limited || limit <= allowed, "{} -> {} after {:?}", before, limit, window);
+            let span = subject.limit.span();
+            prop_assert!(span.looks.iter().all(|(calls, _)| *calls > 0));
+            prop_assert!(span.looks.iter().any(|(_, age)| *age <= Duration::from_secs(2)), "it looks again");
+            prop_assert!(subject.limit.base.is_none_or(|base| base.low.is_finite() && base.low >= 0.0));
+        }
+    }
+
+    #[test]
+    fn wherever_it_was_it_finds_a_service_again(windows in vec(any_window(), 0..40), workers in 2u32..100) {
+        let mut subject = Subject::new(AdaptiveConfig::default());
+        for seen in windows {
+            subject.see(0.1, |window| {
+                *window = Window {
+                    completed: u64::from(seen.samples),
+                    samples: seen.samples,
+                    // Times of up to a tenth of a second: probes take as long as those say.
+                    total: Duration::from_nanos(seen.mean % 100_000_000).saturating_mul(seen.samples),
+                    low: Duration::from_nanos(seen.low % 100_000_000).min(Duration::from_nanos(seen.mean % 100_000_000)),
+                    timed_out: seen.timed_out,
+                    overloads: seen.overloads,
+                    in_flight: seen.in_flight,
+                    limited: seen.limited,
+                    ..*window
+                };
+            });
+        }
+        let workers = f64::from(workers);
+        subject.serve(&Service { workers, offered: 1e5, ..BUSY }, 400.0);
+        let limit = f64::from(subject.limit());
+        prop_assert!(limit >= 0.6 * workers && limit <= workers + 2.0 * workers.sqrt() + 2.0, "{} for {}", limit, workers);
+    }
+}

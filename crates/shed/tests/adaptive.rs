@@ -1,0 +1,100 @@
+//! The adaptive limit in front of a service that queues, in virtual time: goodput under overload, and after what happens to services.
+
+use buttress_core::Priority;
+use buttress_shed::{
+    Algorithm, Ask, Shed, ShedConfig,
+    limit::{AdaptiveConfig, WallClock},
+};
+use buttress_sim::world::{Call, Down, Load, Model, Upstream, Work, World};
+use std::{sync::Arc, time::Duration};
+use tower::Layer;
+
+const fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn ask(call: &Call) -> Ask {
+    Ask::new().priority(call.priority).deadline(call.deadline).tenant(call.tenant)
+}
+
+type Handle = Arc<Shed<fn(&Call) -> Ask>>;
+
+/// Calls, through a shedder.
+fn guard(world: &World, upstream: &Upstream, load: Load) -> Handle {
+    let adaptive = AdaptiveConfig::default().wall_clock(WallClock::new(world.wall_clock(0.0)));
+    let config = ShedConfig::default().limit(Algorithm::Adaptive(adaptive)).seed(1);
+    let layer = config.layer_by(ask as fn(&Call) -> Ask).unwrap();
+    world.load(load, layer.layer(upstream.clone()));
+    layer.handle()
+}
+
+/// 1000 calls a second.
+fn model(work: Work) -> Model {
+    Model::new(10).work(work)
+}
+
+#[test]
+fn twice_the_load_is_as_good_as_all_the_service_can_do() {
+    let score = World::play(1, async |world| {
+        let upstream = world.upstream(Model::new(20));
+        guard(&world, &upstream, Load::new(4_000.0));
+        world.run_until(seconds(8)).await;
+        world.score(&upstream, seconds(3)..seconds(8))
+    });
+    assert!(score.goodput() >= 0.98, "{}", score.goodput());
+    assert!(score.latency(0.5) < Duration::from_millis(250), "{:?}", score.latency(0.5));
+}
+
+#[test]
+fn peer_08_an_adaptive_limit_recovers() {
+    for work in [Work::Fixed, Work::Lognormal(1.0)] {
+        let spans = World::play(1, async |world| {
+            let upstream = world.upstream(model(work));
+            let load = Load::new(3_000.0).step(seconds(5), 300.0).step(seconds(25), 3_000.0);
+            let handle = guard(&world, &upstream, load);
+            for (at, factor) in [(5, 10.0), (25, 1.0)] {
+                let upstream = upstream.clone();
+                world.at(seconds(at), move || upstream.set_latency_factor(factor));
+            }
+            world.run_until(seconds(31)).await;
+            let spans = [(2, 5), (7, 16), (16, 25), (27, 31)];
+            let goodput = spans.map(|(from, to)| world.score(&upstream, seconds(from)..seconds(to)).goodput());
+            (goodput, handle.snapshot())
+        });
+        let ([before, slow, later, after], snapshot) = &spans;
+        assert!(*before > 0.9 && *slow > 0.6 && *later > 0.6 && *after > 0.9, "{work:?}: {spans:?}");
+        assert!(snapshot.queued <= 1_000);
+    }
+}
+
+#[test]
+fn whoever_matters_most_is_served_first_through_the_limit() {
+    let score = World::play(2, async |world| {
+        let upstream = world.upstream(model(Work::Lognormal(1.0)));
+        // Critical calls are two fifths of what it can do, normal ones as many, sheddable ones more than it has left.
+        guard(&world, &upstream, Load::new(2_000.0).classes([0.6, 0.2, 0.2]));
+        world.run_until(seconds(9)).await;
+        world.score(&upstream, seconds(3)..seconds(9))
+    });
+    let [critical, normal, sheddable] =
+        [Priority::Critical, Priority::Normal, Priority::Sheddable].map(|c| score.class(c));
+    assert!(critical > 0.99 && normal > 0.97 && sheddable < 0.25, "{critical} {normal} {sheddable}");
+    assert!(score.goodput() > 0.95, "{}", score.goodput());
+}
+
+#[test]
+fn a_service_that_hung_is_used_in_full_again_as_soon_as_it_answers() {
+    let (hung, recovered) = World::play(3, async |world| {
+        let upstream = world.upstream(model(Work::Lognormal(1.0)));
+        guard(&world, &upstream, Load::new(800.0));
+        for (at, down) in [(3, Some(Down::Hanging)), (8, None)] {
+            let upstream = upstream.clone();
+            world.at(seconds(at), move || upstream.set_down(down));
+        }
+        world.run_until(seconds(15)).await;
+        let hung = world.score(&upstream, seconds(4)..seconds(8)).good_share();
+        (hung, world.score(&upstream, seconds(3)..seconds(15)).recovery(seconds(8), Duration::from_millis(50)))
+    });
+    assert!(hung < 0.1, "{hung}");
+    assert!(recovered.is_some_and(|after| after < seconds(2)), "{recovered:?}");
+}
