@@ -149,6 +149,20 @@ impl<'a, T: Traffic + Reads<T::Response>> Field<'a, T> {
         self.push(title, Fate::Refused, service, rest, Vec::new());
     }
 
+    /// A service behind which every call fails, and that has seen so many failures that it lets nearly nothing through.
+    pub fn failing<S, R>(&mut self, title: Title, build: impl FnOnce(Inner<T>) -> (S, R))
+    where
+        S: Service<T::Request> + Clone + Send + 'static,
+        T: Reads<S::Response>,
+        R: Fn() + 'static,
+    {
+        if self.path == Path::Ready {
+            let (service, rest) = build(Inner::new(switch(Script::Fails)));
+            Calls::<T, S>::new(service.clone()).run(10_000);
+            self.push(title, Fate::Refused, service, rest, Vec::new());
+        }
+    }
+
     /// A service with room for one call, which is taken.
     pub fn full<S, R>(&mut self, title: Title, build: impl FnOnce(Inner<T>) -> (S, R))
     where

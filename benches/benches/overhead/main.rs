@@ -16,6 +16,7 @@ mod measure;
 mod ours;
 mod peers;
 mod report;
+mod shedding;
 mod traffic;
 
 use contest::{Contestant, Field, Path, Who};
@@ -49,11 +50,13 @@ fn contestants() -> Vec<Contestant> {
         let mut plain = Field::<Plain>::new(path, &mut rows);
         plain.bare();
         ours::opaque(&mut plain);
+        shedding::opaque(&mut plain);
         peers::tower(&mut plain);
         peers::tower_resilience(&mut plain);
         let mut web = Field::<Web>::new(path, &mut rows);
         web.bare();
         ours::http(&mut web);
+        shedding::http(&mut web);
         peers::tower(&mut web);
         peers::tower_resilience(&mut web);
     }

@@ -24,6 +24,7 @@ use tower::{
     timeout::TimeoutLayer,
 };
 use tower_resilience::{
+    adaptive::{AdaptiveLimiterLayer, Aimd},
     bulkhead::BulkheadLayer,
     circuitbreaker::{CircuitBreakerLayer, SlidingWindowType},
     retry::{RetryBudgetBuilder, RetryLayer},
@@ -38,6 +39,12 @@ pub fn tower<T: Traffic + Reads<T::Response>>(field: &mut Field<'_, T>) {
         let permits = Arc::new(Semaphore::new(100));
         let service = GlobalConcurrencyLimitLayer::with_semaphore(permits.clone()).layer(inner);
         (service, at_rest(move || permits.available_permits(), 100))
+    });
+    // It adapts nothing: what a limit of calls in flight costs at least.
+    field.admitted(title("shed"), |inner| {
+        let permits = Arc::new(Semaphore::new(20));
+        let service = GlobalConcurrencyLimitLayer::with_semaphore(permits.clone()).layer(inner);
+        (service, at_rest(move || permits.available_permits(), 20))
     });
     field.full(title("bulkhead-full"), |inner| {
         let permits = Arc::new(Semaphore::new(1));
@@ -148,6 +155,10 @@ pub fn tower_resilience<T: Traffic + Reads<T::Response>>(field: &mut Field<'_, T
             (layer.layer(inner), at_rest(move || handle.active_calls(), 0))
         });
     }
+    field.admitted(title("shed", "adaptive"), |inner| {
+        let aimd = Aimd::builder().initial_limit(20).build().expect("a valid limit");
+        (AdaptiveLimiterLayer::new(aimd).layer(inner), || ())
+    });
     field.full(title("bulkhead-full", "light"), |inner| {
         let builder = BulkheadLayer::builder().max_concurrent_calls(1).reject_when_full();
         let (layer, handle) = builder.build_with_handle().expect("a valid bulkhead");

@@ -106,7 +106,7 @@ pub struct QueueConfig {
     pub sheddable_wait: Duration,
     /// While the queue stands, the longest that a call of the lowest class that asks for room waits, whatever its class: it
     /// bears the overload, and there is always a newer call that can be served in time. Those above it fit, if they may
-    /// wait a little. Default: 100 ms.
+    /// wait a little. Default: 120 ms.
     #[cfg_attr(feature = "serde", serde(with = "buttress_core::config::duration"))]
     pub lowest_wait: Duration,
     /// The share of the room that goes to the lowest class that waits, whoever else does: 0 to 0.5. Default: 0.01.
@@ -137,7 +137,7 @@ impl Default for QueueConfig {
             critical_wait: Duration::from_millis(100),
             normal_wait: Duration::from_millis(300),
             sheddable_wait: Duration::from_millis(5),
-            lowest_wait: Duration::from_millis(100),
+            lowest_wait: Duration::from_millis(120),
             reserve: 0.01,
             tenants: 256,
         }

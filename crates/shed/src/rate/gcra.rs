@@ -68,7 +68,7 @@ impl Bucket {
         let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
         // Never 0, so it is always `Some`.
         let quota = Quota::with_period(Duration::from_nanos(rate.every)).map(|quota| quota.allow_burst(burst));
-        let quota = quota.unwrap_or(Quota::per_second(burst));
+        let quota = quota.unwrap_or_else(|| Quota::per_second(burst));
         // It asks the clock once when it is made, which is when its time begins, and once for each call.
         let limiter: Limiter<'_> = RateLimiter::new(quota, word, Told(Cell::new(0)));
         limiter.clock().0.set(now);
