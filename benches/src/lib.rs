@@ -1,1 +1,1 @@
-//! The micro-benchmarks live in `benches/`, what the gateway costs in `src/bin/gateway-cost`.
+//! The micro-benchmarks live in `benches/`; what the gateway costs, and overload over real sockets, in `src/bin/`.

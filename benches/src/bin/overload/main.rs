@@ -1,0 +1,144 @@
+//! Overload over real sockets and in real time, beside the track, which simulates both.
+//!
+//! ```text
+//! cargo run --release -p buttress-benches --bin overload -- [--quick] [--load 3] [--seconds 20] [--workers 20] [--work 20] [--rounds surge,cut,outage]
+//! ```
+//!
+//! An axum server on loopback, whose handler has a fixed pool of workers do its work and which goes on with it when a client has
+//! left; clients that come in their own time, whether or not those before them were answered, and wait for 500 ms. Three
+//! rounds, each contestant with a fresh server: `surge` is a multiple of the capacity, which is measured first; `cut` and `outage` are
+//! scenarios 6 and 10 of the track. Clients and server share the machine, so the generator says how late it was itself.
+//!
+//! It fails if our goodput in the surge is below 95 % of the capacity.
+
+mod client;
+mod drive;
+mod pace;
+mod pool;
+mod protection;
+mod report;
+mod rounds;
+mod server;
+mod stats;
+
+use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind};
+use report::Report;
+use rounds::Arena;
+use server::Site;
+use std::{error::Error, fs, path::PathBuf, process::ExitCode, time::Duration};
+use tokio::runtime::Builder;
+
+const TIME_OUT: Duration = Duration::from_millis(500);
+/// More than this one machine cannot bring and answer, and be believed.
+const MOST_CALLS: f64 = 20_000.0;
+
+/// Overload over real sockets: goodput, latency and refusals of load shedders, recovery of retries and breakers.
+#[derive(Parser)]
+struct Options {
+    /// How long the surge lasts, in seconds. Default: 20, or 5 with `--quick`.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(2..=600))]
+    seconds: Option<u64>,
+    /// The load of the surge, over the capacity.
+    #[arg(long, default_value_t = 3.0, value_parser = load)]
+    load: f64,
+    /// Workers behind the handler.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=2000))]
+    workers: u16,
+    /// What a call takes, in milliseconds, on an average.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=250))]
+    work: u64,
+    /// 5 s of each, and shorter pauses.
+    #[arg(long)]
+    quick: bool,
+    /// Only these.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "surge,cut,outage")]
+    rounds: Vec<Round>,
+    /// What arrivals follow from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where the figures go.
+    #[arg(long, default_value = "target/overload.json")]
+    json: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Round {
+    Surge,
+    Cut,
+    Outage,
+}
+
+fn load(text: &str) -> Result<f64, String> {
+    let load = text.parse::<f64>().map_err(|error| error.to_string())?;
+    if (0.1..=20.0).contains(&load) { Ok(load) } else { Err("allowed: 0.1 to 20".to_owned()) }
+}
+
+impl Options {
+    /// Calls a second.
+    fn on_paper(&self) -> f64 {
+        f64::from(self.workers) * 1000.0 / self.work as f64
+    }
+
+    fn check(&self) -> Result<(), clap::Error> {
+        let most = self.on_paper() * self.load.max(1.0);
+        if most <= MOST_CALLS {
+            return Ok(());
+        }
+        let text = format!(
+            "{} workers, {} ms of work and {}x are {most:.0} calls a second: more than {MOST_CALLS} one machine cannot bring and answer",
+            self.workers, self.work, self.load
+        );
+        Err(Self::command().error(ErrorKind::ValueValidation, text))
+    }
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    if let Err(error) = options.check() {
+        error.exit();
+    }
+    match run(&options) {
+        Ok(report) if report.failed() => ExitCode::FAILURE,
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("overload: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<Report, Box<dyn Error>> {
+    let before = load_average();
+    let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("clients").enable_all().build()?;
+    let site = Site { workers: options.workers.into(), work: Duration::from_millis(options.work), time_out: TIME_OUT };
+    let arena = Arena { runtime, site, seed: options.seed, quick: options.quick };
+    let mut report = Report { load: options.load, on_paper: options.on_paper(), ..Report::default() };
+    report.capacity = arena.capacity()?;
+    println!("capacity {:.0} calls a second, {:.0} on paper", report.capacity, report.on_paper);
+    let asked = |round| options.rounds.contains(&round);
+    if asked(Round::Surge) {
+        let seconds = options.seconds.unwrap_or(if options.quick { 5 } else { 20 });
+        report.surge = arena.surge(report.capacity, options.load, Duration::from_secs(seconds))?;
+        let after = arena.capacity()?;
+        println!("capacity after the surge {after:.0}");
+        report.capacity_after = Some(after);
+    }
+    if asked(Round::Cut) {
+        report.cut = arena.cut(report.capacity)?;
+    }
+    if asked(Round::Outage) {
+        report.outage = arena.outage(report.capacity)?;
+    }
+    report.load_average = [before, load_average()];
+    report.print();
+    let shown = |load: Option<f64>| load.map_or("?".to_owned(), |load| format!("{load:.2}"));
+    println!("load average before {}, after {}", shown(before), shown(report.load_average[1]));
+    report.write(&options.json)?;
+    println!("written to {}", options.json.display());
+    Ok(report)
+}
+
+/// Of the last minute; `None` where there is no such file.
+fn load_average() -> Option<f64> {
+    fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
+}

@@ -1,0 +1,225 @@
+//! The tables, the verdict, and the same as JSON.
+
+use crate::rounds::Row;
+use serde_json::{Value, json};
+use std::{fs, io, path::Path, time::Duration};
+
+/// Answers in time over capacity.
+const GOODPUT: f64 = 0.95;
+const RECOVERED_AFTER_CUT: Duration = Duration::from_secs(1);
+const AMPLIFICATION: f64 = 1.1;
+const OUTAGE_LOAD: f64 = 0.05;
+const RECOVERED_AFTER_OUTAGE: Duration = Duration::from_millis(1500);
+const DETECTED: Duration = Duration::from_millis(300);
+/// A generator that is later than this says nothing: half of what a call takes.
+pub const LATE: Duration = Duration::from_millis(10);
+
+/// Everything of one run of this program.
+#[derive(Default)]
+pub struct Report {
+    /// Calls a second: of the workers on paper, before the rounds, after the first of them.
+    pub on_paper: f64,
+    pub capacity: f64,
+    pub capacity_after: Option<f64>,
+    pub load: f64,
+    pub surge: Vec<Row>,
+    pub cut: Vec<Row>,
+    pub outage: Vec<Row>,
+    /// The machine's, over a minute, before and after.
+    pub load_average: [Option<f64>; 2],
+}
+
+/// What a goal asks for, and what there is.
+struct Goal {
+    text: String,
+    met: bool,
+    /// Whether the program fails with it.
+    must: bool,
+}
+
+impl Report {
+    pub fn print(&self) {
+        if !self.surge.is_empty() {
+            println!("\n{}x the capacity, one attempt per call", self.load);
+            println!(
+                "{:24} {:>8} {:>8} {:>8} {:>8} {:>9} {:>9} {:>9} {:>9}",
+                "protection", "goodput", "p50 ms", "p99 ms", "refused", "timed out", "failed", "late p99", "late max"
+            );
+            for row in &self.surge {
+                println!(
+                    "{:24} {:>8} {:>8} {:>8} {:>8} {:>9} {:>9} {:>9} {:>9}",
+                    row.name,
+                    percent(row.goodput),
+                    row.tally.p50.map_or("-".to_owned(), millis),
+                    row.tally.p99.map_or("-".to_owned(), millis),
+                    percent(row.tally.refused),
+                    percent(row.tally.timed_out),
+                    percent(row.tally.failed),
+                    millis(row.late_p99),
+                    millis(row.late_max),
+                );
+            }
+            println!("answers in time, second by second, in % of the capacity:");
+            for row in &self.surge {
+                let seconds = row.tally.series.iter().map(|n| format!("{:3.0}", *n as f64 / self.capacity * 100.0));
+                println!("{:24} {}", row.name, seconds.collect::<Vec<_>>().join(" "));
+            }
+        }
+        self.print_fault("scenario 6 in real time: capacity -80 %, up to 3 attempts", "amplif.", &self.cut);
+        self.print_fault("scenario 10 in real time: an outage that refuses, up to 3 attempts", "load", &self.outage);
+        println!();
+        self.warnings().iter().for_each(|warning| println!("not to be believed: {warning}"));
+        self.goals().iter().for_each(|goal| println!("{}: {}", goal.text, if goal.met { "met" } else { "missed" }));
+    }
+
+    /// A spell in which something was wrong.
+    fn print_fault(&self, title: &str, sent: &str, rows: &[Row]) {
+        if rows.is_empty() {
+            return;
+        }
+        println!("\n{title}");
+        println!(
+            "{:38} {:>8} {:>8} {:>9} {:>9} {:>10} {:>9} {:>9}",
+            "who", "goodput", sent, "noticed s", "recov. s", "good after", "late p99", "late max"
+        );
+        for row in rows {
+            println!(
+                "{:38} {:>8} {:>8.3} {:>9} {:>9} {:>10} {:>9} {:>9}",
+                row.name,
+                percent(row.goodput),
+                row.tally.amplification,
+                row.detection.map_or("never".to_owned(), seconds),
+                row.recovery.map_or("never".to_owned(), seconds),
+                row.after.map_or("-".to_owned(), percent),
+                millis(row.late_p99),
+                millis(row.late_max),
+            );
+        }
+    }
+
+    fn goals(&self) -> Vec<Goal> {
+        let mut goals = Vec::new();
+        if let Some(ours) = ours(&self.surge) {
+            let (load, goodput) = (self.load, percent(ours.goodput));
+            let text = format!("goodput of buttress at {load}x: {goodput}; the goal is {}", percent(GOODPUT));
+            goals.push(Goal { text, met: ours.goodput >= GOODPUT, must: true });
+        }
+        let recovered = |name, ours: &Row, goal: Duration| Goal {
+            text: format!(
+                "{name}: recovered after {} s; the goal is {} s",
+                ours.recovery.map_or("never".to_owned(), seconds),
+                goal.as_secs_f64()
+            ),
+            met: ours.recovery.is_some_and(|after| after <= goal),
+            must: false,
+        };
+        if let Some(ours) = ours(&self.cut) {
+            goals.push(recovered("6", ours, RECOVERED_AFTER_CUT));
+            let sent = ours.tally.amplification;
+            let text = format!("6: amplification {sent:.3}; the goal is {AMPLIFICATION}");
+            goals.push(Goal { text, met: sent <= AMPLIFICATION, must: false });
+        }
+        if let Some(ours) = ours(&self.outage) {
+            let sent = ours.tally.amplification;
+            let text = format!("10: load {sent:.3}; the goal is {OUTAGE_LOAD}");
+            goals.push(Goal { text, met: sent <= OUTAGE_LOAD, must: false });
+            goals.push(recovered("10", ours, RECOVERED_AFTER_OUTAGE));
+            let after = ours.detection.map_or("never".to_owned(), seconds);
+            let text = format!("10: noticed after {after} s; the goal is {} s", DETECTED.as_secs_f64());
+            goals.push(Goal { text, met: ours.detection.is_some_and(|after| after <= DETECTED), must: false });
+        }
+        goals
+    }
+
+    /// Whether a goal was missed that the program fails with.
+    pub fn failed(&self) -> bool {
+        self.goals().iter().any(|goal| goal.must && !goal.met)
+    }
+
+    /// Why figures say nothing.
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for row in self.surge.iter().chain(&self.cut).chain(&self.outage) {
+            if row.scarce > 0 {
+                warnings.push(format!("{}: {} attempts found no port or no file", row.name, row.scarce));
+            }
+            if row.late_p99 > LATE {
+                warnings.push(format!("{}: the generator was {} ms late", row.name, millis(row.late_p99)));
+            }
+        }
+        if let Some(after) = self.capacity_after
+            && (after / self.capacity - 1.0).abs() > 0.03
+        {
+            warnings.push(format!("the capacity went from {:.0} to {after:.0} meanwhile", self.capacity));
+        }
+        warnings
+    }
+
+    /// Writes everything.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        let rows = |rows: &[Row]| rows.iter().map(json_row).collect::<Vec<_>>();
+        let goals = self.goals().into_iter().map(|goal| json!({ "goal": goal.text, "met": goal.met }));
+        let all = json!({
+            "capacity_on_paper": self.on_paper,
+            "capacity": self.capacity.round(),
+            "capacity_after": self.capacity_after.map(f64::round),
+            "load_average": self.load_average,
+            "load": self.load,
+            "surge": rows(&self.surge),
+            "cut": rows(&self.cut),
+            "outage": rows(&self.outage),
+            "goals": goals.collect::<Vec<_>>(),
+            "not_to_be_believed": self.warnings(),
+        });
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        fs::write(path, serde_json::to_string_pretty(&all)? + "\n")
+    }
+}
+
+/// The last one.
+fn ours(rows: &[Row]) -> Option<&Row> {
+    rows.last()
+}
+
+fn json_row(row: &Row) -> Value {
+    let ms = |duration: Duration| (duration.as_secs_f64() * 1e5).round() / 1e2;
+    let share = |value: f64| (value * 1e4).round() / 1e4;
+    let tally = &row.tally;
+    json!({
+        "contestant": row.name,
+        "calls": tally.calls,
+        "goodput": share(row.goodput),
+        "p50_ms": tally.p50.map(ms),
+        "p99_ms": tally.p99.map(ms),
+        "good": share(tally.good),
+        "refused": share(tally.refused),
+        "timed_out": share(tally.timed_out),
+        "failed": share(tally.failed),
+        "answers_per_second": tally.series,
+        "attempts_per_call": share(tally.amplification),
+        "good_after": row.after.map(share),
+        "recovery_ms": row.recovery.map(ms),
+        "detection_ms": row.detection.map(ms),
+        "late_p99_ms": ms(row.late_p99),
+        "late_max_ms": ms(row.late_max),
+        "no_port_or_file": row.scarce,
+    })
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1}%", share * 100.0)
+}
+
+fn millis(duration: Duration) -> String {
+    format!("{:.1}", duration.as_secs_f64() * 1e3)
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.2}", duration.as_secs_f64())
+}
