@@ -29,7 +29,7 @@ pub struct Time<'a> {
 impl Time<'_> {
     /// Waits until so much has passed since the beginning of the run.
     pub fn until(&self, at: Duration) {
-        self.handle.block_on(sleep_until(self.began + at));
+        self.handle.block_on(async { sleep_until(self.began + at).await });
     }
 }
 

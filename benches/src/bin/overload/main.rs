@@ -97,45 +97,45 @@ fn main() -> ExitCode {
     if let Err(error) = options.check() {
         error.exit();
     }
-    match run(&options) {
-        Ok(report) if report.failed() => ExitCode::FAILURE,
-        Ok(_) => ExitCode::SUCCESS,
+    let mut report = Report {
+        load: options.load,
+        on_paper: options.on_paper(),
+        work: Duration::from_millis(options.work),
+        ..Report::default()
+    };
+    report.load_average[0] = load_average();
+    let done = run(&options, &mut report);
+    report.load_average[1] = load_average();
+    // Also what there is if it came to no end, for want of ports say.
+    report.print();
+    match done.and_then(|()| Ok(report.write(&options.json)?)) {
+        Ok(()) => println!("written to {}", options.json.display()),
         Err(error) => {
             eprintln!("overload: {error}");
-            ExitCode::FAILURE
+            return ExitCode::FAILURE;
         }
     }
+    if report.failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn run(options: &Options) -> Result<Report, Box<dyn Error>> {
-    let before = load_average();
+fn run(options: &Options, report: &mut Report) -> Result<(), Box<dyn Error>> {
     let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("clients").enable_all().build()?;
-    let site = Site { workers: options.workers.into(), work: Duration::from_millis(options.work), time_out: TIME_OUT };
+    let site = Site { workers: options.workers.into(), work: report.work, time_out: TIME_OUT };
     let arena = Arena { runtime, site, seed: options.seed, quick: options.quick };
-    let mut report = Report { load: options.load, on_paper: options.on_paper(), ..Report::default() };
     report.capacity = arena.capacity()?;
-    println!("capacity {:.0} calls a second, {:.0} on paper", report.capacity, report.on_paper);
     let asked = |round| options.rounds.contains(&round);
     if asked(Round::Surge) {
         let seconds = options.seconds.unwrap_or(if options.quick { 5 } else { 20 });
-        report.surge = arena.surge(report.capacity, options.load, Duration::from_secs(seconds))?;
-        let after = arena.capacity()?;
-        println!("capacity after the surge {after:.0}");
-        report.capacity_after = Some(after);
+        arena.surge(report.capacity, options.load, Duration::from_secs(seconds), &mut report.surge)?;
+        report.capacity_after = Some(arena.capacity()?);
     }
     if asked(Round::Cut) {
-        report.cut = arena.cut(report.capacity)?;
+        arena.cut(report.capacity, &mut report.cut)?;
     }
     if asked(Round::Outage) {
-        report.outage = arena.outage(report.capacity)?;
+        arena.outage(report.capacity, &mut report.outage)?;
     }
-    report.load_average = [before, load_average()];
-    report.print();
-    let shown = |load: Option<f64>| load.map_or("?".to_owned(), |load| format!("{load:.2}"));
-    println!("load average before {}, after {}", shown(before), shown(report.load_average[1]));
-    report.write(&options.json)?;
-    println!("written to {}", options.json.display());
-    Ok(report)
+    Ok(())
 }
 
 /// Of the last minute; `None` where there is no such file.

@@ -32,15 +32,25 @@ pub struct Row {
     pub tally: Tally,
     /// Answers in time over what could be answered in that span.
     pub goodput: f64,
-    /// The share of the calls that ended well after it.
-    pub after: Option<f64>,
-    pub recovery: Option<Duration>,
+    /// What came after it; `None`: nothing.
+    pub after: Option<After>,
     pub detection: Option<Duration>,
+    /// Answers in time of the whole run, second by second.
+    pub series: Vec<usize>,
     /// The generator's lateness.
     pub late_p99: Duration,
     pub late_max: Duration,
     /// Attempts that found no port or no file.
     pub scarce: usize,
+}
+
+/// When the fault is over.
+pub struct After {
+    /// The share of the calls that ended well.
+    pub good: f64,
+    /// `None`: not within `seen`.
+    pub recovery: Option<Duration>,
+    pub seen: Duration,
 }
 
 /// When what happens in a run.
@@ -64,7 +74,7 @@ impl Arena {
     }
 
     /// So many times the capacity for so long.
-    pub fn surge(&self, capacity: f64, load: f64, length: Duration) -> Result<Vec<Row>, Box<dyn Error>> {
+    pub fn surge(&self, capacity: f64, load: f64, length: Duration, rows: &mut Vec<Row>) -> Result<(), Box<dyn Error>> {
         let warm_up = if self.quick { 2 * SECOND } else { 5 * SECOND };
         let spans = Spans::new(warm_up, length, Duration::ZERO);
         let phases = vec![(warm_up, CALM * capacity), (length, load * capacity)];
@@ -74,11 +84,11 @@ impl Arena {
             let driven = drive(&self.runtime, &mut server, self.site.time_out, &load, |_, _| Ok(()))?;
             Ok(row(protection.name().to_owned(), &driven, &spans, capacity, capacity))
         };
-        Protection::ALL.into_iter().map(announced("surge", Protection::name, row)).collect()
+        each("surge", Protection::ALL, |one| one.name().to_owned(), row, rows)
     }
 
     /// Four of five workers go, and come back.
-    pub fn cut(&self, capacity: f64) -> Result<Vec<Row>, Box<dyn Error>> {
+    pub fn cut(&self, capacity: f64, rows: &mut Vec<Row>) -> Result<(), Box<dyn Error>> {
         let spans = if self.quick {
             Spans::new(2 * SECOND, 5 * SECOND, 6 * SECOND)
         } else {
@@ -105,16 +115,16 @@ impl Arena {
             (Protection::Ours, Clients::Naive(3)),
             (Protection::Ours, Clients::Ours),
         ];
-        contestants.into_iter().map(announced("cut", both, row)).collect()
+        each("cut", contestants, both, row, rows)
     }
 
     /// The server is gone, refuses connections, and is there again.
-    pub fn outage(&self, capacity: f64) -> Result<Vec<Row>, Box<dyn Error>> {
+    pub fn outage(&self, capacity: f64, rows: &mut Vec<Row>) -> Result<(), Box<dyn Error>> {
         let spans = if self.quick {
             Spans::new(3 * SECOND, 5 * SECOND, 6 * SECOND)
         } else {
             // Windows of breakers are 10 s: they are full when it begins.
-            Spans::new(10 * SECOND, 10 * SECOND, 24 * SECOND)
+            Spans::new(10 * SECOND, 10 * SECOND, 14 * SECOND)
         };
         let row = |clients: Clients| {
             let load = self.calm(clients, capacity, &spans);
@@ -134,7 +144,7 @@ impl Arena {
             Clients::Breaker(3),
             Clients::OursWithGate,
         ];
-        contestants.into_iter().map(announced("outage", Clients::name, row)).collect()
+        each("outage", contestants, |one| one.name().to_owned(), row, rows)
     }
 
     fn calm(&self, clients: Clients, capacity: f64, spans: &Spans) -> Load {
@@ -149,16 +159,20 @@ fn both((protection, clients): (Protection, Clients)) -> String {
     }
 }
 
-/// Says who is next: a run takes minutes.
-fn announced<C: Copy, N: AsRef<str>, R>(
-    round: &'static str,
-    name: impl Fn(C) -> N,
-    run: impl Fn(C) -> R,
-) -> impl Fn(C) -> R {
-    move |contestant| {
-        eprintln!("{round}: {}", name(contestant).as_ref());
-        run(contestant)
+/// One after the other, each announced, as it takes minutes. What was measured stays, also if the next one fails.
+fn each<C: Copy>(
+    round: &str,
+    contestants: impl IntoIterator<Item = C>,
+    name: impl Fn(C) -> String,
+    run: impl Fn(C) -> Result<Row, Box<dyn Error>>,
+    rows: &mut Vec<Row>,
+) -> Result<(), Box<dyn Error>> {
+    for contestant in contestants {
+        let name = name(contestant);
+        eprintln!("{round}: {name}");
+        rows.push(run(contestant).map_err(|error| format!("{round}, {name}: {error}"))?);
     }
+    Ok(())
 }
 
 fn row(name: String, driven: &Driven, spans: &Spans, achievable: f64, capacity: f64) -> Row {
@@ -168,8 +182,12 @@ fn row(name: String, driven: &Driven, spans: &Spans, achievable: f64, capacity: 
     let tally = run.tally(&spans.fault);
     Row {
         goodput: tally.rate / achievable,
-        after: (spans.end > spans.fault.end).then(|| run.tally(&(spans.fault.end..spans.end)).good),
-        recovery: run.recovery(spans.fault.end, spans.end, width),
+        after: (spans.end > spans.fault.end).then(|| After {
+            good: run.tally(&(spans.fault.end..spans.end)).good,
+            recovery: run.recovery(spans.fault.end, spans.end, width),
+            seen: spans.end - spans.fault.end,
+        }),
+        series: run.tally(&(Duration::ZERO..spans.end)).series,
         detection: run.detection(spans.fault.clone(), width),
         late_p99: run.late(0.99),
         late_max: run.late(1.0),

@@ -40,7 +40,9 @@ impl Server {
             })
         };
         let _entered = runtime.enter();
-        let app = protection.around(Router::new().route("/", handler), site)?;
+        // With its state now: else axum puts the layers around the handler for each connection anew, and what keeps its permits in
+        // the service (tower-resilience's limiter) limits nothing.
+        let app = protection.around(Router::new().route("/", handler), site)?.with_state(());
         let listener = runtime.block_on(listen(address))?;
         let address = listener.local_addr()?;
         runtime.spawn(async move { axum::serve(listener, app).await });
