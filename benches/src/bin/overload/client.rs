@@ -230,3 +230,17 @@ fn is_scarcity(error: &(dyn Error + 'static)) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn want_of_ports_and_files_is_found_among_the_causes() {
+        let caused_by = |error: io::Error| TransportError::new(error);
+        let refused = |number| is_scarcity(&caused_by(io::Error::from_raw_os_error(number)));
+        assert!(refused(24) && refused(23));
+        assert!(is_scarcity(&caused_by(io::ErrorKind::AddrNotAvailable.into())));
+        assert!(!is_scarcity(&caused_by(io::ErrorKind::ConnectionRefused.into())));
+    }
+}

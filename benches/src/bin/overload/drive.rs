@@ -128,3 +128,76 @@ pub fn capacity(
     }
     Ok(answered as f64 / length.as_secs_f64())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        protection::Protection,
+        server::{Server, Site},
+    };
+    use tokio::runtime::Builder;
+
+    const SITE: Site = Site { workers: 4, work: Duration::from_millis(5), time_out: Duration::from_millis(500) };
+
+    fn runtime() -> Runtime {
+        Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+    }
+
+    const fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn an_outage_refuses_and_ends() {
+        let runtime = runtime();
+        let mut server = Server::start(SITE, Protection::None).unwrap();
+        let load = Load { clients: Clients::Naive(3), phases: vec![(millis(3000), 50.0)], seed: 1 };
+        let driven = drive(&runtime, &mut server, SITE.time_out, &load, |server, time| {
+            time.until(millis(1000));
+            server.stop();
+            time.until(millis(2000));
+            server.restart(SITE, Protection::None)
+        });
+        let run = driven.unwrap().run;
+        let all = |from, to| run.tally(&(millis(from)..millis(to)));
+        assert_eq!(all(0, 900).good, 1.0);
+        let out = all(1300, 1900);
+        assert_eq!((out.failed, out.amplification), (1.0, 3.0), "refused at once, each of three times");
+        assert_eq!(all(2400, 3000).good, 1.0);
+    }
+
+    #[test]
+    fn every_protection_serves_who_comes_one_by_one() {
+        let runtime = runtime();
+        for protection in Protection::ALL {
+            let mut server = Server::start(SITE, protection).unwrap();
+            let load = Load { clients: Clients::Ours, phases: vec![(millis(300), 50.0)], seed: 1 };
+            let driven = drive(&runtime, &mut server, SITE.time_out, &load, |_, _| Ok(())).unwrap();
+            let ends: Vec<_> = driven.run.records.iter().map(|call| call.end).collect();
+            assert!(ends.len() > 5 && ends.iter().all(|end| *end == End::Good), "{protection:?}: {ends:?}");
+            assert_eq!(driven.scarce, 0);
+        }
+    }
+
+    #[test]
+    fn a_limit_is_one_for_all_connections() {
+        let runtime = runtime();
+        let site = Site { work: millis(400), ..SITE };
+        for protection in [Protection::Tower, Protection::Aimd] {
+            let mut server = Server::start(site, protection).unwrap();
+            // Forty at once: four or ten pass, as tower and as tower-resilience says.
+            let load = Load { clients: Clients::Naive(1), phases: vec![(millis(100), 400.0)], seed: 1 };
+            let run = drive(&runtime, &mut server, millis(3000), &load, |_, _| Ok(())).unwrap().run;
+            let refused = run.records.iter().filter(|call| call.end == End::Refused).count();
+            assert!(run.records.len() - refused <= 10, "{protection:?}: {refused} of {}", run.records.len());
+        }
+    }
+
+    #[test]
+    fn capacity_is_what_the_workers_can_do() {
+        let server = Server::start(SITE, Protection::None).unwrap();
+        let capacity = capacity(&runtime(), &server, 12, millis(200), millis(1000)).unwrap();
+        assert!((200.0..=810.0).contains(&capacity), "four workers of 5 ms: {capacity}");
+    }
+}

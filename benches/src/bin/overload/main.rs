@@ -42,7 +42,7 @@ struct Options {
     #[arg(long, default_value_t = 3.0, value_parser = load)]
     load: f64,
     /// Workers behind the handler.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=2000))]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(2..=2000))]
     workers: u16,
     /// What a call takes, in milliseconds, on an average.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=250))]
@@ -141,4 +141,44 @@ fn run(options: &Options, report: &mut Report) -> Result<(), Box<dyn Error>> {
 /// Of the last minute; `None` where there is no such file.
 fn load_average() -> Option<f64> {
     fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Options, String> {
+        let options = Options::try_parse_from(["overload"].iter().chain(args)).map_err(|error| error.to_string())?;
+        options.check().map_err(|error| error.to_string())?;
+        Ok(options)
+    }
+
+    #[test]
+    fn options_that_cannot_be_are_named() {
+        for (args, named) in [
+            (["--load", "0"], "--load"),
+            (["--load", "NaN"], "--load"),
+            (["--workers", "1"], "--workers"),
+            (["--work", "0"], "--work"),
+            (["--seconds", "1"], "--seconds"),
+            (["--rounds", "cut,storm"], "--rounds"),
+        ] {
+            let error = parse(&args).err().expect("is refused");
+            assert!(error.contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn more_calls_than_one_machine_can_bring_are_refused() {
+        let error = parse(&["--workers", "400", "--load", "2"]).err().expect("is refused");
+        assert!(error.contains("40000 calls a second"), "{error}");
+        assert!(parse(&["--workers", "400", "--load", "1"]).is_ok());
+    }
+
+    #[test]
+    fn by_default_all_rounds_take_place() {
+        let options = parse(&[]).unwrap();
+        assert_eq!(options.rounds, [Round::Surge, Round::Cut, Round::Outage]);
+        assert_eq!(options.on_paper(), 1000.0);
+    }
 }

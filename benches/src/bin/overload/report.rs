@@ -235,3 +235,62 @@ fn millis(duration: Duration) -> String {
 fn seconds(duration: Duration) -> String {
     format!("{:.2}", duration.as_secs_f64())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::Run;
+
+    fn row(name: &str, goodput: f64) -> Row {
+        let nothing = Run { records: Vec::new(), sent: Vec::new() };
+        Row {
+            name: name.to_owned(),
+            tally: nothing.tally(&(Duration::ZERO..Duration::from_secs(1))),
+            goodput,
+            after: None,
+            detection: None,
+            series: Vec::new(),
+            late_p99: Duration::ZERO,
+            late_max: Duration::ZERO,
+            scarce: 0,
+        }
+    }
+
+    fn report(surge: Vec<Row>) -> Report {
+        Report { surge, capacity: 1000.0, work: Duration::from_millis(20), ..Report::default() }
+    }
+
+    #[test]
+    fn it_fails_where_our_goodput_is_too_low_and_only_there() {
+        assert!(report(vec![row("none", 0.1), row("buttress", 0.949)]).failed());
+        assert!(!report(vec![row("none", 0.1), row("buttress", 0.95)]).failed());
+        assert!(!report(vec![row("none", 0.1)]).failed(), "it came to no end, which is said elsewhere");
+    }
+
+    #[test]
+    fn goals_of_time_grow_with_what_a_call_takes() {
+        let after =
+            |millis| After { good: 1.0, recovery: Some(Duration::from_millis(millis)), seen: Duration::from_secs(15) };
+        let met = |work, millis| {
+            let ours = Row { after: Some(after(millis)), ..row("buttress, both sides", 1.0) };
+            Report { work: Duration::from_millis(work), cut: vec![ours], ..report(Vec::new()) }.goals()[0].met
+        };
+        assert_eq!([met(20, 2000), met(20, 2001)], [true, false]);
+        assert_eq!([met(5, 1000), met(5, 1001)], [true, false], "but do not shrink");
+    }
+
+    #[test]
+    fn what_is_not_to_be_believed_is_said() {
+        let late = Row { late_p99: Duration::from_millis(11), ..row("none", 1.0) };
+        let scarce = Row { scarce: 3, ..row("tower", 1.0) };
+        let warnings = Report { capacity_after: Some(960.0), ..report(vec![late, scarce]) }.warnings();
+        assert_eq!(warnings.len(), 3, "{warnings:?}");
+        assert!(warnings[1].contains("3 attempts found no port"), "{warnings:?}");
+        assert!(Report { capacity_after: Some(980.0), ..report(vec![row("none", 1.0)]) }.warnings().is_empty());
+    }
+
+    #[test]
+    fn who_has_not_recovered_is_shown_with_how_long_was_looked() {
+        assert_eq!(recovered(&After { good: 0.0, recovery: None, seen: Duration::from_secs(14) }), ">14");
+    }
+}
