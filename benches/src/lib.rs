@@ -1,2 +1,2 @@
-//! The micro-benchmarks live in `benches/`, what the gateway costs in `src/bin/gateway-cost`, how layers behave under failure in
-//! `src/bin/track`.
+//! The micro-benchmarks live in `benches/`; what the gateway costs, how layers behave under failure (`track`), and overload over real
+//! sockets (`overload`), in `src/bin/`.
