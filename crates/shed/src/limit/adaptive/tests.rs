@@ -110,18 +110,6 @@ impl Subject {
             self.turn(service, |_| {});
         }
     }
-
-    /// Until its next probe begins.
-    fn probe(&mut self, service: &Service) {
-        self.turn(service, |_| {});
-        for _ in 0..10_000 {
-            if self.is_probing() {
-                return;
-            }
-            self.turn(service, |_| {});
-        }
-        panic!("no probe");
-    }
 }
 
 #[test]
