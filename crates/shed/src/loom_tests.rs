@@ -23,7 +23,7 @@ impl Limit for Adds {
     }
 
     fn span(&self) -> Span {
-        Span { calls: 2, some: (9, Duration::MAX), few: (9, Duration::MAX), until: None }
+        Span { looks: [(2, Duration::ZERO), (9, Duration::MAX), (9, Duration::MAX)], until: None }
     }
 
     fn observe(&mut self, window: &Window) {

@@ -1,7 +1,7 @@
 //! Time: a heap of events in nanoseconds, tasks that are polled until none is ready, and tokio's paused clock kept in step.
 
-use super::World;
-use buttress_core::{Clock, TokioClock, sync::lock};
+use super::{World, lock};
+use buttress_core::{Clock, TokioClock};
 use std::{
     cmp::{Ordering, Reverse},
     collections::BinaryHeap,

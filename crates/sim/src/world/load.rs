@@ -1,5 +1,5 @@
-use super::{Call, CallRecord, End, Reply, World, nanos, random::Stream};
-use buttress_core::{ChainError, Deadline, Priority, sync::lock};
+use super::{Call, CallRecord, End, Reply, World, lock, nanos, random::Stream};
+use buttress_core::{ChainError, Deadline, Priority};
 use std::{
     sync::{
         Arc,

@@ -50,7 +50,7 @@ use kernel::Kernel;
 use std::{
     future::Future,
     ops::Range,
-    sync::{Arc, Mutex, atomic::AtomicU32},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU32},
     time::{Duration, Instant},
 };
 
@@ -159,13 +159,18 @@ impl World {
 
     /// [`score`](Self::score) with several upstreams. What a call brings is measured by the first of them.
     pub fn score_of(&self, upstreams: &[&Upstream], span: Range<Duration>) -> Score {
-        Score::new(&buttress_core::sync::lock(&self.0.records), upstreams, span)
+        Score::new(&lock(&self.0.records), upstreams, span)
     }
 
     /// Every call so far, in the order of arrival.
     pub fn records(&self) -> Vec<CallRecord> {
-        buttress_core::sync::lock(&self.0.records).clone()
+        lock(&self.0.records).clone()
     }
+}
+
+/// As core's; but the mutex is std's in a loom build, too.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub(crate) fn nanos(duration: Duration) -> u64 {

@@ -1,8 +1,8 @@
 use super::{
-    Call, Model, World, nanos,
+    Call, Model, World, lock, nanos,
     random::{self, Stream},
 };
-use buttress_core::{Error, sync::lock};
+use buttress_core::Error;
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
