@@ -183,12 +183,12 @@ mod tests {
     #[test]
     fn a_limit_is_one_for_all_connections() {
         let runtime = runtime();
-        let site = Site { work: millis(400), ..SITE };
+        let site = Site { work: millis(250), time_out: millis(10_000), ..SITE };
         for protection in [Protection::Tower, Protection::Aimd] {
             let mut server = Server::start(site, protection).unwrap();
             // Forty at once: four or ten pass, as tower and as tower-resilience says.
             let load = Load { clients: Clients::Naive(1), phases: vec![(millis(100), 400.0)], seed: 1 };
-            let run = drive(&runtime, &mut server, millis(3000), &load, |_, _| Ok(())).unwrap().run;
+            let run = drive(&runtime, &mut server, site.time_out, &load, |_, _| Ok(())).unwrap().run;
             let refused = run.records.iter().filter(|call| call.end == End::Refused).count();
             assert!(run.records.len() - refused <= 10, "{protection:?}: {refused} of {}", run.records.len());
         }
