@@ -36,6 +36,20 @@
 //! # Ok::<(), buttress_core::ConfigError>(())
 //! ```
 //!
+//! # Which one
+//!
+//! | you want | you take |
+//! |---|---|
+//! | a service that answers as much as it can, whatever comes | [`ShedConfig`] with its defaults: [`limit::Adaptive`] finds out how many calls at once that is |
+//! | the same where the number is known | [`Algorithm::Fixed`]; without a queue and without classes a bulkhead will do |
+//! | so many calls a second per client, tenant, key | [`rate`] |
+//! | a client that sends less while it is told "too much" | [`throttle`] |
+//! | less important calls refused as CPU, memory or the event loop come under pressure | [`pressure`] |
+//! | a gate in front of a fleet that fails | `RampedGate`, in `buttress-breaker` |
+//!
+//! **When not to use it**: around calls that take long because they wait for something else on purpose (long polls), unless the head of their
+//! answer comes at once; in front of a service that has an adaptive limit itself and a network alone between; as a quota: that is a rate limit.
+//!
 //! # What it does
 //!
 //! * **It refuses** with [`Reason::Shed`](buttress_core::Reason::Shed) a call for which there is no room, and none to wait either; one that made
