@@ -31,7 +31,8 @@ pub struct ShedConfig {
     pub limit: Algorithm,
     /// Who waits for room, and how long.
     pub queue: QueueConfig,
-    /// When a call gives its permit back. Default: [`Release::BodyEnd`].
+    /// When a call gives its permit back. Default: [`Release::Head`], as the limit is on calls whose answer is still to come: that is
+    /// the time it measures, and open streams would fill it. How many bodies may be open is for a bulkhead inside.
     pub release: Release,
     /// Over how many cache lines the permits are spread: 0 (the default) is one per core, at most 8; else 1 to 64, rounded up
     /// to a power of two. Fixed once built. Take 1 for one of many small ones (a key's).
@@ -120,7 +121,7 @@ impl Default for ShedConfig {
         Self {
             limit: Algorithm::default(),
             queue: QueueConfig::default(),
-            release: Release::BodyEnd,
+            release: Release::Head,
             stripes: 0,
             seed: None,
             name: Cow::Borrowed("shed"),

@@ -62,8 +62,8 @@
 //! * **The limit** is an algorithm's ([`limit`]), which is shown a [`Window`](limit::Window) of calls at a time. What counts as what:
 //!   [`ShedPermit`]. Calls faster than the limit needs to know are not timed: one in 2^k is, so that a window fills in a tenth
 //!   of a second.
-//! * **A permit is held to the call's real end**: under HTTP, to the last byte of the body, its trailers, or its drop;
-//!   [`Release::Head`] gives it back with the head. The time of a call is over at its head (gRPC: with the first message); waiting
+//! * **A permit is held until the answer is there**: under HTTP its head, under gRPC the first message; with [`Release::BodyEnd`]
+//!   to the last byte of the body, its trailers, or its drop. The time of a call is over at its head (gRPC: with the first message); waiting
 //!   for the client's upload is none of it.
 //! * **Those who wait** are served by class, and inside a class tenants take turns; nobody overtakes by coming at the right moment. See
 //!   [`QueueConfig`].

@@ -173,7 +173,8 @@ impl Meter {
 
     /// Whether a call that failed, or was given up, took long enough for that to say something of the load.
     pub(crate) fn is_slow(&self, nanos: u64) -> bool {
-        nanos >= self.plan.mean.load(Relaxed) / 2
+        let mean = self.plan.mean.load(Relaxed);
+        mean > 0 && nanos >= mean / 2
     }
 
     /// The mean time of the last window that had any, in nanoseconds; 0: there was none.
@@ -230,8 +231,9 @@ impl Meter {
         let units = (nanos / UNIT).min(LONGEST);
         let sample = 1 << SUM | units;
         let before = tally.sum.fetch_add(sample, AcqRel);
-        // A window that ends between these two has an older time in this place: a quantile does not mind.
-        tally.times[(before >> SUM) as usize % TIMES].store(u32::try_from(units).unwrap_or(u32::MAX), Relaxed);
+        let place = if end == End::Whole { units.min(u64::from(u32::MAX) - 1) as u32 } else { u32::MAX };
+        // One that was cut off is no fast one. A window that ends between these two has an older time in this place: a quantile does not mind.
+        tally.times[(before >> SUM) as usize % TIMES].store(place, Relaxed);
         self.is_over_at(before + sample, now)
     }
 
@@ -327,7 +329,7 @@ impl Meter {
         }
     }
 
-    /// The first decile of the latest of so many samples.
+    /// The first decile of the latest of so many samples; the maximum where more than nine tenths were cut off.
     fn low(&self, samples: usize) -> Duration {
         let mut times = [0; TIMES];
         let n = samples.min(TIMES);
@@ -336,7 +338,7 @@ impl Meter {
         }
         times.iter_mut().zip(&self.tally.times).for_each(|(time, seen)| *time = seen.load(Relaxed));
         let (_, low, _) = times[..n].select_nth_unstable((n - 1) / 10);
-        Duration::from_nanos(u64::from(*low) * UNIT)
+        if *low == u32::MAX { Duration::MAX } else { Duration::from_nanos(u64::from(*low) * UNIT) }
     }
 
     /// What later calls and those who wait should know of it.

@@ -99,7 +99,8 @@ pub struct Window {
     pub total: Duration,
     /// The shortest of them; zero where there is none.
     pub shortest: Duration,
-    /// Their first decile: a tenth of them took less. Zero where there is none.
+    /// Their first decile: a tenth of them took less. Those that were cut off count as slow. Zero where there is none, the
+    /// maximum where too many were cut off.
     pub low: Duration,
     /// Of the samples, those that were cut off (a deadline passed, the caller left): they would have taken longer than they did.
     pub censored: u32,

@@ -141,7 +141,12 @@ impl<T> Line<T> {
                     Why::Full
                 }
             }
-            until if ask.deadline.is_some() && self.expected(class, bucket, now, pace) >= until => Why::TooLate,
+            _ if ask
+                .deadline
+                .is_some_and(|at| self.expected(class, bucket, now, pace).saturating_add(service) > at) =>
+            {
+                Why::TooLate
+            }
             until if self.len() >= self.rules.max => match self.victim(class, bucket, now) {
                 None => Why::Full,
                 Some(victim) => {

@@ -254,7 +254,9 @@ impl Tenants {
         let own = self.buckets[bucket].demand;
         let others = self.demand - own;
         let heads = self.active - u32::from(own > 0);
-        (own * heads).checked_div(others).unwrap_or(1).clamp(1, DEAREST)
+        // Where many wait, a turn comes seldom enough: more rounds would be longer than anybody waits.
+        let dearest = (64 / heads.max(1)).clamp(1, DEAREST);
+        (own * heads).checked_div(others).unwrap_or(1).clamp(1, dearest)
     }
 
     fn queue(&mut self, index: usize) {

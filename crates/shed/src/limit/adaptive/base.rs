@@ -28,7 +28,7 @@ impl Base {
 
     /// Rises, slowly: what looks like slower calls may be a queue.
     pub(super) fn creep(&mut self, low: f64, samples: f64) {
-        self.low += 0.05 * (samples / SAMPLES).min(1.0) * (low - self.low);
+        self.low += 0.02 * (samples / SAMPLES).min(1.0) * (low - self.low);
     }
 }
 
@@ -47,14 +47,24 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Whether `after` a cut calls were as many, and faster: those that were cut had stood in a queue. If there was none, calls
-    /// take as long as before, and are fewer.
+    /// How much longer calls take `after` a change of the limit, and how much fewer they are, as a share of that change: 0.7 and more where
+    /// they stand in a queue, -0.3 where they do not.
     ///
-    /// By Little's law the mean time falls as the limit does, or the rate does; the first decile of a queue's times falls even
-    /// more. The three together are less noisy than any of them.
-    pub(super) fn eased(&self, after: &Self) -> bool {
+    /// By Little's law the mean time follows the limit, or the rate does; the first decile of a queue's times follows even more. The
+    /// three together are less noisy than any of them.
+    fn followed(&self, after: &Self) -> f64 {
         let ln = |a: f64, b: f64| (a.max(1e-9) / b.max(1e-9)).ln();
         let moved = ln(after.mean, self.mean) + ln(after.low, self.low) + ln(self.rate, after.rate);
-        moved / 3.0 < 0.5 * ln(after.limit, self.limit)
+        moved / 3.0 / ln(after.limit, self.limit)
+    }
+
+    /// Whether with fewer calls in flight there were as many answers, and sooner.
+    pub(super) fn eased(&self, after: &Self) -> bool {
+        after.limit < self.limit && self.followed(after) > 0.3
+    }
+
+    /// Whether with more calls in flight there were no more answers, and later.
+    pub(super) fn waited(&self, after: &Self) -> bool {
+        after.limit > self.limit && self.followed(after) > 0.2
     }
 }

@@ -61,8 +61,12 @@ pub struct Adaptive {
     seen: Option<Seen>,
     /// The next probe, while there is load.
     probe_at: Option<Instant>,
-    /// A queue came from nowhere, and no probe has said yet what it is.
+    /// Something looks like a queue, and no probe has said yet what it is.
     suspicious: bool,
+    /// The last probe said that more calls in flight bring no more answers.
+    saturated: bool,
+    /// What is done about calls that time out, or that the service refuses.
+    relief: Relief,
     /// How often in a row it grew or shrank.
     steps: usize,
 }
@@ -75,22 +79,47 @@ enum Phase {
     Follow,
     /// It has moved a good deal: what was admitted before that is let out first.
     Settle(After),
-    /// There is room, and this was seen before.
-    Probe(Seen),
+    /// There are more calls in flight, and this was seen before.
+    Reach(Seen),
+    /// There are fewer, and this was seen before.
+    Yield(Seen),
 }
 
 #[derive(Clone, Copy, Debug)]
 enum After {
     Follow,
-    Probe(Seen),
+    Reach(Seen),
+    Yield(Seen),
 }
 
-/// Suspicious queues are looked into this often, for calls of up to [`SHORT`].
+/// Cuts because of calls that time out or are refused further in: they go on as long as they help.
+#[derive(Clone, Copy, Debug, Default)]
+struct Relief {
+    /// How often in a row.
+    cuts: u32,
+    /// The share of such calls, and the limit, before the first.
+    share: f64,
+    limit: f64,
+    /// They did not help: until then there are none.
+    spared: Option<Instant>,
+}
+
+/// What looks like a queue is looked into this often, for calls of up to [`SHORT`].
 const SLOT: f64 = 1.25;
-/// Any, every so many slots.
-const ROUTINE: f64 = 16.0;
+/// Any limit that is reached, every so many slots.
+const ROUTINE: f64 = 4.0;
+/// Of so many such probes one makes room.
+const TURNS: f64 = 2.0;
+/// What a probe adds, or takes.
+const MORE: f64 = 4.0 / 3.0;
+const LESS: f64 = 0.75;
+/// A base rises at most by this at once: what a probe saw may be the queue of others, who did not probe with it.
+const RISE: f64 = 2.0;
+/// After so many cuts without effect there are none for so long.
+const CUTS: u32 = 3;
+const SPARED: Duration = Duration::from_secs(10);
 /// Seconds.
-const SHORT: f64 = 0.02;
+const SHORT: f64 = 0.1;
 /// Up to here a base may rise at once, in seconds: twice of nothing is nothing.
 const FINEST: f64 = 1e-4;
 /// A window with fewer calls says too little of their first decile; unless it was a long one, and there are no more.
@@ -126,6 +155,8 @@ impl Adaptive {
             seen: None,
             probe_at: None,
             suspicious: false,
+            saturated: false,
+            relief: Relief::default(),
             steps: 0,
         }
     }
@@ -137,6 +168,11 @@ impl Adaptive {
 
     fn queue(&self, seen: &Seen) -> f64 {
         self.base.map_or(0.0, |base| seen.rate * (seen.low - base.low).max(0.0))
+    }
+
+    /// How long a call takes without its wait, as far as that is known.
+    fn without_queue(&self, seen: &Seen) -> f64 {
+        seen.mean - self.base.map_or(0.0, |base| (seen.low - base.low).max(0.0))
     }
 
     fn set(&mut self, limit: f64) {
@@ -156,9 +192,7 @@ impl Adaptive {
 
     /// A probe at the next of the slots that every instance has: those of the wall clock.
     fn plan_probe(&mut self, slots: f64, seen: &Seen, now: Instant) {
-        let without_queue = seen.mean - self.base.map_or(0.0, |base| (seen.low - base.low).max(0.0));
-        let slow = (without_queue / SHORT).max(1.0).log2().ceil().exp2();
-        let every = SLOT * slots * slow;
+        let every = SLOT * slots * slowness(self.without_queue(seen));
         let wait = every - self.config.wall_clock.now().as_secs_f64() % every;
         self.probe_at = now.checked_add(Duration::try_from_secs_f64(wait).unwrap_or_default());
     }
@@ -166,7 +200,7 @@ impl Adaptive {
     fn start(&mut self, seen: &Seen, before: Option<f64>, limited: bool, now: Instant) {
         if !limited {
             self.learn(seen, 0.2);
-            self.phase = if before.is_none() && self.limit > seen.limit { Phase::Start(None) } else { Phase::Follow };
+            self.phase = Phase::Follow;
         } else if before.is_none_or(|before| seen.rate > 2.0 * before) {
             self.learn(seen, 0.2);
             self.set(self.limit * 3.0);
@@ -174,93 +208,96 @@ impl Adaptive {
         } else {
             let without_queue = (self.limit - self.queue(seen)).max(self.limit / 3.0);
             self.set(without_queue + self.target());
-            self.steps = 1;
+            (self.steps, self.saturated) = (1, true);
             self.plan_probe(1.0, seen, now);
             self.settle(After::Follow);
         }
     }
 
-    fn probed(&mut self, was: &Seen, seen: &Seen, now: Instant) {
+    /// More calls were in flight. Either there are more answers now, or they all take longer.
+    fn reached(&mut self, was: &Seen, seen: &Seen, limited: bool, now: Instant) {
+        self.saturated = limited && was.waited(seen);
+        if self.saturated {
+            self.set((was.limit - self.queue(was) + self.target()).max(0.5 * was.limit));
+            self.steps = if self.suspicious { 2 } else { 0 };
+            self.suspicious = false;
+            self.plan_probe(ROUTINE, seen, now);
+        } else {
+            let moved = self.raise_base(seen);
+            (self.suspicious, self.steps) = (moved, 3);
+            self.plan_probe(if moved { 1.0 } else { ROUTINE }, seen, now);
+        }
+        self.settle(After::Follow);
+    }
+
+    /// Fewer calls were in flight. Either there are as many answers, and a queue is shorter, or there are fewer.
+    fn yielded(&mut self, was: &Seen, seen: &Seen, now: Instant) {
         let eased = was.eased(seen);
         let base = self.base.map_or(seen.low, |base| base.low);
-        let noise = 1.1 + 2.0 / seen.samples.sqrt();
-        let moved = if eased { seen.low * noise < base } else { seen.low > base * noise };
-        if seen.low < base || !eased {
-            // Doubled at most: if the others did not make room at the same time, what was seen is their queue.
-            let mut believed = Seen { low: seen.low.min((2.0 * base).max(FINEST)), ..*seen };
-            if moved {
-                // However few they were: `noise` has allowed for that.
-                believed.samples = believed.samples.max(SAMPLES / 2.0);
-            }
-            self.learn(&believed, if moved { 0.7 } else { 0.2 });
+        let moved = if eased { seen.low * noise(seen) < base } else { self.raise_base(seen) };
+        if eased && seen.low < base {
+            self.learn(seen, if moved { 0.7 } else { 0.2 });
         }
-        let back = if eased { was.limit - self.queue(was) / 2.0 } else { was.limit };
-        self.set(back.max(self.limit));
-        // A service that has become slower may be slower still: until a probe has said how much, no queue is believed.
-        self.suspicious = moved && !eased;
+        self.set(if eased { was.limit - self.queue(was) / 2.0 } else { was.limit }.max(self.limit));
+        self.saturated = eased;
+        self.suspicious = false;
         self.steps = if eased { 2 } else { 1 };
-        // A queue that nobody knew of, or a slower service: there may be more of it.
+        // A queue that nobody knew of: there may be more of it.
         self.plan_probe(if moved { 1.0 } else { ROUTINE }, seen, now);
         self.settle(After::Follow);
     }
 
+    /// What was seen is how long calls take, without a queue. Whether that is much more than was known.
+    fn raise_base(&mut self, seen: &Seen) -> bool {
+        let base = self.base.map_or(seen.low, |base| base.low);
+        let moved = seen.low > base * noise(seen);
+        // However few they were: `noise` has allowed for that.
+        let samples = if moved { seen.samples.max(SAMPLES) } else { seen.samples };
+        let believed = Seen { low: seen.low.min((RISE * base).max(FINEST)), samples, ..*seen };
+        if seen.low > base {
+            self.learn(&believed, if moved { 1.0 } else { 0.2 });
+        }
+        moved
+    }
+
     fn follow(&mut self, window: &Window, mut seen: Seen, now: Instant) {
         let Some(Base { low: base, .. }) = self.base else { return self.learn(&seen, 1.0) };
+        if !window.limited {
+            match &mut self.base {
+                Some(known) if seen.low >= base => known.creep(seen.low, seen.samples),
+                _ => self.learn(&seen, 0.2),
+            }
+            (self.probe_at, self.suspicious, self.saturated, self.steps) = (None, false, false, 1);
+            return;
+        }
         let enough = is_enough(window);
         if !enough {
             // A probe was due before more was seen.
             seen = self.seen.unwrap_or(seen);
         }
-        let queue = self.queue(&seen);
-        let target = self.target();
-        if !window.limited {
-            if queue <= 2.0 * target {
-                match &mut self.base {
-                    Some(known) if seen.low >= base => known.creep(seen.low, seen.samples),
-                    _ => self.learn(&seen, 0.2),
-                }
-                (self.probe_at, self.suspicious, self.steps) = (None, false, 1);
-                return;
-            }
-            // Nobody found the limit, and yet there is a queue: the limit is what was in flight.
-            if enough {
-                self.set(self.limit.min(f64::from(window.in_flight)));
-            }
-        }
         if enough && seen.low < base {
             self.learn(&Seen { samples: seen.samples.min(60.0), ..seen }, 0.1);
         }
         self.seen = Some(seen);
-        if queue > 2.0 * target && !self.suspicious && self.steps < 2 {
-            self.suspicious = true;
-            self.steps = 0;
-            self.plan_probe(1.0, &seen, now);
-            self.set((self.limit - queue + target).max(0.7 * self.limit));
-            return self.settle(After::Follow);
+        let (queue, target) = (self.queue(&seen), self.target());
+        let doubtful = queue > if self.saturated { 2.0 * target } else { target };
+        if doubtful && !self.suspicious && self.steps < 2 {
+            if self.saturated {
+                self.set((self.limit - queue + target).max(0.7 * self.limit));
+                self.settle(After::Follow);
+            }
+            (self.suspicious, self.steps) = (true, 0);
+            return self.plan_probe(1.0, &seen, now);
         }
         match self.probe_at {
             None => self.plan_probe(ROUTINE, &seen, now),
-            Some(at) if now >= at => {
-                let cut = (0.75 * (self.limit - queue).max(0.7 * self.limit)).round().max(1.0);
-                if cut < self.limit.round() {
-                    self.set(cut);
-                    return self.settle(After::Probe(seen));
-                }
-                self.suspicious = false;
-                self.plan_probe(ROUTINE, &seen, now);
-            }
+            Some(at) if now >= at => return self.probe(seen, queue),
             Some(_) => {}
         }
         if !enough {
             return;
         }
-        if queue > 2.0 * target {
-            if !self.suspicious {
-                self.set((self.limit - queue + target).max(0.7 * self.limit));
-                self.steps = 2;
-                self.settle(After::Follow);
-            }
-        } else if queue < 0.25 * target {
+        if queue < 0.25 * target {
             let more = (GROWTH[self.steps.min(GROWTH.len() - 1)] * self.limit).max(1.0);
             if more > 0.1 * self.limit {
                 self.settle(After::Follow);
@@ -268,11 +305,67 @@ impl Adaptive {
             self.set(self.limit + more);
             self.suspicious = false;
             self.steps += 1;
-        } else {
+        } else if self.saturated && queue > 2.0 * target {
+            if !self.suspicious {
+                self.set((self.limit - queue + target).max(0.7 * self.limit));
+                self.steps = 2;
+                self.settle(After::Follow);
+            }
+        } else if self.saturated || queue < target {
+            // It never shrinks for what only looks like a queue.
             self.set(self.limit + 0.5 * (target - queue));
             self.steps = 0;
         }
     }
+
+    /// Every instance does the same in the same slot: those in front of one service make room together, or ask for more together.
+    fn probe(&mut self, seen: Seen, queue: f64) {
+        let slots = self.config.wall_clock.now().as_secs_f64() / (SLOT * ROUTINE * slowness(self.without_queue(&seen)));
+        let turn = (slots - slots.round()).abs() < 0.1 && slots.round() % TURNS == 0.0;
+        let less = (LESS * (self.limit - queue).max(0.7 * self.limit)).round().max(1.0);
+        self.probe_at = None;
+        if turn && less < self.limit.round() {
+            self.set(less);
+            return self.settle(After::Yield(seen));
+        }
+        self.set((self.limit * MORE).max(self.limit + 1.0));
+        self.settle(After::Reach(seen));
+    }
+
+    /// Cuts the limit because of a share of calls that went wrong for having been too many. Whether that was done.
+    fn relieve(&mut self, share: f64, tolerable: f64, most: f64, now: Instant) -> bool {
+        if share <= tolerable {
+            self.relief.cuts = 0;
+            return false;
+        }
+        if self.relief.spared.is_some_and(|until| now < until) {
+            return false;
+        }
+        if self.relief.cuts == 0 {
+            self.relief = Relief { cuts: 0, share, limit: self.limit, spared: None };
+        }
+        if self.relief.cuts >= CUTS && share > 0.8 * self.relief.share {
+            // Fewer calls in flight, and as many of them in vain: they would be in any case.
+            self.set(self.relief.limit);
+            self.relief = Relief { spared: now.checked_add(SPARED), ..Relief::default() };
+        } else {
+            self.set(self.limit * (1.0 - share).max(most));
+            self.relief.cuts += 1;
+        }
+        self.steps = 1;
+        self.settle(After::Follow);
+        true
+    }
+}
+
+/// How far chance may move a first decile.
+fn noise(seen: &Seen) -> f64 {
+    1.1 + 2.0 / seen.samples.max(1.0).sqrt()
+}
+
+/// For slow calls everything takes longer: by powers of two, so that instances agree.
+fn slowness(time: f64) -> f64 {
+    (time / SHORT).max(1.0).log2().ceil().exp2()
 }
 
 impl Limit for Adaptive {
@@ -284,30 +377,35 @@ impl Limit for Adaptive {
         const HALF: Duration = Duration::from_millis(500);
         let trips = |n: f64| Duration::try_from_secs_f64(n * self.seen.map_or(0.01, |seen| seen.mean)).unwrap_or(LONG);
         let limit = self.limit();
+        // No look is shorter than the calls it is to see: else it sees the short ones.
+        let (some, few) = ((ENOUGH, trips(3.0).max(HALF)), (FEW, trips(5.0).max(LONG)));
         match self.phase {
-            Phase::Start(_) => {
-                Span { looks: [(limit.max(ENOUGH), trips(1.0)), (ENOUGH, HALF), (FEW, LONG)], until: None }
+            Phase::Start(_) => Span { looks: [(limit.max(ENOUGH), trips(1.0)), some, few], until: None },
+            Phase::Settle(_) => {
+                Span { looks: [(limit.max(FEW), trips(1.0)), (FEW, trips(1.0).max(HALF)), (1, few.1)], until: None }
             }
-            Phase::Settle(_) => Span { looks: [(limit.max(FEW), trips(1.0)), (FEW, HALF), (1, LONG)], until: None },
-            Phase::Probe(_) => {
+            Phase::Reach(_) | Phase::Yield(_) => {
                 // Slow calls are few: they have ten round trips, so that chance does not decide.
-                let while_few = trips(10.0).clamp(Duration::from_millis(400), LONG);
-                Span { looks: [(150, trips(4.0)), (ENOUGH, while_few), (FEW, LONG)], until: None }
+                let while_few = trips(10.0).max(Duration::from_millis(400));
+                Span { looks: [(150, trips(4.0)), (ENOUGH, while_few), few], until: None }
             }
             Phase::Follow => {
                 // A low limit tells its queue by fewer calls: the error is in calls, and few are in flight.
                 let (per_call, most) = if self.steps > 0 || self.suspicious { (5, 100) } else { (12, 250) };
                 let calls = limit.saturating_mul(per_call).clamp(30, most);
-                Span { looks: [(calls, trips(4.0)), (ENOUGH, HALF), (FEW, LONG)], until: self.probe_at }
+                Span { looks: [(calls, trips(4.0)), some, few], until: self.probe_at }
             }
         }
     }
 
     fn observe(&mut self, window: &Window) {
-        let (Some(mean), length) = (window.mean(), window.length().as_secs_f64()) else { return };
-        if length <= 0.0 {
+        let length = window.length().as_secs_f64();
+        let Some(mean) = window.mean().filter(|_| length > 0.0) else {
+            // Refused at once, all of them: nothing was timed.
+            let ended = window.completed.max(1) as f64;
+            self.relieve(f64::from(window.overloads) / ended, 0.5, 0.7, window.end);
             return;
-        }
+        };
         // Streams are timed at their heads, and end much later.
         let ended = window.completed.max(u64::from(window.samples)).max(1);
         let answered = ended.saturating_sub(u64::from(window.timed_out) + u64::from(window.overloads));
@@ -318,25 +416,20 @@ impl Limit for Adaptive {
             mean: mean.as_secs_f64(),
             samples: f64::from(window.samples),
         };
-        let of_all = |n: u32| f64::from(n) / ended as f64;
         let now = window.end;
+        let timed_out = f64::from(window.timed_out) / f64::from(window.samples.max(1));
+        let refused = f64::from(window.overloads) / ended as f64;
         match std::mem::replace(&mut self.phase, Phase::Follow) {
             Phase::Settle(After::Follow) => {}
-            Phase::Settle(After::Probe(was)) => self.phase = Phase::Probe(was),
-            _ if of_all(window.overloads) > 0.02 => {
-                self.set(self.limit * (1.0 - of_all(window.overloads)).max(0.7));
-                self.steps = 0;
-                self.settle(After::Follow);
-            }
-            _ if of_all(window.timed_out) > 0.1 => {
-                if window.limited {
-                    self.set(self.limit * 0.7);
-                    self.steps = 1;
-                    self.settle(After::Follow);
-                }
-            }
+            Phase::Settle(After::Reach(was)) => self.phase = Phase::Reach(was),
+            Phase::Settle(After::Yield(was)) => self.phase = Phase::Yield(was),
+            _ if refused > timed_out && self.relieve(refused, 0.02, 0.7, now) => {}
+            _ if refused <= timed_out && window.limited && self.relieve(timed_out, 0.1, 0.7, now) => {}
+            // Nothing can be learnt from calls that go wrong.
+            _ if refused + timed_out > 0.5 || window.low == Duration::MAX => {}
             Phase::Start(before) => self.start(&seen, before, window.limited, now),
-            Phase::Probe(was) => self.probed(&was, &seen, now),
+            Phase::Reach(was) => self.reached(&was, &seen, window.limited, now),
+            Phase::Yield(was) => self.yielded(&was, &seen, now),
             Phase::Follow => self.follow(window, seen, now),
         }
         self.seen = Some(seen).filter(|_| is_enough(window)).or(self.seen).or(Some(seen));

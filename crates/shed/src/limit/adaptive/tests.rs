@@ -67,7 +67,7 @@ impl Subject {
     }
 
     fn is_probing(&self) -> bool {
-        matches!(self.limit.phase, Phase::Probe(_) | Phase::Settle(After::Probe(_)))
+        matches!(self.limit.phase, Phase::Reach(_) | Phase::Yield(_) | Phase::Settle(After::Reach(_) | After::Yield(_)))
     }
 
     /// Time passes, and a window is over.
@@ -252,7 +252,7 @@ fn a_slower_service_raises_the_base_by_probes_alone_and_at_most_to_its_double() 
     let slower = Service { low: 0.02, mean: 0.1, ..BUSY };
     let mut raised = 0;
     for _ in 0..2_000 {
-        let (before, was_probing) = (subject.base(), matches!(subject.limit.phase, Phase::Probe(_)));
+        let (before, was_probing) = (subject.base(), matches!(subject.limit.phase, Phase::Reach(_) | Phase::Yield(_)));
         subject.turn(&slower, |_| {});
         assert!(was_probing || subject.base() <= before * (1.0 + 1e-9), "{before} -> {}", subject.base());
         assert!(subject.base() <= 2.0 * before);
@@ -376,7 +376,7 @@ proptest! {
             let before = subject.limit.limit;
             // A probe gives back what it took.
             let allowed = match subject.limit.phase {
-                Phase::Probe(was) => was.limit.max(before),
+                Phase::Reach(was) | Phase::Yield(was) => was.limit.max(before),
                 _ => before,
             };
             let end = (subject.now + Duration::from_nanos(seen.length)).min(began + Duration::from_secs(1 << 33));

@@ -162,7 +162,7 @@ impl Model {
         let full = self.waiting.len() >= self.rules.max as usize;
         let answer = if until <= now {
             Err(if ask.deadline.is_some() { Why::TooLate } else { Why::Full })
-        } else if ask.deadline.is_some() && expected >= until {
+        } else if ask.deadline.is_some_and(|at| expected + service > at) {
             Err(Why::TooLate)
         } else if full {
             self.victim(class, ask.tenant, now).map(|victim| (until, Some(victim))).ok_or(Why::Full)
