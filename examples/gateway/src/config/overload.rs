@@ -104,8 +104,28 @@ pub(crate) enum Gating {
     /// Counts it, and lets it pass.
     #[default]
     ObserveOnly,
-    /// Nothing; and nothing is measured.
+    /// Nothing, and nothing is measured where levels do not heed it.
     Disabled,
+}
+
+impl Gating {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::ObserveOnly => "observe_only",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+impl Source {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Lag => "lag",
+        }
+    }
 }
 
 /// What makes pressure.
