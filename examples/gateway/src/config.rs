@@ -298,7 +298,10 @@ const BREAKER: &str = "ramp = {}";
 /// A place is given back with the head. What is found out is how many calls a cluster can work on, and it works on a call until
 /// its head is there; a limit that streams and tunnels hold for hours would be full of those who need nothing, and let in no
 /// call that could show that there is room. Bodies hold their places in the bulkheads.
-const SHED: &str = "release = \"head\"";
+///
+/// So few calls as `min` are never too many: one endpoint of several that hangs, or is busy, makes the whole cluster look slow,
+/// and there is little to learn from a handful of calls.
+const SHED: &str = "release = \"head\"\nlimit = { adaptive = { min = 20 } }";
 
 /// More than a crate lets through that cannot know what is behind it.
 const BULKHEAD: &str = "limit = 256";

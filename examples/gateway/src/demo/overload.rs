@@ -3,7 +3,7 @@
 use super::{
     script::Stage,
     tally::{Tally, good, quantile},
-    traffic::{Caller, End, PATIENCE, Seen, Source},
+    traffic::{Caller, End, Seen, Source},
     upstreams::whole_answer,
     verdict::percent,
 };
@@ -29,8 +29,8 @@ const CLASSES: [(Priority, f64, f64); 3] =
 const CRITICAL: f64 = 0.99;
 /// What the endpoint is to do of what it can.
 const GOODPUT: f64 = 0.7;
-/// How long good answers may take: half of a client's patience.
-const BOUND: Duration = PATIENCE.checked_div(2).expect("two is not zero");
+/// How long good answers may take.
+const BOUND: Duration = Duration::from_millis(1500);
 /// Without protection critical calls fare as all others do, and most wait in vain.
 const UNPROTECTED: f64 = 0.8;
 

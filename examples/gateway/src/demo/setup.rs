@@ -53,7 +53,7 @@ pub(crate) fn config(
     );
     text += if protection { ROUTE } else { "deadline = false\nbulkhead = false\nretry = false\n" };
     let _ = write!(text, "\n[cluster.{OVERLOADED}]\nendpoints = \"{few}\"\n");
-    text += if protection { "" } else { NOTHING };
+    text += if protection { FEW } else { NOTHING };
     if protection {
         let _ = write!(
             text,
@@ -85,6 +85,9 @@ const REDUCED: &str = "no extras";
 
 /// No layer of a cluster does anything.
 const NOTHING: &str = "deadline = false\nbreaker = false\nbulkhead = false\nshed = false\ngate = false\n";
+
+/// Two at once may be all that it can do, and what matters most may wait for half of its clients' patience.
+const FEW: &str = "shed = { limit = { adaptive = { min = 1 } }, queue = { critical_wait = \"1s\" } }\n";
 
 const ROUTE: &str = "deadline = { total = \"1900ms\" }\n";
 

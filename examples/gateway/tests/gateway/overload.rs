@@ -40,6 +40,9 @@ async fn metrics(gateway: &Gateway) -> String {
     String::from_utf8(get(gateway.admin, "/metrics").await.body().to_vec()).unwrap()
 }
 
+/// Of a cluster that can do little, for clients who have time.
+const FEW: &str = "shed = { limit = { adaptive = { min = 1 } }, queue = { critical_wait = \"1s\" } }";
+
 /// An endpoint that works on two calls at a time, 40 ms each; all others wait, and are worked on whoever has gone.
 async fn few_workers() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -67,7 +70,7 @@ async fn few_workers() -> SocketAddr {
 
 #[tokio::test]
 async fn overload_is_shed_from_below_with_a_reason_and_is_over_when_it_is_over() {
-    let gateway = Gateway::start_with("", &one(few_workers().await, "", "priority = \"critical\""));
+    let gateway = Gateway::start_with("", &one(few_workers().await, FEW, "priority = \"critical\""));
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let mut calls = JoinSet::new();
     let begun = Instant::now();
@@ -189,7 +192,10 @@ async fn streams_and_tunnels_are_no_load_once_their_heads_are_there() {
 async fn a_client_has_so_many_requests_and_is_told_what_is_left() {
     let upstream = Upstream::answering(GOOD).await;
     let limit = "rate_limit = { permits = 2, period = \"1h\", by = { header = \"x-tenant\" }, headers = true }";
-    let gateway = Gateway::start_with("", &one(upstream.address, "", &format!("{limit}\nfallback.static = {{ status = 200, body = \"x\" }}")));
+    let gateway = Gateway::start_with(
+        "",
+        &one(upstream.address, "", &format!("{limit}\nfallback.static = {{ status = 200, body = \"x\" }}")),
+    );
     let ask = async |tenant: &str| {
         let req = Request::post(format!("http://{}/", gateway.address)).header("x-tenant", tenant);
         call(req.body(Full::from("body")).unwrap(), false).await
@@ -211,7 +217,10 @@ async fn a_client_has_so_many_requests_and_is_told_what_is_left() {
     gateway.shows("route.r.rate_limit", "refused_total", 1).await;
     gateway.shows("route.r.rate_limit", "keys", 2).await;
     let text = metrics(&gateway).await;
-    assert!(text.contains("error_type=\"rate_limited\"") && text.contains("buttress_rate_limit_refused_total"), "{text}");
+    assert!(
+        text.contains("error_type=\"rate_limited\"") && text.contains("buttress_rate_limit_refused_total"),
+        "{text}"
+    );
     let observe = format!("http://{}/mode/route.r.rate_limit?mode=observe_only", gateway.admin);
     call(Request::post(observe).body(Full::default()).unwrap(), false).await;
     assert_eq!(ask("blue").await.status(), 200);
@@ -264,7 +273,8 @@ async fn a_gate_narrows_before_a_dead_cluster_and_opens_again() {
             while let Ok((mut stream, _)) = listener.accept().await {
                 tokio::spawn(async move {
                     until(&mut stream, "\r\n\r\n").await;
-                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+                    let _ =
+                        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
                 });
             }
         });
@@ -295,7 +305,7 @@ async fn pressure_refuses_what_is_least_important_where_the_config_says_so_and_l
         )
     };
     let gateway = Gateway::start_with("", &tables("mode = \"auto\""));
-    gateway.shows("levels", "level", "less").await;
+    gateway.shows("levels", "level", 1).await;
     let res = ask(&gateway, "sheddable").await;
     assert_eq!(res.status(), 503);
     assert!(!header(&res, "retry-after").is_empty(), "{res:?}");
@@ -305,7 +315,7 @@ async fn pressure_refuses_what_is_least_important_where_the_config_says_so_and_l
 
     let gateway = Gateway::start_with("", &tables(""));
     order(&gateway, &["toggle", "on", "t"]);
-    gateway.shows("levels", "level", "less").await;
+    gateway.shows("levels", "level", 1).await;
     assert_eq!(ask(&gateway, "sheddable").await.status(), 200, "it observes, if nothing else is said");
     gateway.shows("pressure", "over_total", 1).await;
 }
