@@ -1,13 +1,9 @@
 //! What is refused because it is too much: rate limits, and the pressure that the process itself is under.
 
-use super::{
-    check::{HOUR, number, time},
-    document::Document,
-    texts::one,
-};
+use super::{check::number, document::Document, texts::one};
 use buttress::{
     KeyedConfig, PressureGateConfig, RateLimitConfig,
-    core::config::duration,
+    core::config::{duration, format_duration},
     shed::pressure::{PressureConfig, Scaled},
 };
 use http::HeaderName;
@@ -188,7 +184,7 @@ pub(super) fn pressure(document: &mut Document<'_>, config: &Pressure) {
         }
     }
     if config.lag < Duration::from_millis(5) {
-        time(document, &["pressure", "lag"], Duration::ZERO, HOUR);
+        document.wrong(&["pressure", "lag"], format_duration(config.lag), "5ms or more");
     }
     if config.sources.is_empty() && config.mode != Gating::Disabled {
         let allowed = "one or more of \"memory\", \"lag\", \"cpu\"; or `mode = \"disabled\"`";

@@ -65,8 +65,7 @@ impl Frame {
         stage: Stage,
         now: Instant,
         watch: &Watch,
-        clients: &Tally,
-        given: &Tally,
+        [clients, given]: [&Tally; 2],
         changes: &[Change],
         overload: overload::Reading,
     ) -> Self {

@@ -189,7 +189,7 @@ async fn tell(
         changes.extend(watch.changes());
         // Not past the end, so that what is said belongs to the last scene.
         let seen = overload.read(shed, stage);
-        let frame = Frame::new(settings, stage, now.min(stage.end()), watch, &clients, &given, &changes, seen);
+        let frame = Frame::new(settings, stage, now.min(stage.end()), watch, [&clients, &given], &changes, seen);
         view.show(&frame);
         if over {
             let (acts, astray, readings) = (watch.total(), watch.astray, watch.readings());

@@ -209,7 +209,8 @@ async fn a_client_has_so_many_requests_and_is_told_what_is_left() {
     let res = ask("blue").await;
     assert_eq!((res.status().as_u16(), header(&res, "x-degraded")), (429, ""), "no fallback answers for it");
     let after: u64 = header(&res, "retry-after").parse().unwrap();
-    assert!((1700..=1800).contains(&after), "{res:?}");
+    // Spread, so that not all come back at once.
+    assert!((1800..=2160).contains(&after), "{res:?}");
     assert!(header(&res, "ratelimit").starts_with("\"default\";r=0;t="), "{res:?}");
     assert_eq!(header(&res, "proxy-status"), "buttress; error=http_request_error;status-code=429");
     assert_eq!(upstream.received().matches("POST ").count(), 2);
