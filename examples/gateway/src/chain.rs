@@ -1,21 +1,25 @@
 //! The layers, and the order they stand in.
 
+mod cluster;
+mod controls;
+
 use crate::{
     config,
     upload::{Carried, RequestBody},
-    upstream::{Attempt, Pool, PoolError},
+    upstream::{Attempt, PoolError},
 };
 use buttress::{
-    Balancer, BoxError, Breaker, BreakerConfig, BreakerLayer, Bulkhead, BulkheadConfig, Canary, CanaryConfig,
-    CanaryLayer, Chaos, ChaosLayer, ConfigError, Deadlines, Endpoint, Error, Failover, FallbackConfig, Handle, Mode,
-    Registry, RetryConfig, ServiceBuilderExt as _, ServiceExt as _, Stale, StaleLayer, Telemetry, TelemetryConfig,
-    core::{Replay, TokioClock},
-    fallback::{Levels, LevelsConfig, TierConfig, Toggles, backup},
+    BoxError, Bulkhead, BulkheadConfig, CanaryConfig, CanaryLayer, ConfigError, Error, FallbackConfig, Handle, Mode,
+    Registry, RetryConfig, ServiceBuilderExt as _, StaleLayer, TelemetryConfig,
+    core::Replay,
+    fallback::{TierConfig, backup},
     http::{HttpClient, HttpGateway, ReplayBody},
-    telemetry::{AccessLog, AttemptSpanLayer, RequestSpanLayer},
+    telemetry::{AccessLog, RequestSpanLayer},
 };
 use bytes::Bytes;
-use http::{Request, Response, uri::Authority};
+pub(crate) use cluster::{Shedder, cluster};
+pub(crate) use controls::{Controls, EndpointControls};
+use http::{Request, Response};
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use std::{
     collections::BTreeMap,
@@ -34,175 +38,6 @@ pub(crate) type Chain = Shared<Request<RequestBody>>;
 
 /// The chain of a cluster: what attempts are made of.
 pub(crate) type Target = Shared<Request<Attempt>>;
-
-/// What the layers are, for operators.
-pub(crate) struct Controls {
-    /// All of them, under their names: `cluster.web/10.0.0.1:80.breaker`, `route.api.bulkhead`.
-    pub(crate) registry: Registry,
-    /// By cluster and endpoint.
-    pub(crate) endpoints: BTreeMap<String, BTreeMap<String, EndpointControls>>,
-    /// By cluster; one of a single endpoint has none.
-    pub(crate) balancers: BTreeMap<String, Arc<Balancer>>,
-    /// Where the config has levels.
-    pub(crate) levels: Option<Levels>,
-    pub(crate) toggles: Toggles,
-    /// The last good answers, by route.
-    pub(crate) stales: BTreeMap<String, Arc<Stale>>,
-    /// By route.
-    pub(crate) failovers: BTreeMap<String, Arc<Failover>>,
-    /// By route.
-    pub(crate) canaries: BTreeMap<String, Arc<Canary>>,
-}
-
-impl Controls {
-    /// Levels and toggles; the layers are added when they are built.
-    pub(crate) fn new(config: &config::Config) -> Result<Self, ConfigError> {
-        let registry = Registry::new();
-        let levels = config.levels.config().map(LevelsConfig::build).transpose()?;
-        if let Some(levels) = &levels {
-            registry.add("levels", Arc::new(levels.clone()));
-        }
-        let mut toggles = Toggles::builder();
-        for (name, toggle) in &config.toggles {
-            let own = toggle.config(name);
-            toggles = toggles.add(match (&toggle.level, &levels) {
-                (Some(level), Some(levels)) => own.level(levels, level)?,
-                _ => own,
-            });
-        }
-        let toggles = toggles.build()?;
-        toggles.for_each(|toggle| _ = registry.add(format!("toggle.{}", toggle.name()), Arc::new(toggle.clone())));
-        let (endpoints, balancers) = (BTreeMap::new(), BTreeMap::new());
-        let (stales, failovers, canaries) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(Self { registry, endpoints, balancers, levels, toggles, stales, failovers, canaries })
-    }
-
-    /// Levels heed the clusters that the config says: the share of endpoints whose circuits are open is their pressure.
-    pub(crate) fn watch_clusters(&self, config: &config::Levels) {
-        let Some(levels) = &self.levels else { return };
-        for (name, endpoints) in &self.endpoints {
-            if !config.clusters.is_empty() && !config.clusters.contains(name) {
-                continue;
-            }
-            let signals: Vec<_> = endpoints.values().map(|endpoint| endpoint.breaker.signal()).collect();
-            levels.source(move || {
-                let open = signals.iter().filter(|signal| signal.is_shut(&TokioClock)).count();
-                open as f64 / signals.len() as f64
-            });
-        }
-    }
-}
-
-pub(crate) struct EndpointControls {
-    pub(crate) breaker: Arc<Breaker>,
-    pub(crate) chaos: Arc<Chaos>,
-}
-
-/// What stands around a cluster; every route to it shares it: its endpoint, or balance > endpoints.
-pub(crate) fn cluster(name: &str, config: &config::Cluster, controls: &mut Controls) -> Result<Target, ConfigError> {
-    let scope = format!("cluster.{name}");
-    let attempts = Arc::new(TelemetryConfig::client().build()?);
-    controls.registry.add(format!("{scope}.telemetry"), attempts.clone());
-    let mut guards = Vec::new();
-    let mut known = BTreeMap::new();
-    for address in &config.endpoints {
-        let place = match config.endpoints.len() {
-            1 => scope.clone(),
-            _ => format!("{scope}/{address}"),
-        };
-        let own = Guards::new(place, config, address, attempts.clone())?;
-        let endpoint = EndpointControls { breaker: own.breaker.clone(), chaos: own.chaos.handle() };
-        known.insert(address.to_string(), endpoint);
-        guards.push(own);
-    }
-    controls.endpoints.insert(name.to_owned(), known);
-    let Controls { registry, balancers, .. } = controls;
-    let registry = &*registry;
-    let layers = |scope: &str| ServiceBuilder::new().http_client().registry(registry).named(scope);
-    // All endpoints of a cluster share one telemetry, which has its name already.
-    let attempt = |scope: &str, address: &Authority, attempts, chaos, pool: Pool| {
-        let spans = AttemptSpanLayer::new().telemetry(attempts).server(address.host(), address.port_u16());
-        let layers = ServiceBuilder::new().http_client().with(spans).registry(registry).named(scope).with(chaos);
-        layers.service(pool.lift_errors())
-    };
-    let (target, balancer) = match config.bulkhead.config.max_queue {
-        0 => spread(&scope, config, registry, guards, |guards| {
-            let Guards { scope, address, breaker, bulkhead, per_try, attempts, chaos, pool } = guards;
-            let layers = layers(&scope).with(BreakerLayer::shared(breaker)).bulkhead(bulkhead).deadline(per_try);
-            layers.service(attempt(&scope, &address, attempts, chaos, pool))
-        }),
-        _ => spread(&scope, config, registry, guards, |guards| {
-            let Guards { scope, address, breaker, bulkhead, per_try, attempts, chaos, pool } = guards;
-            let layers = layers(&scope).with(BreakerLayer::shared(breaker)).queued_bulkhead(bulkhead).deadline(per_try);
-            layers.service(attempt(&scope, &address, attempts, chaos, pool))
-        }),
-    }?;
-    balancers.extend(balancer.map(|balancer| (name.to_owned(), balancer)));
-    Ok(target)
-}
-
-/// One endpoint as it is, or a balance over several. One type each, from the balance to the pool: what is boxed is boxed once.
-fn spread<S, B>(
-    scope: &str,
-    config: &config::Cluster,
-    registry: &Registry,
-    mut guards: Vec<Guards>,
-    endpoint: impl Fn(Guards) -> S,
-) -> Result<(Target, Option<Arc<Balancer>>), ConfigError>
-where
-    S: Service<Request<Attempt>, Response = Response<B>, Error = Error<PoolError>> + Clone + Send + Sync + 'static,
-    S::Future: Send,
-    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-{
-    if guards.len() == 1 {
-        return Ok((Shared::new(endpoint(guards.remove(0))), None));
-    }
-    let endpoints = guards.into_iter().map(|guards| {
-        let (name, signal) = (guards.address.to_string(), guards.breaker.signal());
-        Endpoint::new(name, endpoint(guards)).signal(signal)
-    });
-    let balance = config.balance.clone().name(scope.to_owned()).endpoints(endpoints)?;
-    let balancer = balance.handle();
-    let target = ServiceBuilder::new().http_client().registry(registry).named(scope).balance(balance);
-    Ok((Shared::new(target), Some(balancer)))
-}
-
-/// What stands around one endpoint: breaker > bulkhead > per-try deadline > telemetry > span > injected faults > pool.
-struct Guards {
-    /// Its place among the handles.
-    scope: String,
-    address: Authority,
-    breaker: Arc<Breaker>,
-    bulkhead: Bulkhead,
-    per_try: Deadlines,
-    attempts: Arc<Telemetry>,
-    chaos: ChaosLayer,
-    pool: Pool,
-}
-
-impl Guards {
-    fn new(
-        scope: String,
-        config: &config::Cluster,
-        address: &Authority,
-        attempts: Arc<Telemetry>,
-    ) -> Result<Self, ConfigError> {
-        let mut breaker = config.breaker.config.clone();
-        if breaker.name == BreakerConfig::default().name {
-            breaker = breaker.name(scope.clone());
-        }
-        Ok(Self {
-            breaker: Arc::new(switched(config.breaker.on, breaker.build()?)?),
-            bulkhead: bulkhead(&scope, &config.bulkhead)?,
-            per_try: switched(config.deadline.on, config.deadline.config.clone().build()?)?,
-            attempts,
-            chaos: ChaosLayer::new(Chaos::default()),
-            pool: Pool::new(config, address.clone())?,
-            address: address.clone(),
-            scope,
-        })
-    }
-}
 
 /// What stands around a route: fallback > stale > toggle > deadline(total) > bulkhead > failover > retry > canary > cluster; the
 /// bulkhead and the retry always, the others where there are such.

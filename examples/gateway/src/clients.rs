@@ -26,7 +26,7 @@ impl Clients {
 
 /// Who counts as one client: an IPv4 address, however it is written, or the /64 of an IPv6 address, as every host may take any
 /// address of its own (RFC 7934).
-fn network(client: IpAddr) -> IpAddr {
+pub(crate) fn network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
         ip => ip,

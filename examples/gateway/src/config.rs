@@ -8,6 +8,7 @@ mod files;
 mod layers;
 mod matches;
 mod origin;
+mod overload;
 mod policy;
 mod print;
 mod problems;
@@ -22,13 +23,14 @@ mod value;
 mod warn;
 
 pub(crate) use degrade::{Failover, Fallback, Levels, Toggle};
+pub(crate) use overload::{Gating, Pressure, RateKey, RateLimit, Source};
 pub(crate) use problems::Problems;
 pub(crate) use read::Loaded;
 pub(crate) use switch::Layer;
 pub(crate) use texts::{Bytes, Host};
 
 use buttress::{
-    BalanceConfig, BreakerConfig, BulkheadConfig, DeadlineConfig, Priority, RetryConfig,
+    BalanceConfig, BreakerConfig, BulkheadConfig, DeadlineConfig, Priority, RampedGateConfig, RetryConfig, ShedConfig,
     core::config::{duration, duration_opt},
 };
 use http::{HeaderName, Method, uri::Authority};
@@ -57,6 +59,7 @@ pub(crate) struct Config {
     pub(crate) trust: Trust,
     pub(crate) admin: Admin,
     pub(crate) log: Log,
+    pub(crate) pressure: Pressure,
     pub(crate) levels: Levels,
     /// By name.
     #[serde(rename = "toggle")]
@@ -255,6 +258,12 @@ pub(crate) struct Cluster {
     /// How long an unused connection is kept.
     #[serde(with = "duration", default = "pool_idle")]
     pub(crate) pool_idle: Duration,
+    /// How many calls may be under way at once: found out, with a queue by importance. One limit for the cluster.
+    #[serde(default)]
+    pub(crate) shed: Layer<ShedConfig>,
+    /// What share of the calls passes while the cluster as a whole fails, where there are several endpoints.
+    #[serde(default)]
+    pub(crate) gate: Layer<RampedGateConfig>,
     /// How calls are spread, where there are several endpoints.
     #[serde(default)]
     pub(crate) balance: BalanceConfig,
@@ -282,6 +291,17 @@ const CLUSTER_DEADLINE: &str = "emit = { grpc_timeout = true }";
 
 /// What a call's deadline is where nobody says anything else: `grpc-timeout` may make it shorter.
 const ROUTE_DEADLINE: &str = "total = \"30s\"\nread = { grpc_timeout = true }";
+
+/// A circuit closes by degrees: who has just come back has cold caches and no connections.
+const BREAKER: &str = "ramp = {}";
+
+/// A place is given back with the head. What is found out is how many calls a cluster can work on, and it works on a call until
+/// its head is there; a limit that streams and tunnels hold for hours would be full of those who need nothing, and let in no
+/// call that could show that there is room. Bodies hold their places in the bulkheads.
+///
+/// So few calls as `min` are never too many: one endpoint of several that hangs, or is busy, makes the whole cluster look slow,
+/// and there is little to learn from a handful of calls.
+const SHED: &str = "release = \"head\"\nlimit = { adaptive = { min = 20 } }";
 
 /// More than a crate lets through that cannot know what is behind it.
 const BULKHEAD: &str = "limit = 256";
@@ -328,6 +348,8 @@ pub(crate) struct Route {
     /// The protocols that connections may be upgraded to.
     #[serde(default = "websocket")]
     pub(crate) upgrades: Vec<String>,
+    /// How many requests a client, or a tenant, may send. Not set: any number.
+    pub(crate) rate_limit: Option<RateLimit>,
     /// What is answered in place of a bad answer.
     #[serde(default)]
     pub(crate) fallback: Layer<Fallback>,

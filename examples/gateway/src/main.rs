@@ -13,6 +13,7 @@ mod demo;
 mod message;
 mod orders;
 mod proxy;
+mod quota;
 mod router;
 mod run;
 mod server;

@@ -41,6 +41,19 @@ pub(crate) enum Order {
         #[command(flatten)]
         target: Target,
     },
+    /// Shows how many calls each cluster takes, who waits, and what was shed, as JSON.
+    Clusters {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Lets the load shedding of a cluster only count what it would refuse, switches it off, or on again.
+    Shed {
+        mode: ShedMode,
+        /// The name of a cluster.
+        cluster: String,
+        #[command(flatten)]
+        target: Target,
+    },
     /// Injects faults into the calls to a cluster: `inject web 'status=503 percent=20' 'latency=200ms..500ms' --for 30s`.
     Inject {
         /// The name of a cluster.
@@ -126,6 +139,26 @@ impl fmt::Display for BreakerMode {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum ShedMode {
+    /// Refuses what is too much.
+    Auto,
+    /// Counts it, and lets it pass.
+    Observe,
+    /// Lets everything pass, and learns nothing.
+    Off,
+}
+
+impl fmt::Display for ShedMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Observe => "observe",
+            Self::Off => "off",
+        })
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum ToggleSwitch {
     /// Every call passes.
     On,
@@ -169,6 +202,11 @@ fn answer(order: Order) -> Result<String, String> {
             query.append_pair("mode", &mode.to_string());
             query.extend_pairs(endpoint.map(|endpoint| ("endpoint", endpoint)));
             (Method::POST, format!("/breaker/{}", segment(&cluster)), target)
+        }
+        Order::Clusters { target } => (Method::GET, "/clusters".to_owned(), target),
+        Order::Shed { mode, cluster, target } => {
+            query.append_pair("mode", &mode.to_string());
+            (Method::POST, format!("/shed/{}", segment(&cluster)), target)
         }
         Order::Inject { cluster, faults, endpoint, lasts, clear, target } => {
             for mut fault in faults {

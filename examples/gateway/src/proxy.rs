@@ -6,6 +6,7 @@ use crate::{
     chain::{self, Chain, Controls, Front, ResponseBody},
     config::{self, Config, Limits},
     message::{self, Via},
+    quota::Quotas,
     router::{Found, Router, has_dot_segments},
     server::Slot,
     trust::{self, Arrival, Trust},
@@ -32,6 +33,7 @@ use std::{
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
+    sync::Arc,
     task::Poll,
     time::Duration,
 };
@@ -55,6 +57,7 @@ pub(crate) struct Gateway {
 struct Route {
     front: Front,
     chain: Chain,
+    quotas: Option<Arc<Quotas>>,
     priority: Priority,
     body_bytes: Option<u64>,
     body_timeout: Duration,
@@ -85,7 +88,13 @@ impl Gateway {
             router.add(place, route).map_err(|clash| {
                 ConfigError::new(format!("{scope}.path"), route.pattern(), format!("what fits beside others: {clash}"))
             })?;
+            let quotas = route.rate_limit.as_ref().map(|limit| Quotas::new(limit, &scope)).transpose()?.map(Arc::new);
+            if let Some(quotas) = &quotas {
+                controls.registry.add(format!("{scope}.rate_limit"), quotas.clone());
+                controls.quotas.insert(name.clone(), quotas.clone());
+            }
             routes.push(Route {
+                quotas,
                 front: chain::front(gateway, &scope, route.pattern(), access, &controls.registry)?,
                 chain: chain::route(gateway_name, name, route, config.retry(route), &clusters, &mut controls)?,
                 priority: route.priority,
@@ -140,6 +149,8 @@ impl Gateway {
         let front = found.as_ref().map_or(&self.unrouted, |(route, _)| &route.front);
         let call = HttpGateway::new(self.name).start_refusable(&req);
         let http1 = req.version() < Version::HTTP_2;
+        let quotas = found.as_ref().ok().and_then(|(route, _)| route.quotas.as_ref());
+        let told = quotas.and_then(|quotas| quotas.tells(&req));
         let mut once = Some((found, call));
         let answer = service_fn(|req: Request<Incoming>| {
             let (found, call) = once.take().expect("it is called once");
@@ -167,7 +178,10 @@ impl Gateway {
                 Ok(res.map(AnswerBody::from))
             }
         });
-        let Ok(res) = front.layer(answer).oneshot(req).await;
+        let Ok(mut res) = front.layer(answer).oneshot(req).await;
+        if let Some(told) = told {
+            told.write(res.headers_mut());
+        }
         res
     }
 
@@ -200,6 +214,13 @@ impl Gateway {
         arrival: &Arrival,
         slot: &Slot,
     ) -> Result<Response<AnswerBody>, Refusal> {
+        let priority = self.priority(req.headers(), route.priority, self.trust.trusts(arrival.peer.ip()));
+        // Before anything is done for it: a body is not read yet, and no fallback stands in for a client's own limit.
+        let room = self.controls.pressure.admit(priority);
+        if let Err(refusal) = room.and_then(|()| route.quotas.as_ref().map_or(Ok(()), |quotas| quotas.check(&req))) {
+            upload::leave(req);
+            return Err(refusal.into());
+        }
         if !message::may_go_on(&mut req) {
             upload::leave(req);
             return Ok(plain(StatusCode::OK, "this is as far as it goes").map(AnswerBody::from));
@@ -215,7 +236,7 @@ impl Gateway {
         let expects = req.headers().contains_key(header::EXPECT);
         let writes = !req.method().is_safe() && !self.controls.stales.is_empty();
         let written = writes.then(|| (req.uri().clone(), host.clone()));
-        self.prepare(&mut req, arrival, host, route);
+        self.prepare(&mut req, arrival, host, priority);
         let mut req = Bounded::wrap(req, route.body_timeout, route.body_bytes, expects);
         // A client that takes its time to send a small body has no place in a bulkhead yet.
         if req.body().may_be_taken_in(self.limits.buffer_bytes.0) {
@@ -283,9 +304,8 @@ impl Gateway {
     }
 
     /// Makes a client's request one of ours.
-    fn prepare<B>(&self, req: &mut Request<B>, arrival: &Arrival, host: Option<HeaderValue>, route: &Route) {
+    fn prepare<B>(&self, req: &mut Request<B>, arrival: &Arrival, host: Option<HeaderValue>, priority: Priority) {
         let trusted = self.trust.trusts(arrival.peer.ip());
-        let priority = self.priority(req.headers(), route.priority, trusted);
         if priority != Priority::default() {
             Context::of_mut(req.extensions_mut()).priority = priority;
         }

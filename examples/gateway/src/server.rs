@@ -74,6 +74,7 @@ pub(crate) async fn serve(
         gateway: gateway.clone(),
         phases,
     });
+    let _measured = gateway.controls().pressure.watch();
     let mut accepting = JoinSet::new();
     for listening in listeners {
         accepting.spawn(server.clone().accept(listening));

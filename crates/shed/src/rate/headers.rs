@@ -89,6 +89,11 @@ impl<A> RateLimitHeadersLayer<A> {
         }
         Ok(Self { words: Arc::new(Words::new(name)), ..self })
     }
+
+    /// Adds what is left of `limit`, one of those it reads, to `headers`: for whoever answers where no layer can stand.
+    pub fn write(&self, limit: &RateLimit, headers: &mut HeaderMap) {
+        self.words.write(limit, headers, &TokioClock);
+    }
 }
 
 impl<A> Clone for RateLimitHeadersLayer<A> {

@@ -115,6 +115,31 @@ pub(super) async fn inject(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct ShedOrder {
+    mode: String,
+}
+
+pub(super) async fn shed(
+    State(admin): State<Admin>,
+    Path(cluster): Path<String>,
+    order: Result<Query<ShedOrder>, axum::extract::rejection::QueryRejection>,
+) -> Done {
+    let Query(ShedOrder { mode }) = order.map_err(|error| wrong(error.body_text()))?;
+    let wanted = match mode.as_str() {
+        "auto" => Mode::Auto,
+        "observe" => Mode::OBSERVE_ONLY,
+        "off" => Mode::Disabled,
+        other => return Err(wrong(format!("`mode` is {other:?}, allowed: auto, observe, off"))),
+    };
+    let sheds = &admin.gateway.controls().sheds;
+    let shed = sheds.get(&cluster).ok_or_else(|| unknown("cluster", &cluster, sheds.keys()))?;
+    shed.set_mode(wanted).map_err(wrong)?;
+    tracing::info!(cluster, mode, "an operator sets load shedding");
+    Ok(format!("the shedding of {cluster}: {}, its limit is {}\n", wanted.as_str(), shed.snapshot().limit))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct CanaryOrder {
     weight: Option<f64>,
     reset: Option<String>,

@@ -66,6 +66,8 @@ impl Admin {
             .route("/metrics", get(pages::metrics))
             .route("/drain", post(acts::drain))
             .route("/breaker/{cluster}", post(acts::breaker))
+            .route("/clusters", get(pages::clusters))
+            .route("/shed/{cluster}", post(acts::shed))
             .route("/inject/{cluster}", post(acts::inject))
             .route("/canary/{route}", post(acts::canary))
             .route("/toggle/{toggle}", post(acts::toggle))

@@ -14,9 +14,11 @@ pub(super) async fn index() -> &'static str {
     "GET  /livez /readyz /startupz   is it alive, is it ready, has it started\n\
      GET  /status                    what its layers do, as JSON\n\
      GET  /metrics                   the same for Prometheus\n\
+     GET  /clusters                  how much each takes, who waits, what was shed, as JSON\n\
      GET  /levels /toggles           how much of the service there is, as JSON\n\
      POST /drain                     end in good order\n\
      POST /breaker/CLUSTER?mode=open|close|auto[&endpoint=HOST:PORT]\n\
+     POST /shed/CLUSTER?mode=auto|observe|off\n\
      POST /inject/CLUSTER?fault=FAULT[&fault=..][&endpoint=HOST:PORT], or ?clear\n\
      POST /canary/ROUTE?weight=PERCENT, or ?reset\n\
      POST /failover/ROUTE?prefer=CLUSTER, or ?auto\n\
@@ -80,6 +82,17 @@ pub(super) async fn status(State(admin): State<Admin>) -> Response {
 fn json(value: &impl serde::Serialize) -> Response {
     let value = serde_json::to_value(value).unwrap_or_default();
     ([(header::CONTENT_TYPE, "application/json")], format!("{value:#}\n")).into_response()
+}
+
+/// What load shedding does for each cluster, by class and cause, and the gate of those that have one.
+pub(super) async fn clusters(State(admin): State<Admin>) -> Response {
+    let controls = admin.gateway.controls();
+    let mut clusters = Map::new();
+    for (name, shed) in &controls.sheds {
+        let gate = controls.gates.get(name).map(|gate| gate.snapshot());
+        clusters.insert(name.clone(), json!({ "shed": shed.snapshot(), "gate": gate }));
+    }
+    json(&clusters)
 }
 
 pub(super) async fn levels(State(admin): State<Admin>) -> Response {

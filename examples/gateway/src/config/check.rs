@@ -2,7 +2,7 @@
 
 use super::{
     Canary, Cluster, ClusterTls, Config, ListenerTls, Route, degrade, document::Document, files, layers, matches,
-    table::did_you_mean,
+    overload, table::did_you_mean,
 };
 use crate::tls;
 use buttress::core::config::format_duration;
@@ -38,6 +38,7 @@ pub(super) fn config(document: &mut Document<'_>, config: &Config) {
     for (name, route) in &config.routes {
         self::route(document, config, name, route);
     }
+    overload::pressure(document, &config.pressure);
     degrade::config(document, config);
     matches::check(document, config);
 }

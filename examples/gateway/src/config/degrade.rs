@@ -222,6 +222,8 @@ pub(crate) struct Levels {
     /// The clusters that make pressure: the largest share of endpoints whose circuits are open. None: all.
     #[serde(with = "many")]
     pub(crate) clusters: Vec<Name>,
+    /// Whether `[pressure]`, of this process itself, is pressure as well.
+    pub(crate) pressure: bool,
 }
 
 impl Default for Levels {
@@ -233,6 +235,7 @@ impl Default for Levels {
             worse_after: Duration::from_secs(1),
             better_after: Duration::from_secs(5),
             clusters: Vec::new(),
+            pressure: false,
         }
     }
 }

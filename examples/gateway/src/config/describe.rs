@@ -1,13 +1,17 @@
 //! What a config comes to, defaults included.
 
 use super::{
-    Config, Failover, Fallback, Layer, Toggle,
+    Config, Failover, Fallback, Gating, Layer, Pressure, RateKey, RateLimit, Toggle,
     degrade::{Back, StaticAnswer},
     texts::Text,
 };
 use buttress::{
-    BalanceConfig, BreakerConfig, BulkheadConfig, DeadlineConfig, RetryConfig, breaker::Window,
-    core::config::format_duration, deadline::Headers, fallback::levels::LevelConfig,
+    BalanceConfig, BreakerConfig, BulkheadConfig, DeadlineConfig, RampedGateConfig, RetryConfig, ShedConfig,
+    breaker::Window,
+    core::{Release, config::format_duration},
+    deadline::Headers,
+    fallback::levels::LevelConfig,
+    shed::{Algorithm, QueueConfig, pressure::Scaled},
 };
 use std::{cmp::Reverse, fmt, time::Duration};
 
@@ -41,6 +45,9 @@ impl fmt::Display for Chains<'_> {
                     canary.weight, canary.cluster, canary.margin
                 )?;
             }
+            if let Some(config) = &route.rate_limit {
+                layer(f, "rate_limit", &Layer::on(config), |config| rate_limit(config))?;
+            }
             if let Some(config) = route.fallback() {
                 layer(f, "fallback", &Layer::on(config), |config| fallback(config))?;
             }
@@ -58,13 +65,25 @@ impl fmt::Display for Chains<'_> {
             let version = if cluster.http2 { "HTTP/2" } else { "HTTP/1" };
             let endpoints: Vec<_> = cluster.endpoints.iter().map(ToString::to_string).collect();
             writeln!(f, "cluster.{name}: {}, {version}", endpoints.join(", "))?;
+            layer(f, "shed", &cluster.shed, shed)?;
             if endpoints.len() > 1 {
+                layer(f, "gate", &cluster.gate, gate)?;
                 layer(f, "balance", &Layer::on(cluster.balance.clone()), balance)?;
             }
             layer(f, "breaker", &cluster.breaker, breaker)?;
             layer(f, "bulkhead", &cluster.bulkhead, bulkhead)?;
             layer(f, "deadline", &cluster.deadline, deadline)?;
         }
+        write!(f, "pressure:")?;
+        match self.0.pressure.mode {
+            Gating::Disabled => write!(f, " off")?,
+            _ => {
+                for (name, value) in pressure(&self.0.pressure) {
+                    value.map_or(Ok(()), |value| write!(f, " {name}={value}"))?;
+                }
+            }
+        }
+        writeln!(f)?;
         let steps: Vec<_> = self.0.levels.config().into_iter().flat_map(|config| config.levels).collect();
         if !steps.is_empty() {
             let from = |at: f64| format!(" (from {})", (at * 1000.0).round() / 1000.0);
@@ -191,6 +210,63 @@ fn retry(config: &RetryConfig) -> Values {
     ]
 }
 
+fn shed(config: &ShedConfig) -> Values {
+    let queue = Some(&config.queue).filter(|queue| queue.max > 0);
+    let wait = |wait: fn(&QueueConfig) -> Duration| queue.map(|queue| format_duration(wait(queue)));
+    let (limit, least, most) = match &config.limit {
+        Algorithm::Fixed(limit) => (limit.to_string(), None, None),
+        Algorithm::Adaptive(config) => {
+            ("adaptive".to_owned(), Some(config.min.to_string()), Some(config.max.to_string()))
+        }
+        other => (format!("{other:?}"), None, None),
+    };
+    vec![
+        ("limit", Some(limit)),
+        ("min", least),
+        ("max", most),
+        ("queue", queue.map(|queue| queue.max.to_string())),
+        ("critical_wait", wait(|queue| queue.critical_wait)),
+        ("normal_wait", wait(|queue| queue.normal_wait)),
+        ("sheddable_wait", wait(|queue| queue.sheddable_wait)),
+        ("release", Some(if config.release == Release::Head { "head" } else { "body_end" }.to_owned())),
+    ]
+}
+
+fn gate(config: &RampedGateConfig) -> Values {
+    vec![
+        ("hang_after", span(Some(config.hang_after))),
+        ("min_share", Some(config.min_share.to_string())),
+        ("probe_every", span(Some(config.probe_every))),
+    ]
+}
+
+fn rate_limit(config: &RateLimit) -> Values {
+    let by = match &config.by {
+        RateKey::Client => "client".to_owned(),
+        RateKey::Route => "route".to_owned(),
+        RateKey::Header(name) => format!("header {name}"),
+    };
+    vec![
+        ("permits", Some(config.permits.to_string())),
+        ("period", span(Some(config.period))),
+        ("burst", config.burst.map(|burst| burst.to_string())),
+        ("by", Some(by)),
+        ("headers", config.headers.then(|| "on".to_owned())),
+    ]
+}
+
+fn pressure(config: &Pressure) -> Values {
+    let from = |class: Option<Scaled>| class.map(|class| format!("{}..{}", class.from, class.to));
+    let sources: Vec<_> = config.sources.iter().map(|source| source.as_str()).collect();
+    vec![
+        ("mode", Some(config.mode.as_str().to_owned())),
+        ("sources", Some(sources.join(","))),
+        ("sheddable", from(config.sheddable)),
+        ("normal", from(config.normal)),
+        ("critical", from(config.critical)),
+    ]
+}
+
 fn balance(config: &BalanceConfig) -> Values {
     vec![("decay", span(Some(config.decay))), ("penalty", span(Some(config.penalty)))]
 }
@@ -213,5 +289,6 @@ fn breaker(config: &BreakerConfig) -> Values {
         ("open_for", span(Some(config.open_for))),
         ("max_open", span(Some(config.max_open))),
         ("probes", Some(config.probes.to_string())),
+        ("ramp", config.ramp.as_ref().map(|ramp| format!("from {}", ramp.share))),
     ]
 }

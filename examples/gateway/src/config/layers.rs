@@ -5,6 +5,7 @@ use super::{
     check::{self, is_token, quoted},
     degrade,
     document::Document,
+    overload,
     policy::{Kind, Policies},
     table::stand_in,
     value::{NONE, Table},
@@ -15,6 +16,8 @@ use serde::{Deserialize, de::DeserializeOwned};
 /// Says what is wrong with the layers of the cluster, or of a policy for clusters, at `path`.
 pub(super) fn cluster(document: &mut Document<'_>, path: &[&str], cluster: &Cluster) {
     let balance = Layer::on(cluster.balance.clone());
+    layer(document, path, "shed", &cluster.shed, |config| config.build().map(drop));
+    layer(document, path, "gate", &cluster.gate, |config| config.build().map(drop));
     layer(document, path, "balance", &balance, |config| config.build().map(drop));
     layer(document, path, "breaker", &cluster.breaker, |config| config.build().map(drop));
     layer(document, path, "bulkhead", &cluster.bulkhead, |config| config.build().map(drop));
@@ -24,6 +27,9 @@ pub(super) fn cluster(document: &mut Document<'_>, path: &[&str], cluster: &Clus
 /// Says what is wrong with the layers of the route, or of a policy for routes, at `path`.
 pub(super) fn route(document: &mut Document<'_>, path: &[&str], route: &Route) {
     degrade::fallback(document, path, &route.fallback);
+    if let Some(limit) = &route.rate_limit {
+        overload::rate_limit(document, path, limit);
+    }
     layer(document, path, "deadline", &route.deadline, |config| config.build().map(drop));
     layer(document, path, "bulkhead", &route.bulkhead, |config| config.build().map(drop));
     layer(document, path, "retry", &route.retry, |config| config.build().map(drop));

@@ -76,7 +76,7 @@ impl Kind {
     fn layers(self) -> &'static [&'static str] {
         match self {
             Self::Route => &["fallback", "deadline", "bulkhead", "retry"],
-            Self::Cluster => &["balance", "breaker", "bulkhead", "deadline"],
+            Self::Cluster => &["shed", "gate", "balance", "breaker", "bulkhead", "deadline"],
         }
     }
 
@@ -85,6 +85,8 @@ impl Kind {
         let text = match (self, name) {
             (Self::Route, "deadline") => super::ROUTE_DEADLINE,
             (Self::Cluster, "deadline") => super::CLUSTER_DEADLINE,
+            (Self::Cluster, "breaker") => super::BREAKER,
+            (Self::Cluster, "shed") => super::SHED,
             (_, "bulkhead") => super::BULKHEAD,
             _ => "",
         };

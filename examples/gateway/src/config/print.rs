@@ -17,8 +17,20 @@ pub(crate) struct Effective<'a> {
 }
 
 /// Tables of their own, wherever they stand; others are written in a line.
-const OWN_TABLE: [&str; 9] =
-    ["tls", "canary", "failover", "fallback", "balance", "breaker", "bulkhead", "deadline", "retry"];
+const OWN_TABLE: [&str; 12] = [
+    "tls",
+    "canary",
+    "failover",
+    "rate_limit",
+    "fallback",
+    "shed",
+    "gate",
+    "balance",
+    "breaker",
+    "bulkhead",
+    "deadline",
+    "retry",
+];
 
 /// The sections whose tables have names; the others are tables themselves.
 const NAMED: [&str; 4] = ["listener", "toggle", "cluster", "route"];

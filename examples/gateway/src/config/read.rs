@@ -1,7 +1,7 @@
 //! A text to a config, or everything that stands in the way.
 
 use super::{
-    Admin, Cluster, Config, Drain, Levels, Limits, Listener, Log, Route, Toggle, Trust, check,
+    Admin, Cluster, Config, Drain, Levels, Limits, Listener, Log, Pressure, Route, Toggle, Trust, check,
     document::{Document, NAMED},
     layers,
     origin::Origins,
@@ -28,8 +28,10 @@ pub(crate) struct Loaded {
     pub(crate) origins: Origins,
 }
 
-const SECTIONS: [&str; 12] =
-    ["name", "listener", "limits", "drain", "trust", "admin", "log", "levels", "toggle", "policy", "cluster", "route"];
+const SECTIONS: [&str; 13] = [
+    "name", "listener", "limits", "drain", "trust", "admin", "log", "pressure", "levels", "toggle", "policy",
+    "cluster", "route",
+];
 
 /// Reads and judges. Files are relative to `folder`.
 pub(super) fn read(path: &Path, text: &str, folder: &Path) -> Result<Loaded, Problems> {
@@ -44,6 +46,7 @@ pub(super) fn read(path: &Path, text: &str, folder: &Path) -> Result<Loaded, Pro
         trust: document.single::<Trust>("trust"),
         admin: document.single::<Admin>("admin"),
         log: document.single::<Log>("log"),
+        pressure: document.single::<Pressure>("pressure"),
         levels: document.single::<Levels>("levels"),
         toggles: document.named::<Toggle>("toggle", &[], &hints(None)),
         clusters: document.inheriting::<Cluster>(Kind::Cluster, &mut policies),
@@ -151,7 +154,7 @@ pub(super) fn hints(kind: Option<Kind>) -> impl Fn(&[&str], &str) -> Option<Stri
             return None;
         }
         let place = match name {
-            "breaker" | "balance" | "retry" => format!("`[{within}.{name}]`"),
+            "breaker" | "balance" | "gate" | "rate_limit" | "retry" | "shed" => format!("`[{within}.{name}]`"),
             _ => format!("`[{within}]`"),
         };
         Some(format!("`{name}` belongs to a {}: {place}", other.name()))

@@ -254,7 +254,9 @@ fn shape(config: &Config) -> String {
     format!("{config:#?}")
 }
 
-const ROUTE_KEYS: [&str; 16] = [
+const ROUTE_KEYS: [&str; 18] = [
+    "rate_limit = { permits = 3, period = \"2s\", burst = 9, by = { header = \"x-tenant\" }, headers = true }",
+    "rate_limit.by = \"route\"",
     "priority = \"sheddable\"",
     "body_bytes = \"3MB\"",
     "upgrades = []",
@@ -273,7 +275,12 @@ const ROUTE_KEYS: [&str; 16] = [
     "retry.name = \"a \\\"name\\\" \\\\ \\u0001\"",
 ];
 
-const CLUSTER_KEYS: [&str; 12] = [
+const CLUSTER_KEYS: [&str; 17] = [
+    "shed = false",
+    "shed = { limit = { fixed = 9 }, release = \"body_end\" }",
+    "shed.queue = { max = 0, reserve = 0.25 }",
+    "gate = false",
+    "gate.probe_every = \"70ms\"",
     "http2 = true",
     "connect_timeout = \"123us\"",
     "balance.picks = 2",

@@ -1,6 +1,6 @@
 //! What is allowed, and yet hardly meant.
 
-use super::{Cluster, Config, Route, document::Document};
+use super::{Cluster, Config, Gating, Route, Source, document::Document};
 use crate::router::has_dot_segments;
 use buttress::core::config::format_duration;
 use std::time::Duration;
@@ -11,6 +11,13 @@ pub(super) fn config(document: &mut Document<'_>, config: &Config) {
         let message =
             format!("`trust.proxies` holds {network}: everybody is believed, whatever they say of their address");
         document.warn(&["trust", "proxies"], message, "the networks of your own proxies");
+    }
+    let pressure = &config.pressure;
+    if pressure.mode == Gating::Auto && pressure.sources.contains(&Source::Cpu) {
+        let message =
+            "`pressure.sources` holds \"cpu\": requests are refused while CPUs are busy, though nobody may be waiting"
+                .to_owned();
+        document.warn(&["pressure", "sources"], message, "\"lag\" alone, which says that somebody waits");
     }
     let is_heeded = config.toggles.values().any(|toggle| toggle.level.is_some());
     if !config.levels.order.is_empty() && !is_heeded && !document.torn && !document.is_taken(&["toggle"]) {

@@ -3,6 +3,7 @@
 use super::{
     Settings,
     line::{Line, Look, bar, big, curve},
+    overload,
     script::{self, Fault, Stage},
     tally::{POINTS, Tally},
     traffic::End,
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 /// Where the right half of it begins.
 const MIDDLE: usize = 42;
 /// Changes that are shown.
-const CHANGES: usize = 4;
+const CHANGES: usize = 3;
 
 /// One moment.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ pub(crate) struct Frame {
     pub(crate) acts: Acts,
     /// The last ones, the latest at the end.
     pub(crate) changes: Vec<(Duration, &'static str, String)>,
+    /// The cluster that more comes to than it can do.
+    pub(crate) overload: overload::Reading,
 }
 
 /// What one kind of callers has got so far.
@@ -62,9 +65,9 @@ impl Frame {
         stage: Stage,
         now: Instant,
         watch: &Watch,
-        clients: &Tally,
-        given: &Tally,
+        [clients, given]: [&Tally; 2],
         changes: &[Change],
+        overload: overload::Reading,
     ) -> Self {
         let share = stage.share(now);
         let since = |change: &Change| (change.at - stage.start, change.role, change.text.clone());
@@ -80,6 +83,7 @@ impl Frame {
             given: Side::of(given),
             endpoints: endpoints.collect(),
             acts: watch.second(),
+            overload,
             changes: changes[changes.len().saturating_sub(CHANGES)..].iter().map(since).collect(),
         }
     }
@@ -99,6 +103,7 @@ impl Frame {
                 None => line,
             });
         }
+        lines.push(Line::default().put(self.overload.say(), Look::Plain));
         for (at, role, text) in &self.changes {
             let look = if text.contains("-> closed") { Look::Good } else { Look::Plain };
             let line = Line::default().put(format!("{:>6.1}s  {role:<7}", at.as_secs_f64()), Look::Dim);
@@ -178,6 +183,7 @@ impl Frame {
             (acts.opened, "opened"),
             (acts.refused, "refused"),
             (acts.full, "full"),
+            (acts.shed, "shed"),
             (acts.stale, "stale"),
             (acts.fixed, "fallback"),
             (acts.tripped, "canary tripped"),
@@ -188,11 +194,14 @@ impl Frame {
         }
         let faults = self.endpoints.iter().filter_map(|(reading, fault)| Some((reading.role.name, (*fault)?)));
         let faults: Vec<_> = faults.map(|(name, fault)| format!("{name} {fault}")).collect();
+        let is_over = (overload::SCENE.0..overload::SCENE.1 + 0.02)
+            .contains(&(self.elapsed.as_secs_f64() / self.settings.length.as_secs_f64()));
+        let overload = if is_over { format!(" | {}", self.overload.say()) } else { String::new() };
         let faults = if faults.is_empty() { "nothing fails".to_owned() } else { faults.join(", ") };
         let did = if did.is_empty() { "no layer acted".to_owned() } else { did.join(", ") };
         let (clients, given) = (number(self.clients.good), number(self.given.good));
         let seconds = self.elapsed.as_secs_f64();
-        format!("{seconds:>5.0}s | clients {clients:>5} % | upstreams {given:>5} % | {did} | {faults}")
+        format!("{seconds:>5.0}s | clients {clients:>5} % | upstreams {given:>5} % | {did} | {faults}{overload}")
     }
 }
 
@@ -252,6 +261,7 @@ mod tests {
             endpoints,
             acts: Acts { retried: 12, cut: 3, ..Acts::default() },
             changes: vec![change(3_000_000); CHANGES],
+            overload: overload::Reading::sample(),
         }
     }
 

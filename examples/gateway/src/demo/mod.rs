@@ -2,6 +2,7 @@
 
 mod frame;
 mod line;
+mod overload;
 mod script;
 mod setup;
 mod tally;
@@ -12,14 +13,16 @@ mod view;
 mod watch;
 
 use crate::{
+    chain::Shedder,
     config::Config,
     proxy::Gateway,
     server::{self, Listening, Phase},
 };
 use buttress::Mode;
 use frame::Frame;
+use overload::Callers;
 use script::{BURST, CANARY, CAST, Stage};
-use setup::{CLUSTERS, EXTRAS};
+use setup::{CLUSTERS, EXTRAS, OVERLOADED};
 use std::{io, process::ExitCode, sync::Arc, time::Duration};
 use tally::Tally;
 use tokio::{
@@ -86,7 +89,9 @@ async fn play(settings: Settings, view: &View) -> io::Result<ExitCode> {
         upstreams.push((upstream, listener));
     }
     let (cast, canary) = (&addresses[..CAST.len()], addresses[CAST.len()]);
-    let config = Config::parse(&setup::config(cast, canary, length, protection)).map_err(io::Error::other)?;
+    let few = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
+    let text = setup::config(cast, canary, few.local_addr()?, length, protection);
+    let config = Config::parse(&text).map_err(io::Error::other)?;
     let gateway = Arc::new(Gateway::build(&config).map_err(io::Error::other)?);
     if !protection {
         // A plain proxy takes endpoints in turn.
@@ -94,6 +99,7 @@ async fn play(settings: Settings, view: &View) -> io::Result<ExitCode> {
             buttress::Handle::set_mode(&**balancer, Mode::Disabled).map_err(io::Error::other)?;
         }
     }
+    let shed = gateway.controls().sheds[OVERLOADED].clone();
     let mut watch = Watch::new(&gateway, cast);
     let listener = TcpListener::bind(config.listeners["demo"].address).await?;
     let address = listener.local_addr()?;
@@ -105,6 +111,7 @@ async fn play(settings: Settings, view: &View) -> io::Result<ExitCode> {
     for (upstream, listener) in upstreams {
         tokio::spawn(upstream.play(listener, stage));
     }
+    tokio::spawn(overload::serve(few));
     let uri = |text: String| text.parse::<http::Uri>().expect("an address and a path are a URI");
     let (through, direct) = (Arc::<Seen>::default(), Arc::<Seen>::default());
     for (cluster, rate) in CLUSTERS.into_iter().zip(RATES) {
@@ -119,9 +126,10 @@ async fn play(settings: Settings, view: &View) -> io::Result<ExitCode> {
     let endpoints = cast.iter().map(|endpoint| uri(format!("http://{endpoint}/"))).collect();
     let source = Source::new(Caller::Unprotected, salted(), direct.clone());
     tokio::spawn(source.send(endpoints, UNPROTECTED, (0.0, 1.0), stage));
+    let callers = Callers::begin(&uri(format!("http://{address}/{OVERLOADED}")), stage, salted);
 
     view.begin(settings);
-    let told = tell(settings, view, stage, &mut watch, &through, &direct).await;
+    let told = tell(settings, view, stage, &mut watch, &through, &direct, (&callers, &shed)).await;
     proxied.abort();
     let verdict = verdict::of(settings, stage, &told);
     view.end(&verdict);
@@ -134,6 +142,7 @@ struct Told {
     clients: Tally,
     /// Calls that asked the endpoints.
     given: Tally,
+    overload: overload::Told,
     acts: watch::Acts,
     astray: watch::Astray,
     changes: Vec<Change>,
@@ -145,8 +154,17 @@ struct Told {
 }
 
 /// Shows what happens until all is over.
-async fn tell(settings: Settings, view: &View, stage: Stage, watch: &mut Watch, through: &Seen, direct: &Seen) -> Told {
+async fn tell(
+    settings: Settings,
+    view: &View,
+    stage: Stage,
+    watch: &mut Watch,
+    through: &Seen,
+    direct: &Seen,
+    (callers, shed): (&Callers, &Shedder),
+) -> Told {
     let (mut clients, mut given, mut changes) = (Tally::default(), Tally::default(), Vec::new());
+    let mut overload = overload::Told::default();
     let mut ticks = interval_at(stage.start, TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut lag = Duration::ZERO;
@@ -158,7 +176,7 @@ async fn tell(settings: Settings, view: &View, stage: Stage, watch: &mut Watch, 
         if over {
             // What is still under way ends within a client's patience.
             for _ in 0..400 {
-                if through.open() == 0 && direct.open() == 0 {
+                if through.open() + direct.open() + callers.open() == 0 {
                     break;
                 }
                 sleep(Duration::from_millis(10)).await;
@@ -167,13 +185,16 @@ async fn tell(settings: Settings, view: &View, stage: Stage, watch: &mut Watch, 
         watch.sample(now, stage);
         clients.add(through.take(), stage.share(now));
         given.add(direct.take(), stage.share(now));
+        overload.add(callers, stage.share(now));
         changes.extend(watch.changes());
         // Not past the end, so that what is said belongs to the last scene.
-        let frame = Frame::new(settings, stage, now.min(stage.end()), watch, &clients, &given, &changes);
+        let seen = overload.read(shed, stage);
+        let frame = Frame::new(settings, stage, now.min(stage.end()), watch, [&clients, &given], &changes, seen);
         view.show(&frame);
         if over {
             let (acts, astray, readings) = (watch.total(), watch.astray, watch.readings());
-            return Told { clients, given, acts, astray, changes, readings, unanswered: through.open(), lag };
+            let unanswered = through.open() + callers.open();
+            return Told { clients, given, overload, acts, astray, changes, readings, unanswered, lag };
         }
     }
 }

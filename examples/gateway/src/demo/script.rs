@@ -1,5 +1,6 @@
 //! What happens when: the faults of every endpoint, and what is said about them.
 
+use super::overload;
 use std::{fmt, time::Duration};
 use tokio::time::Instant;
 
@@ -101,7 +102,7 @@ const DOWN: Scene = scene(0.29, 0.3475, Fault::Errors);
 pub(crate) const BURST: (f64, f64) = (0.45, 0.48);
 
 /// What is said, from when on, with protection and without; none is longer than a line.
-const CAPTIONS: [(f64, &str, &str); 12] = [
+const CAPTIONS: [(f64, &str, &str); 13] = [
     (0.0, "Every endpoint answers in a few milliseconds.", "Every endpoint answers in a few milliseconds."),
     (
         0.06,
@@ -133,6 +134,11 @@ const CAPTIONS: [(f64, &str, &str); 12] = [
         "Five of eight endpoints fail, each in its way.",
     ),
     (0.70, "Whoever works again gets calls again: probes find out.", "Some work again, others fail."),
+    (
+        overload::SCENE.0,
+        "Three times what d can do comes in: what matters least is shed first.",
+        "Three times what d can do comes in, and all of it waits.",
+    ),
     (0.90, "Every endpoint works again, and the last breakers close.", "Every endpoint works again."),
 ];
 

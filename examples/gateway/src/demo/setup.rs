@@ -6,12 +6,21 @@ use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 /// The clusters that have routes.
 pub(crate) const CLUSTERS: [&str; 3] = ["a", "b", "c"];
 
+/// The one that more comes to than it can do.
+pub(crate) const OVERLOADED: &str = "d";
+
 /// Reports that are made at once.
 pub(crate) const LIMIT: u32 = 8;
 
 /// The config of the demo's gateway: what an operator would write who knows that clients wait two seconds. What must fit the script
 /// scales with its length. `addresses` are those of the cast, in its order.
-pub(crate) fn config(addresses: &[SocketAddr], canary: SocketAddr, length: Duration, protection: bool) -> String {
+pub(crate) fn config(
+    addresses: &[SocketAddr],
+    canary: SocketAddr,
+    few: SocketAddr,
+    length: Duration,
+    protection: bool,
+) -> String {
     let mut text = "[listener.demo]\naddress = \"127.0.0.1:0\"\n[log]\naccess = \"off\"\n".to_owned();
     for cluster in CLUSTERS {
         let endpoints = CAST.iter().zip(addresses).filter(|(role, _)| role.cluster == cluster);
@@ -37,6 +46,14 @@ pub(crate) fn config(addresses: &[SocketAddr], canary: SocketAddr, length: Durat
         }
         text += &self::cluster(cluster, length, protection);
     }
+    // Critical, unless a caller says less of itself. Its limit finds itself.
+    let _ = write!(
+        text,
+        "\n[route.{OVERLOADED}]\nprefix = \"/{OVERLOADED}\"\ncluster = \"{OVERLOADED}\"\npriority = \"critical\"\n"
+    );
+    text += if protection { ROUTE } else { "deadline = false\nbulkhead = false\nretry = false\n" };
+    let _ = write!(text, "\n[cluster.{OVERLOADED}]\nendpoints = \"{few}\"\n");
+    text += if protection { FEW } else { NOTHING };
     if protection {
         let _ = write!(
             text,
@@ -66,20 +83,28 @@ pub(crate) const EXTRAS: &str = "/a/extras";
 const FULL: &str = "full";
 const REDUCED: &str = "no extras";
 
+/// No layer of a cluster does anything.
+const NOTHING: &str = "deadline = false\nbreaker = false\nbulkhead = false\nshed = false\ngate = false\n";
+
+/// Two at once may be all that it can do, and what matters most may wait for half of its clients' patience.
+const FEW: &str = "shed = { limit = { adaptive = { min = 1 } }, queue = { critical_wait = \"1s\" } }\n";
+
 const ROUTE: &str = "deadline = { total = \"1900ms\" }\n";
 
 fn cluster(name: &str, length: Duration, protection: bool) -> String {
     if !protection {
-        return "deadline = false\nbreaker = false\nbulkhead = false\n".to_owned();
+        return NOTHING.to_owned();
     }
     let open_for = length.mul_f64(REST / 5.0).as_millis().clamp(50, 5000);
     let max_open = open_for * 4;
+    let tick = (open_for / 2).clamp(50, 1000);
     format!(
         "deadline = {{ per_try = \"500ms\" }}\n\
          [cluster.{name}.breaker]\n\
          consecutive = 5\n\
          probe_window = 3\n\
          overload_as_failure = true\n\
+         ramp = {{ share = 0.3, calls = 4, tick = \"{tick}ms\" }}\n\
          open_for = \"{open_for}ms\"\n\
          max_open = \"{max_open}ms\"\n"
     )
@@ -94,7 +119,7 @@ mod tests {
     fn the_gateway_takes_it_with_protection_and_without_at_any_length() {
         let addresses: Vec<SocketAddr> = (1..9).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
         for (length, protection) in [(5, true), (20, true), (3600, true), (20, false)] {
-            let text = config(&addresses, addresses[0], Duration::from_secs(length), protection);
+            let text = config(&addresses, addresses[0], addresses[1], Duration::from_secs(length), protection);
             let config = Config::parse(&text).unwrap_or_else(|errors| panic!("{errors:?}\n{text}"));
             assert!(Gateway::build(&config).is_ok(), "{text}");
         }

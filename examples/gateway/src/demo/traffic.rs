@@ -1,7 +1,7 @@
 //! Calls over real sockets: clients that go through the gateway, and a small one that asks every endpoint in turn.
 
 use super::{script::Stage, upstreams::BODY};
-use buttress::http::X_DEGRADED;
+use buttress::{Priority, http::X_DEGRADED};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
@@ -89,6 +89,8 @@ pub(crate) enum Caller {
     Client,
     /// Only GET, on a new connection every time.
     Unprotected,
+    /// Only GET, and says how important it is.
+    Of(Priority),
 }
 
 /// Calls `uris` in turn, at seeded moments, `rate` times a second, whatever becomes of earlier calls.
@@ -136,16 +138,20 @@ impl Source {
 
     fn call(&mut self, uri: Uri) {
         let method = match self.rng.u32(0..100) {
-            _ if self.caller == Caller::Unprotected || uri.path().ends_with("/report") => Method::GET,
+            _ if self.caller != Caller::Client || uri.path().ends_with("/report") => Method::GET,
             0..80 => Method::GET,
             80..92 => Method::PUT,
             _ => Method::POST,
         };
         let once = method == Method::POST;
         let body = if method == Method::GET { Full::default() } else { Full::from(vec![b'.'; 200]) };
-        let req = Request::builder().method(method).uri(uri).body(body).expect("it is complete");
+        let mut req = Request::builder().method(method).uri(uri);
+        if let Caller::Of(priority) = self.caller {
+            req = req.header("x-priority", priority.as_str());
+        }
+        let req = req.body(body).expect("it is complete");
         let (http, seen) = (self.http.clone(), self.seen.clone());
-        let patience = if self.caller == Caller::Client { PATIENCE } else { LONGER };
+        let patience = if self.caller == Caller::Unprotected { LONGER } else { PATIENCE };
         seen.open.fetch_add(1, Relaxed);
         tokio::spawn(async move {
             let began = Instant::now();

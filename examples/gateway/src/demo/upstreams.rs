@@ -171,6 +171,11 @@ impl Drop for Place<'_> {
     }
 }
 
+/// An answer with its whole body.
+pub(crate) fn whole_answer() -> Response<Answer> {
+    success(Answer::whole())
+}
+
 fn success(body: Answer) -> Response<Answer> {
     let mut res = Response::new(body);
     res.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(BODY));
@@ -187,7 +192,7 @@ fn failure(status: StatusCode) -> Response<Answer> {
 static TEXT: [u8; BODY] = [b'.'; BODY];
 
 /// A body that is sent as a whole, or half of it.
-struct Answer {
+pub(crate) struct Answer {
     data: Option<Bytes>,
     /// It breaks off when this is over: long enough for the first half to be on its way.
     ends: Option<Pin<Box<Sleep>>>,

@@ -51,6 +51,7 @@ pub(super) fn of(settings: Settings, stage: Stage, told: &Told) -> Vec<Line> {
         );
         say(given <= GIVEN, gave);
         say(kinds.len() >= KINDS, met);
+        told.overload.verdict(stage, false, AFTER, &mut say);
         return lines;
     }
 
@@ -77,6 +78,7 @@ pub(super) fn of(settings: Settings, stage: Stage, told: &Told) -> Vec<Line> {
     say(told.unanswered == 0, format!("every call ended: lost were {lost}; p99 of all {} ms", p99.as_millis()));
     say(true, format!("of {posts} POSTs, which nobody may repeat, {} went wrong, counted above", posts - well));
 
+    told.overload.verdict(stage, true, AFTER, &mut say);
     let short = settings.length < SHORT;
     let acts = told.acts;
     let mut acted = |did: bool, text: String| {
@@ -136,7 +138,7 @@ fn kinds(told: &Told) -> Vec<(Fault, usize)> {
     kinds.into_iter().filter(|(_, count)| *count > 0).collect()
 }
 
-fn percent(share: f64) -> String {
+pub(super) fn percent(share: f64) -> String {
     // Never better than it is.
     format!("{:.1} %", (share * 1000.0).floor() / 10.0)
 }

@@ -44,14 +44,14 @@ impl View {
         let Settings { length, seed, protection } = settings;
         let mut text = format!(
             "Buttress gateway, a demo of {length:?} (seed {seed})\n\n\
-             Clients call three clusters, a, b and c, through a gateway; endpoints fail on a script.\n\
+             Clients call three clusters, a, b and c, through a gateway; endpoints fail on a script. A fourth one, d, works\n\
+             all the time, and for a while far more comes to it than it can do.\n\
              Beside it a small client asks the same endpoints in turn, without the gateway.\n\
              Good is a 200 with its whole body within {PATIENCE:?}. The numbers are of all calls so far;\n\
              what the layers did is of the last second. A bulkhead lets {LIMIT} reports in at once.\n\n"
         );
         if !protection {
-            text +=
-                "PROTECTION IS OFF: no deadline, retry, breaker, bulkhead or canary; endpoints are taken in turn.\n\n";
+            text += "PROTECTION IS OFF: no deadline, retry, breaker, bulkhead, shedding or canary; endpoints are taken in turn.\n\n";
         }
         write(&text);
     }

@@ -28,6 +28,8 @@ pub(crate) struct Acts {
     pub(crate) refused: u64,
     /// Calls that full bulkheads refused.
     pub(crate) full: u64,
+    /// Calls that were shed.
+    pub(crate) shed: u64,
     /// Calls that the canary got.
     pub(crate) canary: u64,
     /// Canaries that were given up.
@@ -51,6 +53,7 @@ impl Sub for Acts {
             opened: self.opened - earlier.opened,
             refused: self.refused - earlier.refused,
             full: self.full - earlier.full,
+            shed: self.shed - earlier.shed,
             canary: self.canary - earlier.canary,
             tripped: self.tripped - earlier.tripped,
             stale: self.stale - earlier.stale,
@@ -239,8 +242,9 @@ impl Acts {
             ("retry", "gave_up_budget_empty_total" | "gave_up_budget_concurrent_total") => self.denied += count,
             ("deadline", "passed_total" | "bodies_cut_total") => self.cut += count,
             ("breaker", "opened_total") => self.opened += count,
-            ("breaker" | "balance", "refused_total") => self.refused += count,
+            ("breaker" | "balance" | "gate", "refused_total") => self.refused += count,
             ("bulkhead", "refused_total" | "timed_out_total") => self.full += count,
+            ("shed", "shed_total") => self.shed += count,
             ("canary", "canary_picks_total") => self.canary += count,
             ("canary", "trips_total") => self.tripped += count,
             ("stale", "served_stale_total") => self.stale += count,

@@ -15,6 +15,7 @@ mod limits;
 mod malformed;
 mod mutations;
 mod outage;
+mod overload;
 mod process;
 mod proxying;
 mod raw;

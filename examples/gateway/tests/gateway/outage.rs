@@ -131,7 +131,7 @@ async fn outage(kind: &str, hangs: bool) {
         "",
         &format!(
             "[cluster.u]\nendpoints = \"{address}\"\ndeadline = {{ per_try = \"300ms\" }}\n\
-             breaker = {{ consecutive = 5, open_for = \"200ms\", max_open = \"400ms\" }}\n\
+             breaker = {{ consecutive = 5, open_for = \"200ms\", max_open = \"400ms\", ramp = {{ tick = \"100ms\" }} }}\n\
              [route.kept]\nprefix = \"/kept\"\ncluster = \"u\"\ndeadline = {{ total = \"1s\" }}\n\
              fallback.stale = {{ max = \"10m\" }}\n\
              [route.other]\nprefix = \"/other\"\ncluster = \"u\"\ndeadline = {{ total = \"1s\" }}\n\
