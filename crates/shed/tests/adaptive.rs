@@ -1,12 +1,17 @@
 //! The adaptive limit in front of a service that queues, in virtual time: goodput under overload, and after what happens to services.
 
-use buttress_core::{Error, Priority, Reason, Rejection};
+use buttress_core::{Error, Opaque, Outcome, Priority, Reason, Rejection};
 use buttress_shed::{
     Algorithm, Ask, Shed, ShedConfig,
     limit::{AdaptiveConfig, WallClock},
 };
 use buttress_sim::world::{Call, Down, Fault, Load, Model, Reply, Upstream, Work, World};
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 const fn seconds(n: u64) -> Duration {
@@ -21,7 +26,7 @@ type Handle = Arc<Shed<fn(&Call) -> Ask>>;
 
 /// Calls, through a shedder.
 fn guard(world: &World, upstream: &Upstream, load: Load) -> Handle {
-    guard_all(world, upstream, [load])
+    guard_all(world, upstream.clone(), [load])
 }
 
 fn guard_all<S>(world: &World, service: S, loads: impl IntoIterator<Item = Load>) -> Handle
@@ -30,7 +35,12 @@ where
 {
     let adaptive = AdaptiveConfig::default().wall_clock(WallClock::new(world.wall_clock(0.0)));
     let config = ShedConfig::default().limit(Algorithm::Adaptive(adaptive)).seed(1);
-    let layer = config.layer_by(ask as fn(&Call) -> Ask).unwrap();
+    let protocol = Opaque::new().classify(|reply: Result<&Reply, &Error<Fault>>| match reply {
+        Ok(_) => Outcome::Success,
+        Err(Error::Inner(Fault::Busy)) => Outcome::Overload,
+        Err(_) => Outcome::Failure,
+    });
+    let layer = config.layer_by(ask as fn(&Call) -> Ask).unwrap().protocol(protocol);
     loads.into_iter().for_each(|load| world.load(load, layer.layer(service.clone())));
     layer.handle()
 }
@@ -106,36 +116,56 @@ fn a_service_that_hung_is_used_in_full_again_as_soon_as_it_answers() {
     assert!(recovered.is_some_and(|after| after < seconds(2)), "{recovered:?}");
 }
 
-/// What becomes of the odd calls, those of tenant 1: after so long this answer, and no worker is asked.
-type Oddity = (Duration, Result<Reply, Error<Fault>>);
-
-/// Of `rate` calls a second from 3 s to 13 s `share` are odd. How many of all others were served: meanwhile, and afterwards.
-fn others(rate: f64, share: f64, oddity: impl Fn() -> Oddity + Clone + Send + Sync + 'static) -> [f64; 2] {
+/// Of `rate` calls a second from 3 s to 13 s `share` are odd: those go to another service. How many of all others were served:
+/// meanwhile, and afterwards.
+fn others<S>(rate: f64, share: f64, odd: impl FnOnce(&World) -> S) -> [f64; 2]
+where
+    S: Service<Call, Response = Reply, Error = Error<Fault>, Future: Send> + Clone + Send + Sync + 'static,
+{
     World::play(4, async |world| {
         let upstream = world.upstream(model(Work::Lognormal(0.6)));
-        let time = world.clone();
-        let service = service_fn({
-            let upstream = upstream.clone();
-            move |call: Call| {
-                let (upstream, time, oddity) = (upstream.clone(), time.clone(), oddity.clone());
-                async move {
-                    if call.tenant == 0 {
-                        return upstream.oneshot(call).await;
-                    }
-                    let (after, answer) = oddity();
-                    time.sleep_until(time.now() + after).await;
-                    answer
-                }
-            }
+        let (usual, odd) = (upstream.clone(), odd(&world));
+        let service = service_fn(move |call: Call| {
+            let (usual, odd) = (usual.clone(), odd.clone());
+            async move { if call.tenant == 0 { usual.oneshot(call).await } else { odd.oneshot(call).await } }
         });
-        let odd = Load::new(0.0).step(seconds(3), rate * share).tenants(vec![0.0, 1.0]).until(seconds(13));
-        let loads = [Load::new(rate * (1.0 - share)), odd].map(|load| load.time_out(seconds(2)));
+        let strange = Load::new(0.0).step(seconds(3), rate * share).tenants(vec![0.0, 1.0]).until(seconds(13));
+        let loads = [Load::new(rate * (1.0 - share)), strange].map(|load| load.time_out(seconds(2)));
         guard_all(&world, service, loads);
         world.run_until(seconds(26)).await;
-        [(3, 13), (13, 24)].map(|(from, to)| {
-            world.score(&upstream, seconds(from)..seconds(to)).share(|call| call.tenant == 0)
-        })
+        let spans = [(3, 13), (13, 24)];
+        spans.map(|(from, to)| world.score(&upstream, seconds(from)..seconds(to)).share(|call| call.tenant == 0))
     })
+}
+
+/// Every call ends so, after so long.
+fn ends(after: Duration, error: Error<Fault>) -> impl FnOnce(&World) -> Ends {
+    move |world| Ends { world: world.clone(), after, error }
+}
+
+#[derive(Clone)]
+struct Ends {
+    world: World,
+    after: Duration,
+    error: Error<Fault>,
+}
+
+impl Service<Call> for Ends {
+    type Response = Reply;
+    type Error = Error<Fault>;
+    type Future = Pin<Box<dyn Future<Output = Result<Reply, Error<Fault>>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Call) -> Self::Future {
+        let Self { world, after, error } = self.clone();
+        Box::pin(async move {
+            world.sleep_until(world.now() + after).await;
+            Err(error)
+        })
+    }
 }
 
 #[test]
@@ -154,21 +184,21 @@ fn a_service_that_becomes_ten_times_slower_with_room_to_spare_is_used_again() {
 
 #[test]
 fn fast_answers_that_come_and_go_take_nothing_from_others() {
-    let served = others(800.0, 0.2, || (Duration::from_micros(200), Ok(Reply { work: Duration::ZERO })));
+    let fast = Model::new(1_000).mean(Duration::from_micros(200)).work(Work::Fixed);
+    let served = others(800.0, 0.2, |world| world.upstream(fast));
     assert!(served.iter().all(|share| *share >= 0.97), "{served:?}");
 }
 
 #[test]
 fn a_few_refusals_by_the_service_take_nothing_from_others() {
-    let refusal = || Error::Rejected(Rejection::new(Reason::RateLimited, "quota"));
-    let served = others(500.0, 0.05, move || (Duration::from_millis(1), Err(refusal())));
+    let served = others(500.0, 0.05, ends(Duration::from_millis(1), Error::Inner(Fault::Busy)));
     assert!(served.iter().all(|share| *share >= 0.97), "{served:?}");
 }
 
 #[test]
 fn a_few_calls_that_hang_take_nothing_from_others() {
-    let time_out = || Error::Rejected(Rejection::new(Reason::DeadlinePassed, "timeout"));
-    let served = others(300.0, 0.12, move || (seconds(1), Err(time_out())));
+    let time_out = Rejection::new(Reason::DeadlinePassed, "timeout");
+    let served = others(300.0, 0.12, ends(seconds(1), Error::Rejected(time_out)));
     assert!(served.iter().all(|share| *share >= 0.95), "{served:?}");
 }
 

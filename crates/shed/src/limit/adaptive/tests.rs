@@ -103,10 +103,10 @@ impl Subject {
         });
     }
 
-    /// So many seconds, and until the end of a probe.
+    /// So many seconds, and until the end of a probe and of what follows it.
     fn serve(&mut self, service: &Service, seconds: f64) {
         let end = self.now + Duration::from_secs_f64(seconds);
-        while self.now < end || self.is_probing() {
+        while self.now < end || !matches!(self.limit.phase, Phase::Follow) {
             self.turn(service, |_| {});
         }
     }
@@ -266,6 +266,7 @@ fn probes_reach_and_yield_by_turns_and_all_at_the_same_time() {
     for began in [0.0, 0.3, 2.7, 6.1] {
         let mut subject = Subject::new(AdaptiveConfig::default());
         subject.serve(&BUSY, 20.0 + began);
+        let settled = subject.now;
         let mut turns = [0, 0];
         while turns[0] < 3 || turns[1] < 3 {
             let (before, planned) = (subject.limit.limit, subject.limit.probe_at);
@@ -290,11 +291,12 @@ fn probes_reach_and_yield_by_turns_and_all_at_the_same_time() {
             assert!((after / before - 1.0).abs() < 0.25, "nothing was found: {after} of {before}");
             probes.push((at, yields));
         }
+        assert!(subject.now - settled < Duration::from_secs(31), "every 5 s: {:?}", subject.now - settled);
     }
-    // At multiples of 5 s, whoever began when, and at those of 10 s they make room.
+    // In slots of 1.25 s, whoever began when, and at multiples of 10 s they make room.
     for (at, yields) in probes {
         let off = |slot: f64| (at - (at / slot).round() * slot).abs();
-        assert!(off(5.0) < 0.05 && yields == (off(10.0) < 0.05), "{at}: {yields}");
+        assert!(off(1.25) < 0.05 && yields == (off(10.0) < 0.05), "{at}: {yields}");
     }
 }
 
@@ -443,6 +445,9 @@ proptest! {
                 Phase::Reach(was) | Phase::Yield(was) => was.limit.max(before),
                 _ => before,
             };
+            // So do cuts that were in vain.
+            let relief = subject.limit.relief;
+            let allowed = if relief.cuts >= CUTS { relief.limit.max(allowed) } else { allowed };
             let end = (subject.now + Duration::from_nanos(seen.length)).min(began + Duration::from_secs(1 << 33));
             subject.wall.store(seen.wall, Relaxed);
             let window = Window {
