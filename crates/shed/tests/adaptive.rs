@@ -116,9 +116,9 @@ fn a_service_that_hung_is_used_in_full_again_as_soon_as_it_answers() {
     assert!(recovered.is_some_and(|after| after < seconds(2)), "{recovered:?}");
 }
 
-/// Of `rate` calls a second from 3 s to 13 s `share` are odd: those go to another service. How many of all others were served:
-/// meanwhile, and afterwards.
-fn others<S>(rate: f64, share: f64, odd: impl FnOnce(&World) -> S) -> [f64; 2]
+/// Of `rate` calls a second from 3 s to 23 s `share` are odd: those go to another service. How many of all others were served:
+/// in the first ten seconds of that, in the others, and afterwards.
+fn others<S>(rate: f64, share: f64, odd: impl FnOnce(&World) -> S) -> [f64; 3]
 where
     S: Service<Call, Response = Reply, Error = Error<Fault>, Future: Send> + Clone + Send + Sync + 'static,
 {
@@ -129,11 +129,11 @@ where
             let (usual, odd) = (usual.clone(), odd.clone());
             async move { if call.tenant == 0 { usual.oneshot(call).await } else { odd.oneshot(call).await } }
         });
-        let strange = Load::new(0.0).step(seconds(3), rate * share).tenants(vec![0.0, 1.0]).until(seconds(13));
+        let strange = Load::new(0.0).step(seconds(3), rate * share).tenants(vec![0.0, 1.0]).until(seconds(23));
         let loads = [Load::new(rate * (1.0 - share)), strange].map(|load| load.time_out(seconds(2)));
         guard_all(&world, service, loads);
-        world.run_until(seconds(26)).await;
-        let spans = [(3, 13), (13, 24)];
+        world.run_until(seconds(34)).await;
+        let spans = [(3, 13), (13, 23), (23, 32)];
         spans.map(|(from, to)| world.score(&upstream, seconds(from)..seconds(to)).share(|call| call.tenant == 0))
     })
 }
@@ -199,7 +199,8 @@ fn a_few_refusals_by_the_service_take_nothing_from_others() {
 fn a_few_calls_that_hang_take_nothing_from_others() {
     let time_out = Rejection::new(Reason::DeadlinePassed, "timeout");
     let served = others(300.0, 0.12, ends(seconds(1), Error::Rejected(time_out)));
-    assert!(served.iter().all(|share| *share >= 0.95), "{served:?}");
+    // It has to find out that fewer calls do not help, and that more do.
+    assert!(served[0] >= 0.6 && served[1] >= 0.95 && served[2] >= 0.97, "{served:?}");
 }
 
 #[test]
