@@ -1,13 +1,18 @@
 //! The adaptive limit in front of a service that queues, in virtual time: goodput under overload, and after what happens to services.
 
-use buttress_core::Priority;
+use buttress_core::{Error, Opaque, Outcome, Priority, Reason, Rejection};
 use buttress_shed::{
     Algorithm, Ask, Shed, ShedConfig,
     limit::{AdaptiveConfig, WallClock},
 };
-use buttress_sim::world::{Call, Down, Load, Model, Upstream, Work, World};
-use std::{sync::Arc, time::Duration};
-use tower::Layer;
+use buttress_sim::world::{Call, Down, Fault, Load, Model, Reply, Upstream, Work, World};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tower::{Layer, Service, ServiceExt, service_fn};
 
 const fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -21,10 +26,22 @@ type Handle = Arc<Shed<fn(&Call) -> Ask>>;
 
 /// Calls, through a shedder.
 fn guard(world: &World, upstream: &Upstream, load: Load) -> Handle {
+    guard_all(world, upstream.clone(), [load])
+}
+
+fn guard_all<S>(world: &World, service: S, loads: impl IntoIterator<Item = Load>) -> Handle
+where
+    S: Service<Call, Response = Reply, Error = Error<Fault>, Future: Send> + Clone + Send + Sync + 'static,
+{
     let adaptive = AdaptiveConfig::default().wall_clock(WallClock::new(world.wall_clock(0.0)));
     let config = ShedConfig::default().limit(Algorithm::Adaptive(adaptive)).seed(1);
-    let layer = config.layer_by(ask as fn(&Call) -> Ask).unwrap();
-    world.load(load, layer.layer(upstream.clone()));
+    let protocol = Opaque::new().classify(|reply: Result<&Reply, &Error<Fault>>| match reply {
+        Ok(_) => Outcome::Success,
+        Err(Error::Inner(Fault::Busy)) => Outcome::Overload,
+        Err(_) => Outcome::Failure,
+    });
+    let layer = config.layer_by(ask as fn(&Call) -> Ask).unwrap().protocol(protocol);
+    loads.into_iter().for_each(|load| world.load(load, layer.layer(service.clone())));
     layer.handle()
 }
 
@@ -97,4 +114,105 @@ fn a_service_that_hung_is_used_in_full_again_as_soon_as_it_answers() {
     });
     assert!(hung < 0.1, "{hung}");
     assert!(recovered.is_some_and(|after| after < seconds(2)), "{recovered:?}");
+}
+
+/// Of `rate` calls a second from 3 s to 23 s `share` are odd: those go to another service. How many of all others were served:
+/// in the first ten seconds of that, in the others, and afterwards.
+fn others<S>(rate: f64, share: f64, odd: impl FnOnce(&World) -> S) -> [f64; 3]
+where
+    S: Service<Call, Response = Reply, Error = Error<Fault>, Future: Send> + Clone + Send + Sync + 'static,
+{
+    World::play(4, async |world| {
+        let upstream = world.upstream(model(Work::Lognormal(0.6)));
+        let (usual, odd) = (upstream.clone(), odd(&world));
+        let service = service_fn(move |call: Call| {
+            let (usual, odd) = (usual.clone(), odd.clone());
+            async move { if call.tenant == 0 { usual.oneshot(call).await } else { odd.oneshot(call).await } }
+        });
+        let strange = Load::new(0.0).step(seconds(3), rate * share).tenants(vec![0.0, 1.0]).until(seconds(23));
+        let loads = [Load::new(rate * (1.0 - share)), strange].map(|load| load.time_out(seconds(2)));
+        guard_all(&world, service, loads);
+        world.run_until(seconds(34)).await;
+        let spans = [(3, 13), (13, 23), (23, 32)];
+        spans.map(|(from, to)| world.score(&upstream, seconds(from)..seconds(to)).share(|call| call.tenant == 0))
+    })
+}
+
+/// Every call ends so, after so long.
+fn ends(after: Duration, error: Error<Fault>) -> impl FnOnce(&World) -> Ends {
+    move |world| Ends { world: world.clone(), after, error }
+}
+
+#[derive(Clone)]
+struct Ends {
+    world: World,
+    after: Duration,
+    error: Error<Fault>,
+}
+
+impl Service<Call> for Ends {
+    type Response = Reply;
+    type Error = Error<Fault>;
+    type Future = Pin<Box<dyn Future<Output = Result<Reply, Error<Fault>>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Call) -> Self::Future {
+        let Self { world, after, error } = self.clone();
+        Box::pin(async move {
+            world.sleep_until(world.now() + after).await;
+            Err(error)
+        })
+    }
+}
+
+#[test]
+fn a_service_that_becomes_ten_times_slower_with_room_to_spare_is_used_again() {
+    let served = World::play(4, async |world| {
+        let upstream = world.upstream(Model::new(400).work(Work::Lognormal(0.6)));
+        guard(&world, &upstream, Load::new(600.0).time_out(seconds(5)));
+        let slow = upstream.clone();
+        world.at(seconds(5), move || slow.set_latency_factor(10.0));
+        world.run_until(seconds(36)).await;
+        let spans = [(1, 5), (20, 30)];
+        spans.map(|(from, to)| world.score(&upstream, seconds(from)..seconds(to)).good_share())
+    });
+    assert!(served[0] > 0.99 && served[1] >= 0.9, "{served:?}");
+}
+
+#[test]
+fn fast_answers_that_come_and_go_take_nothing_from_others() {
+    let fast = Model::new(1_000).mean(Duration::from_micros(200)).work(Work::Fixed);
+    let served = others(800.0, 0.2, |world| world.upstream(fast));
+    assert!(served.iter().all(|share| *share >= 0.97), "{served:?}");
+}
+
+#[test]
+fn a_few_refusals_by_the_service_take_nothing_from_others() {
+    let served = others(500.0, 0.05, ends(Duration::from_millis(1), Error::Inner(Fault::Busy)));
+    assert!(served.iter().all(|share| *share >= 0.97), "{served:?}");
+}
+
+#[test]
+fn a_few_calls_that_hang_take_nothing_from_others() {
+    let time_out = Rejection::new(Reason::DeadlinePassed, "timeout");
+    let served = others(300.0, 0.12, ends(seconds(1), Error::Rejected(time_out)));
+    // It has to find out that fewer calls do not help, and that more do.
+    assert!(served[0] >= 0.6 && served[1] >= 0.95 && served[2] >= 0.97, "{served:?}");
+}
+
+#[test]
+fn a_client_that_gives_up_early_takes_nothing_from_others() {
+    let served = World::play(4, async |world| {
+        let upstream = world.upstream(model(Work::Fixed));
+        let hasty = Load::new(0.0).step(seconds(3), 180.0).until(seconds(13)).time_out(Duration::from_micros(5_500));
+        guard_all(&world, upstream.clone(), [Load::new(720.0), hasty]);
+        world.run_until(seconds(25)).await;
+        [(3, 13), (13, 24)].map(|(from, to)| {
+            world.score(&upstream, seconds(from)..seconds(to)).share(|call| call.load == 0)
+        })
+    });
+    assert!(served.iter().all(|share| *share >= 0.97), "{served:?}");
 }

@@ -313,6 +313,10 @@ async fn a_service_that_never_answers_is_found_out_by_those_who_give_up() {
         Ok::<_, Refusable>(0)
     }));
     let service = tower::util::BoxCloneService::new(service);
+    for _ in 0..300 {
+        assert!(service.clone().oneshot(false).await.is_ok());
+    }
+    assert!(handle.snapshot().mean < Some(ms(20)), "{:?}", handle.snapshot().mean);
     for _ in 0..20 {
         let calls: Vec<_> = (0..30).map(|_| tokio::spawn(timeout(ms(200), service.clone().oneshot(true)))).collect();
         let mut refused = 0;

@@ -30,6 +30,8 @@ const WAITING: u64 = 2;
 /// gRPC said `RESOURCE_EXHAUSTED`.
 const EXHAUSTED: u64 = 4;
 const CONCLUDED: u64 = 8;
+/// It counted as a good one with its head.
+const GOOD: u64 = 16;
 
 const RESOURCE_EXHAUSTED: Status = Status::Grpc(8);
 
@@ -75,6 +77,15 @@ impl RampedGatePermit {
         self.ticket.hung = self.lease.hung.enter(self.lease.stripe(), now);
     }
 
+    /// [`Settle::timed`] by another clock.
+    #[inline]
+    pub fn timed_at(&mut self, so_far: Outcome, clock: &impl Clock) {
+        if so_far == Outcome::Success && !self.ticket.is(FREE | GOOD | CONCLUDED) {
+            self.ticket.marks |= GOOD;
+            self.lease.succeed(self.ticket.generation, clock);
+        }
+    }
+
     /// [`Settle::settle`] by another clock.
     #[inline]
     pub fn settle_at(mut self, outcome: Outcome, pushback: Option<Pushback>, clock: &impl Clock) {
@@ -105,7 +116,7 @@ impl RampedGatePermit {
             return;
         }
         self.leave();
-        if outcome == Outcome::Success && !self.ticket.is(FREE) {
+        if outcome == Outcome::Success && !self.ticket.is(FREE | GOOD) {
             self.lease.succeed(self.ticket.generation, clock);
         } else {
             self.judge(outcome, pushback, clock);
@@ -154,6 +165,12 @@ impl Settle for RampedGatePermit {
     #[inline]
     fn head(&mut self) {
         self.leave();
+    }
+
+    /// A stream that has begun well speaks for the service now, not when it ends. How it ends counts as well, if that is bad.
+    #[inline]
+    fn timed(&mut self, so_far: Outcome) {
+        self.timed_at(so_far, &TokioClock);
     }
 
     const HEEDS_STATUS: bool = true;

@@ -192,6 +192,38 @@ fn a_call_that_hung_is_counted_once_and_one_with_a_long_body_does_not_hang() {
 }
 
 #[test]
+fn a_stream_that_has_begun_well_opens_it_long_before_it_ends() {
+    let mut rig = Rig::new(RampedGateConfig::default());
+    rig.narrow(0.02);
+    let narrow = rig.gate.share();
+    let mut streams: Vec<_> = (0..2).map(|_| rig.sent()).collect();
+    streams.iter_mut().for_each(|permit| permit.timed_at(Outcome::Failure, &rig.now));
+    assert_eq!(rig.gate.share(), narrow, "what looks bad may end in another way");
+    streams[0].timed_at(Outcome::Success, &rig.now);
+    streams[0].timed_at(Outcome::Success, &rig.now);
+    assert_eq!(rig.gate.share(), narrow, "one that says it twice");
+    streams[1].timed_at(Outcome::Success, &rig.now);
+    assert_eq!(rig.gate.share(), 2.0 * narrow);
+    streams.clear();
+    while rig.gate.share() < 1.0 {
+        let mut permit = rig.sent();
+        permit.timed_at(Outcome::Success, &rig.now);
+        streams.push(permit);
+    }
+    assert!(streams.len() <= 12, "{}", streams.len());
+
+    // Once each, whatever comes first; and its end, if that is bad.
+    let rig = Rig::new(RampedGateConfig::default());
+    rig.calls(Outcome::Failure, 12);
+    for (end, evidence) in [(Outcome::Success, 9), (Outcome::Ignored, 6), (Outcome::Failure, 4)] {
+        let mut permit = rig.sent();
+        permit.timed_at(Outcome::Success, &rig.now);
+        permit.settle_at(end, None, &rig.now);
+        assert_eq!(rig.snapshot().evidence, evidence, "{end:?}");
+    }
+}
+
+#[test]
 fn a_call_a_minute_is_never_refused_and_opens_it() {
     let mut rig = Rig::new(RampedGateConfig::default());
     rig.narrow(0.05);

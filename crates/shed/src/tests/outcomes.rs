@@ -131,7 +131,7 @@ fn a_deadline_further_in_that_passes_is_a_time_out() {
 
 #[test]
 fn time_is_over_at_the_head_stands_still_in_a_pause_and_runs_again_for_the_first_message() {
-    let bench = Bench::new();
+    let bench = Bench::with(ShedConfig::default().release(Release::BodyEnd));
     let mut permit = bench.admit();
     bench.pass(10);
     permit.pause_at(&bench.clock);

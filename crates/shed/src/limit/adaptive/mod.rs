@@ -20,27 +20,41 @@ use std::time::{Duration, Instant};
 /// with it. In a queue that is served in order *every* call waits, the fastest as well. So the limit watches the first decile of
 /// the times of calls: it is several times less noisy than their mean (with log-normal times of sigma 1 the mean of 250 calls
 /// is 8 % off, the decile 2 % of the mean), and does not mind a few slow calls, a pause of a garbage collector or another mix of them. What it
-/// is without a queue is the `base`. By Little's law the wait above it, times the rate of answers, is the queue's length:
+/// is without a queue is the `base`. By Little's law the wait above it, times the rate of answers, is what looks like a queue:
 ///
 /// ```text
 /// queue  = rate * (low - base)
 /// target = sqrt(limit) / 2, at least 1/2
 /// queue < target / 4   grow: 25 %, 50 %, 100 % from window to window
+/// queue < target       limit += (target - queue) / 2
+/// otherwise            ask a probe, and as long as that said "saturated":
 /// queue < target * 2   limit += (target - queue) / 2
 /// otherwise            limit = limit - queue + target, at most 30 % less at once
 /// ```
 ///
-/// It never grows unless a call found no room: a limit that nobody reaches tells nothing. If more than a tenth of the calls
-/// time out it falls by 30 %; so much of it as the service itself refuses is given up, too.
+/// It never grows unless a call found no room: a limit that nobody reaches tells nothing. And it never shrinks for what only looks like
+/// a queue: calls that have become slower look the same.
 ///
-/// # How it learns the base
+/// # Probes
 ///
-/// Without load from every window, down at once and up slowly. Under load a higher first decile is a queue, or a service that has become
-/// slower; these look the same until somebody makes room. So it falls with what is seen, and rises only by a *probe*: the limit
-/// is cut by a quarter for about five round trips. If calls are as many as before and faster, there was a queue; if they are
-/// fewer and as slow, the service is slower, and the base rises (at most to its double, as one probe may err). A probe comes every 20 s under load, and within 1.25 s of
-/// a queue that comes from nowhere. Slots are those of the wall clock, so that all instances in front of one service
-/// make room at the same time: who probes alone learns nothing, because others take what it leaves. (Times are for calls of up to 20 ms; for longer ones by as much longer.)
+/// A probe moves the limit for some round trips, and looks at what follows. Most *reach*: a third more calls in flight. If they take as
+/// much longer, and are no more answers, they stand in a queue: the service is saturated, and what seemed to be the queue is given
+/// up. If there are more answers, there was no queue: the base rises (at most to its double, as one probe may err), and the limit
+/// keeps what it asked for. So a service that has become slower and has room is used in full after a few probes, none of which
+/// took anything from anybody. Every other one of the regular probes *yields* instead: a quarter less. What is faster then was a queue which
+/// the base had taken for work; this is how it falls again.
+///
+/// They come while there is load: regularly every 5 s, and within 1.25 s of what looks like a queue and of a probe that found the base
+/// wrong. (That is for calls of up to 0.1 s; for longer ones it doubles with their time.) Slots are those of the wall clock,
+/// so that all instances in front of one service do the same at the same time: who makes room alone learns nothing, because others take it.
+///
+/// Without load the base is learnt from every window, down at once and up slowly.
+///
+/// # Relief
+///
+/// If more than a tenth of the calls time out, or the service itself refuses more than 2 %, the limit falls by as much, at most by 30 %, from window to window.
+/// Three times, that is: if there are as many of them then, they have another reason, the limit is what it was before, and for
+/// 10 s nothing is cut.
 ///
 /// # Start
 ///

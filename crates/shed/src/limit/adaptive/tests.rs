@@ -103,10 +103,10 @@ impl Subject {
         });
     }
 
-    /// So many seconds.
+    /// So many seconds, and until the end of a probe and of what follows it.
     fn serve(&mut self, service: &Service, seconds: f64) {
         let end = self.now + Duration::from_secs_f64(seconds);
-        while self.now < end {
+        while self.now < end || !matches!(self.limit.phase, Phase::Follow) {
             self.turn(service, |_| {});
         }
     }
@@ -176,27 +176,74 @@ fn a_queue_that_all_wait_in_shrinks_it_and_a_slow_tail_does_not() {
     assert!(subject.limit() < before * 9 / 10 && subject.limit() >= before * 7 / 10, "{} of {before}", subject.limit());
 }
 
-#[test]
-fn a_tenth_of_time_outs_shrinks_it_by_three_tenths() {
-    let mut subject = Subject::settled(&BUSY);
-    let before = subject.limit.limit;
-    let time_outs = |share: f64| {
-        move |window: &mut Window| {
-            window.timed_out = (f64::from(window.samples) * share) as u32;
-            window.censored = window.timed_out;
+/// So much of what was seen timed out.
+fn time_outs(share: f64) -> impl Fn(&mut Window) {
+    move |window| {
+        window.timed_out = (f64::from(window.samples) * share) as u32;
+        window.censored = window.timed_out;
+    }
+}
+
+impl Subject {
+    /// So often, and what it was cut to each time.
+    fn cuts(&mut self, often: usize, share: impl Fn(u32) -> f64) -> Vec<f64> {
+        let mut cuts = Vec::new();
+        for _ in 0..often {
+            let before = self.limit.limit;
+            let share = share(self.limit());
+            self.turn(&BUSY, time_outs(share));
+            if self.limit.limit < before {
+                cuts.push(self.limit.limit / before);
+            }
         }
-    };
-    subject.turn(&BUSY, time_outs(0.15));
-    assert!((subject.limit.limit / before - 0.7).abs() < 1e-9);
+        cuts
+    }
+}
+
+#[test]
+fn more_than_a_tenth_of_time_outs_shrinks_it_by_as_much() {
+    for (share, factor) in [(0.15, 0.85), (0.25, 0.75), (0.9, 0.7)] {
+        let mut subject = Subject::settled(&BUSY);
+        let before = subject.limit.limit;
+        subject.turn(&BUSY, time_outs(share));
+        assert!((subject.limit.limit / before - factor).abs() < 0.01, "{share}: {} of {before}", subject.limit.limit);
+    }
     let mut subject = Subject::settled(&BUSY);
-    let before = subject.limit();
-    (0..4).for_each(|_| subject.turn(&BUSY, time_outs(0.05)));
-    assert!(subject.limit() + 1 >= before, "a few may have other reasons");
-    // All of them, for long: the least, and no lower.
-    (0..60).for_each(|_| subject.turn(&BUSY, time_outs(1.0)));
-    assert_eq!(subject.limit(), 1);
-    subject.serve(&BUSY, 10.0);
-    assert!((18..=26).contains(&subject.limit()), "and back when they are over: {}", subject.limit());
+    let cuts = subject.cuts(4, |_| 0.09);
+    assert!(cuts.iter().all(|cut| *cut > 0.95), "a few may have other reasons: {cuts:?}");
+}
+
+#[test]
+fn cuts_go_on_as_long_as_they_help_and_are_taken_back_where_they_do_not() {
+    // As many more than it can bear as there are.
+    let mut subject = Subject::settled(&BUSY);
+    subject.cuts(60, |limit| if limit > 5 { 1.0 - 4.0 / f64::from(limit) } else { 0.0 });
+    assert!(subject.limit() <= 7, "{}", subject.limit());
+
+    // However few.
+    let mut subject = Subject::settled(&BUSY);
+    let (before, began) = (subject.limit.limit, subject.now);
+    let mut lowest = before;
+    while subject.limit.relief.spared.is_none() {
+        subject.turn(&BUSY, time_outs(0.2));
+        lowest = lowest.min(subject.limit.limit);
+    }
+    assert!((lowest / before - 0.8_f64.powi(3)).abs() < 0.02, "three times: {lowest} of {before}");
+    assert_eq!(subject.limit.limit, before);
+    assert!(subject.now - began < Duration::from_secs(5), "{:?}", subject.now - began);
+    let until = subject.limit.relief.spared.unwrap();
+    assert_eq!(until - subject.now, SPARED);
+    while subject.now < until - Duration::from_secs(1) {
+        subject.turn(&BUSY, time_outs(0.2));
+        assert!(subject.is_probing() || subject.limit.limit > 0.8 * before, "{} of {before}", subject.limit.limit);
+    }
+    while subject.now < until {
+        subject.turn(&BUSY, time_outs(0.2));
+    }
+    let cuts = subject.cuts(20, |_| 0.2);
+    assert!(cuts.iter().any(|cut| (cut - 0.8).abs() < 0.01), "then it tries again: {cuts:?}");
+    subject.serve(&BUSY, 20.0);
+    assert!((18..=26).contains(&subject.limit()), "and all is well when they are over: {}", subject.limit());
 }
 
 #[test]
@@ -214,36 +261,61 @@ fn what_the_service_refuses_is_given_up() {
 }
 
 #[test]
-fn probes_cut_by_a_quarter_and_all_at_the_same_time() {
+fn probes_reach_and_yield_by_turns_and_all_at_the_same_time() {
     let mut probes = Vec::new();
-    for began in [0.0, 0.3, 2.7] {
+    for began in [0.0, 0.3, 2.7, 6.1] {
         let mut subject = Subject::new(AdaptiveConfig::default());
-        subject.serve(&BUSY, 10.0 + began);
-        // The same hour on the wall: instances of one service.
-        let origin = subject.wall.load(Relaxed) as f64 / 1e3;
-        let now = subject.now;
-        let before = loop {
-            let before = subject.limit();
+        subject.serve(&BUSY, 20.0 + began);
+        let settled = subject.now;
+        let mut turns = [0, 0];
+        while turns[0] < 3 || turns[1] < 3 {
+            let (before, planned) = (subject.limit.limit, subject.limit.probe_at);
             subject.turn(&BUSY, |_| {});
-            if subject.is_probing() {
-                break before;
+            if !subject.is_probing() {
+                continue;
             }
-        };
-        let queue = f64::from(before) - BUSY.workers;
-        let cut = 0.75 * (f64::from(before) - queue.max(0.0));
-        assert!((f64::from(subject.limit()) - cut).abs() < 2.0, "{} of {before}", subject.limit());
-        probes.push(origin + (subject.now - now).as_secs_f64());
-        let length = Instant::clone(&subject.now);
-        while subject.is_probing() {
-            subject.turn(&BUSY, |_| {});
+            assert!(planned.is_some_and(|at| at <= subject.now));
+            let (at, asked) = (subject.wall.load(Relaxed) as f64 / 1e3, subject.now);
+            let yields = matches!(subject.limit.phase, Phase::Settle(After::Yield(_)));
+            turns[usize::from(yields)] += 1;
+            let queue = (before - BUSY.workers).max(0.0);
+            let (low, high) = if yields { (0.7 * (before - queue), 0.8 * before) } else { (1.3 * before, 1.4 * before) };
+            let moved = subject.limit.limit;
+            assert!(moved >= low - 1.0 && moved <= high + 1.0, "{moved} of {before}");
+            while subject.is_probing() {
+                subject.turn(&BUSY, |_| {});
+            }
+            let length = (subject.now - asked).as_secs_f64();
+            assert!((0.03..0.5).contains(&length), "some round trips: {length}");
+            let after = subject.limit.limit;
+            assert!((after / before - 1.0).abs() < 0.25, "nothing was found: {after} of {before}");
+            probes.push((at, yields));
         }
-        let length = (subject.now - length).as_secs_f64();
-        assert!((0.03..0.2).contains(&length), "about five round trips: {length}");
-        subject.turn(&BUSY, |_| {});
-        assert!(subject.limit() + 2 >= before, "nothing was found: {} of {before}", subject.limit());
+        assert!(subject.now - settled < Duration::from_secs(31), "every 5 s: {:?}", subject.now - settled);
     }
-    // Of a multiple of 10 s, and whichever of them it was.
-    assert!(probes.iter().all(|at| (at % 10.0).min(10.0 - at % 10.0) < 0.05), "{probes:?}");
+    // In slots of 1.25 s, whoever began when, and at multiples of 10 s they make room.
+    for (at, yields) in probes {
+        let off = |slot: f64| (at - (at / slot).round() * slot).abs();
+        assert!(off(1.25) < 0.05 && yields == (off(10.0) < 0.05), "{at}: {yields}");
+    }
+}
+
+#[test]
+fn what_looks_like_a_queue_and_is_none_takes_nothing_away() {
+    let mut subject = Subject::settled(&BUSY);
+    let roomy = Service { workers: 1_000.0, offered: 1_500.0, ..BUSY };
+    subject.serve(&roomy, 20.0);
+    // Ten times slower, and 150 of a thousand workers are enough.
+    let slower = Service { low: 0.02, mean: 0.1, ..roomy };
+    let (mut least, began) = (subject.limit(), subject.now);
+    while roomy.offered * slower.mean > f64::from(subject.limit()) {
+        let before = subject.limit();
+        subject.turn(&slower, |_| {});
+        least = least.min(subject.limit());
+        assert!(subject.limit() + 1 >= before || subject.is_probing() || before > 3 * 30, "{} of {before}", subject.limit());
+        assert!(subject.now - began < Duration::from_secs(20), "{} by {}", subject.limit(), subject.base());
+    }
+    assert!(least >= 15, "{least}");
 }
 
 #[test]
@@ -280,13 +352,7 @@ fn few_calls_are_enough_to_come_back_with() {
     let mut subject = Subject::settled(&slow);
     subject.serve(&slow, 60.0);
     assert!(subject.limit() >= 15, "{}", subject.limit());
-    (0..40).for_each(|_| {
-        subject.turn(&slow, |window| {
-            window.timed_out = window.samples;
-            window.censored = window.samples;
-        });
-    });
-    assert_eq!(subject.limit(), 1);
+    subject.limit.set(1.0);
     subject.serve(&slow, 180.0);
     assert!(subject.limit() >= 10, "{}", subject.limit());
 }
@@ -379,6 +445,9 @@ proptest! {
                 Phase::Reach(was) | Phase::Yield(was) => was.limit.max(before),
                 _ => before,
             };
+            // So do cuts that were in vain.
+            let relief = subject.limit.relief;
+            let allowed = if relief.cuts >= CUTS { relief.limit.max(allowed) } else { allowed };
             let end = (subject.now + Duration::from_nanos(seen.length)).min(began + Duration::from_secs(1 << 33));
             subject.wall.store(seen.wall, Relaxed);
             let window = Window {
@@ -401,7 +470,9 @@ proptest! {
             prop_assert!(window.limited || limit <= allowed, "{} -> {} after {:?}", before, limit, window);
             let span = subject.limit.span();
             prop_assert!(span.looks.iter().all(|(calls, _)| *calls > 0));
-            prop_assert!(span.looks.iter().any(|(_, age)| *age <= Duration::from_secs(2)), "it looks again");
+            // Ten times the mean of the latest window, at most.
+            let slow = subject.limit.seen.map_or(0.0, |seen| 10.0 * seen.mean).max(2.0) + 0.001;
+            prop_assert!(span.looks.iter().any(|(_, age)| age.as_secs_f64() <= slow), "it looks again");
             prop_assert!(subject.limit.base.is_none_or(|base| base.low.is_finite() && base.low >= 0.0));
         }
     }

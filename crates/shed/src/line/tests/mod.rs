@@ -161,17 +161,18 @@ fn a_call_is_refused_when_those_before_it_will_keep_it_too_long() {
     for item in 0..30 {
         bench.push(normal(u64::from(item % 3)), item).unwrap();
     }
-    let mut push = |priority, tenant, pace| {
+    let mut push = |priority, tenant, pace, service| {
         let ask = Ask { priority, tenant, deadline: Some(bench.now + 100 * MS) };
-        let place = bench.line.push(ask, bench.now, Some(pace), 0, || 99, &mut bench.out);
+        let place = bench.line.push(ask, bench.now, Some(pace), service, || 99, &mut bench.out);
         place.map(|place| bench.line.remove(place.number, bench.now)).err()
     };
-    assert_eq!(push(Priority::Sheddable, 9, 2 * MS), Some(Why::TooLate), "30 are before it, and it may wait 60 ms");
-    assert_eq!(push(Priority::Sheddable, 9, 2 * MS - 1), None);
-    assert_eq!(push(Priority::Normal, 1, 2 * MS), Some(Why::TooLate));
-    assert_eq!(push(Priority::Normal, 9, 19 * MS), None, "its tenant is next but three");
-    assert_eq!(push(Priority::Normal, 9, 20 * MS), Some(Why::TooLate));
-    assert_eq!(push(Priority::Critical, 1, u64::MAX), None, "nobody is before it");
+    let (late, in_time) = (Some(Why::TooLate), None);
+    assert_eq!(push(Priority::Sheddable, 9, 3 * MS, 10 * MS + 1), late, "30 are before it, and it has to run, too");
+    assert_eq!(push(Priority::Sheddable, 9, 3 * MS, 10 * MS), in_time);
+    assert_eq!(push(Priority::Normal, 1, 4 * MS, 0), late);
+    assert_eq!(push(Priority::Normal, 9, 30 * MS, 10 * MS), in_time, "its tenant is next but three");
+    assert_eq!(push(Priority::Normal, 9, 30 * MS, 10 * MS + 1), late);
+    assert_eq!(push(Priority::Critical, 1, u64::MAX, 0), in_time, "nobody is before it");
 }
 
 #[test]
