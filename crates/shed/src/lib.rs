@@ -79,6 +79,7 @@
 //! Two adaptive limits in series fight for the same queue: take one.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod algorithm;
 mod ask;
 mod config;
 mod layer;
@@ -99,9 +100,10 @@ pub mod throttle;
 mod waiters;
 mod waiting;
 
+pub use algorithm::Algorithm;
 pub use ask::{Ask, Describe, FromContext};
 pub use buttress_core::Release;
-pub use config::{Algorithm, QueueConfig, ShedConfig};
+pub use config::{QueueConfig, ShedConfig};
 pub use layer::{KeyedShedLayer, ShedLayer, ShedLayerBy, ShedService};
 pub use permit::ShedPermit;
 pub use shed::Shed;

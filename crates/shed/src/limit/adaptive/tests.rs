@@ -312,7 +312,10 @@ fn a_wrong_config_says_what_is_wrong() {
     assert_eq!(wrong(config().min(30).max(29)), "`max` is 29, allowed: 30 (`min`) to 1000000");
     assert_eq!(wrong(config().max(1_000_001)), "`max` is 1000001, allowed: 1 (`min`) to 1000000");
     assert_eq!(wrong(config().initial(10_001)), "`initial` is 10001, allowed: 1 (`min`) to 10000 (`max`)");
-    assert_eq!(wrong(config().min(21)), "`initial` is 20, allowed: 21 (`min`) to 10000 (`max`)");
+    assert_eq!(wrong(config().initial(20).min(21)), "`initial` is 20, allowed: 21 (`min`) to 10000 (`max`)");
+    for (bounds, start) in [(config(), 20), (config().min(21), 21), (config().max(7), 7)] {
+        assert_eq!(Adaptive::new(bounds).unwrap().limit(), start, "nobody said where to start");
+    }
     let narrow = Adaptive::new(config().initial(7).min(7).max(7)).unwrap();
     assert_eq!((narrow.limit(), narrow.name(), narrow.base()), (7, "adaptive", None));
 }
