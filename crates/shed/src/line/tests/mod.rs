@@ -166,11 +166,12 @@ fn a_call_is_refused_when_those_before_it_will_keep_it_too_long() {
         let place = bench.line.push(ask, bench.now, Some(pace), 0, || 99, &mut bench.out);
         place.map(|place| bench.line.remove(place.number, bench.now)).err()
     };
-    assert_eq!(push(Priority::Sheddable, 9, 2 * MS), Some(Why::TooLate), "30 are before it, and it may wait 60 ms");
-    assert_eq!(push(Priority::Sheddable, 9, 2 * MS - 1), None);
-    assert_eq!(push(Priority::Normal, 1, 2 * MS), Some(Why::TooLate));
-    assert_eq!(push(Priority::Normal, 9, 19 * MS), None, "its tenant is next but three");
-    assert_eq!(push(Priority::Normal, 9, 20 * MS), Some(Why::TooLate));
+    let thirtieth = 100 * MS / 30;
+    assert_eq!(push(Priority::Sheddable, 9, thirtieth + 1), Some(Why::TooLate), "30 are before it, and it has 100 ms");
+    assert_eq!(push(Priority::Sheddable, 9, thirtieth), None);
+    assert_eq!(push(Priority::Normal, 1, thirtieth + 1), Some(Why::TooLate));
+    assert_eq!(push(Priority::Normal, 9, 33 * MS), None, "its tenant is next but three");
+    assert_eq!(push(Priority::Normal, 9, 34 * MS), Some(Why::TooLate));
     assert_eq!(push(Priority::Critical, 1, u64::MAX), None, "nobody is before it");
 }
 
