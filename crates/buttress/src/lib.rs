@@ -4,6 +4,11 @@
 //! |---|---|---|
 //! | [`BreakerLayer`] | calling what is down, and waiting for it | 503 / `UNAVAILABLE`, with `Retry-After` |
 //! | [`BulkheadLayer`] | one dependency taking all there is | 503 / `RESOURCE_EXHAUSTED` |
+//! | [`ShedLayer`] | taking more calls than can be answered in time: it finds out how many, and the important ones come first | 503 / `UNAVAILABLE` |
+//! | [`RateLimitLayer`], [`KeyedRateLimitLayer`] | one client, tenant or key asking more than its share | 429 / `RESOURCE_EXHAUSTED`, with `Retry-After` |
+//! | [`ThrottleLayer`] | sending what a service that says "too much" would refuse | 503 / `UNAVAILABLE` |
+//! | [`PressureLayer`] | what is less important taking the last of CPU, memory or the event loop | 503 / `UNAVAILABLE` |
+//! | [`RampedGateLayer`] | sending all calls at once to a fleet that fails, or has just come back | 503 / `UNAVAILABLE` |
 //! | [`DeadlineLayer`] | waiting longer than anyone waits for you | 503, 504 in a gateway / `DEADLINE_EXCEEDED` |
 //! | [`RetryLayer`] | failing for what would work the next time; and, by its [`Budget`], from retries that make an outage worse | nothing: the last answer is returned |
 //! | [`Balance`] | sending calls to the endpoint that is slow, fails or is shut | 503 / `UNAVAILABLE` where all are shut |
@@ -82,8 +87,13 @@
 //!
 //! # In which order
 //!
-//! Outermost first. Server: telemetry > fallback > stale > deadline > bulkhead > handler. Client: telemetry > fallback > stale > deadline > retry > balance > per endpoint: breaker >
-//! bulkhead > per-try deadline > transport. Each where there is need of it; [`stack`] builds these.
+//! Outermost first, each where there is need of it:
+//!
+//! * Server: telemetry > rate limit > fallback > stale > deadline > pressure > shed > bulkhead > handler. A call that is shed has cost a permit of the rate limit.
+//! * Client: telemetry > fallback > stale > deadline > retry > throttle > shed > ramped gate > balance > per endpoint: breaker > bulkhead > per-try deadline >
+//!   transport.
+//!
+//! [`stack`] builds the most common of these.
 //!
 //! # Several servers
 //!
@@ -292,7 +302,7 @@ pub use buttress_fallback::{Stale, StaleConfig, StaleLayer, StaticResponse};
 pub use buttress_retry::{self as retry, Backoff, ResendLayer, Retry, RetryConfig, RetryLayer};
 #[cfg(feature = "shed")]
 pub use buttress_shed::{
-    self as shed, Ask, KeyedShedLayer, Shed, ShedConfig, ShedLayer,
+    self as shed, Ask, KeyedShedLayer, QueueConfig, Shed, ShedConfig, ShedLayer,
     pressure::{Pressure, PressureGate, PressureGateConfig, PressureLayer},
     rate::{KeyedRateLimitLayer, RateLimit, RateLimitConfig, RateLimitLayer},
     throttle::{Throttle, ThrottleConfig, ThrottleLayer},

@@ -20,7 +20,8 @@ pub use crate::StaleConfig;
 pub use crate::stack::Cover as _;
 #[cfg(feature = "shed")]
 pub use crate::{
-    Ask, Pressure, PressureGateConfig, RateLimit, RateLimitConfig, Shed, ShedConfig, Throttle, ThrottleConfig,
+    Ask, Pressure, PressureGateConfig, QueueConfig, RateLimit, RateLimitConfig, Shed, ShedConfig, Throttle,
+    ThrottleConfig,
 };
 #[cfg(feature = "fallback")]
 pub use crate::{Back, FailoverConfig, FallbackConfig, LevelsConfig, Switch, ToggleConfig};
@@ -35,7 +36,8 @@ pub use crate::{Bulkhead, BulkheadConfig};
 #[cfg(feature = "chaos")]
 pub use crate::{Chaos, ChaosConfig, Fault};
 pub use crate::{
-    Error, Handle as _, Mode, Outcome, Reason, Registry, Rejection, ServiceBuilderExt as _, ServiceExt as _,
+    Error, Handle as _, KeyedConfig, Mode, Outcome, Priority, Reason, Registry, Rejection, ServiceBuilderExt as _,
+    ServiceExt as _,
 };
 #[cfg(feature = "telemetry")]
 pub use crate::{Telemetry, TelemetryConfig};

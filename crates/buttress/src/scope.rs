@@ -276,6 +276,8 @@ impl<L, P: Clone> Scope<L, P> {
     }
 
     /// A client that sends less while the service says that it has too much: `.throttle(ThrottleConfig::default().build()?)`.
+    ///
+    /// Under [`Opaque`] nothing is "too much" unless it is told which results are: `.protocol(Opaque::new().classify(..))`. Without that it never acts.
     #[cfg(feature = "shed")]
     pub fn throttle(
         self,

@@ -1,10 +1,5 @@
-use crate::{
-    Shed, ShedLayer,
-    layer::ShedLayerBy,
-    limit::{Adaptive, AdaptiveConfig, Fixed, Limit},
-    line::Rules,
-};
-use buttress_core::{ConfigError, QueueLayer, Release, permits::MAX_LIMIT};
+use crate::{Shed, ShedLayer, algorithm::Algorithm, layer::ShedLayerBy, line::Rules};
+use buttress_core::{ConfigError, QueueLayer, Release, config::format_duration};
 use std::{borrow::Cow, time::Duration};
 
 /// What a [`Shed`] is made from, and what [`Shed::update`] changes while it runs.
@@ -22,6 +17,26 @@ use std::{borrow::Cow, time::Duration};
 /// let error = ShedConfig::default().queue(QueueConfig::default().burst_share(1.5)).build().unwrap_err();
 /// assert_eq!(error.to_string(), "`queue.burst_share` is 1.5, allowed: more than 0 and at most 1");
 /// # Ok::<(), buttress_core::ConfigError>(())
+/// ```
+///
+/// In a file (feature `serde`); what is left out has its default:
+///
+/// ```
+/// # #[cfg(feature = "serde")] {
+/// let config: buttress_shed::ShedConfig = toml::from_str(r#"
+///     release = "head"            # or "body_end"
+///
+///     [limit.adaptive]            # or `limit = "adaptive"`; or a number, `limit = 64`, the same as `limit.fixed = 64`
+///     min = 8
+///     max = 500
+///
+///     [queue]
+///     max = 200
+///     burst_wait = "100ms"
+/// "#)?;
+/// assert!(config.build().is_ok());
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
@@ -42,42 +57,6 @@ pub struct ShedConfig {
     pub seed: Option<u64>,
     /// The name in log events and labels, whatever a builder or a registry calls the layer. Default: `"shed"`.
     pub name: Cow<'static, str>,
-}
-
-/// How a limit is found.
-#[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
-#[non_exhaustive]
-pub enum Algorithm {
-    /// It is found out, and followed as it changes.
-    Adaptive(AdaptiveConfig),
-    /// It is known: 1 to 2 147 483 647.
-    Fixed(u32),
-}
-
-impl Default for Algorithm {
-    fn default() -> Self {
-        Self::Adaptive(AdaptiveConfig::default())
-    }
-}
-
-impl Algorithm {
-    pub(crate) fn make(&self) -> Box<dyn Limit> {
-        match self {
-            Self::Adaptive(config) => Box::new(Adaptive::with(config.clone())),
-            Self::Fixed(limit) => Box::new(Fixed(*limit)),
-        }
-    }
-
-    fn validate(&self) -> Result<(), ConfigError> {
-        match self {
-            Self::Adaptive(config) => config.validate().map_err(|error| error.within("limit.adaptive")),
-            Self::Fixed(limit) if !(1..=MAX_LIMIT).contains(limit) => {
-                Err(ConfigError::new("limit.fixed", limit, "1 to 2147483647"))
-            }
-            Self::Fixed(_) => Ok(()),
-        }
-    }
 }
 
 /// Who waits for room, and how long.
@@ -102,7 +81,7 @@ pub struct QueueConfig {
     /// While the queue stands, how long a normal call waits. Default: 300 ms.
     #[cfg_attr(feature = "serde", serde(with = "buttress_core::config::duration"))]
     pub normal_wait: Duration,
-    /// While the queue stands, how long a sheddable call waits. Default: 5 ms.
+    /// While the queue stands, how long a sheddable call waits: no longer than the others. Default: 5 ms.
     #[cfg_attr(feature = "serde", serde(with = "buttress_core::config::duration"))]
     pub sheddable_wait: Duration,
     /// While the queue stands, the longest that a call of the lowest class that asks for room waits, whatever its class: it
@@ -194,6 +173,13 @@ impl QueueConfig {
         ] {
             if wait < Duration::from_millis(1) || wait > Duration::from_secs(3600) {
                 return Err(ConfigError::duration(field, wait, "1ms to 1h"));
+            }
+        }
+        // A normal call may wait longer than a critical one: it has to, or none of its class fits. The least important never.
+        for (field, wait) in [("critical_wait", self.critical_wait), ("normal_wait", self.normal_wait)] {
+            if wait < self.sheddable_wait {
+                let least = format!("{} (`sheddable_wait`) or more", format_duration(self.sheddable_wait));
+                return Err(ConfigError::duration(field, wait, least));
             }
         }
         Ok(())

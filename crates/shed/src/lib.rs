@@ -36,6 +36,33 @@
 //! # Ok::<(), buttress_core::ConfigError>(())
 //! ```
 //!
+//! Over HTTP whoever stands further out says it, in a request's [`Context`](buttress_core::Context): a layer around the shedder's
+//! (`axum::middleware::map_request`, tower's `map_request`); only a tenant needs the closure. Take it from what *you* know (the route, who is logged in):
+//! a stranger's header that claims `critical` must not be believed, or all will claim it.
+//!
+//! ```
+//! # #[cfg(feature = "http")] {
+//! use buttress_core::{Context, Priority};
+//! use buttress_shed::{Ask, ShedConfig};
+//!
+//! fn prioritize<B>(mut req: http::Request<B>) -> http::Request<B> {
+//!     let priority = match req.uri().path() {
+//!         "/checkout" => Priority::Critical,
+//!         path if path.starts_with("/recommendations") => Priority::Sheddable,
+//!         _ => Priority::Normal,
+//!     };
+//!     Context::of_mut(req.extensions_mut()).priority = priority;
+//!     req
+//! }
+//!
+//! let shed = ShedConfig::default().build()?;
+//! let shed = shed.by(|req: &http::Request<String>| Ask::new().tenant(req.headers().get("x-tenant")));
+//! let service = tower::ServiceBuilder::new().map_request(prioritize::<String>).layer(buttress_core::QueueLayer::<_>::new(shed));
+//! # let _ = service;
+//! # }
+//! # Ok::<(), buttress_core::ConfigError>(())
+//! ```
+//!
 //! # Which one
 //!
 //! | you want | you take |
@@ -75,10 +102,12 @@
 //!
 //! # Where it stands
 //!
-//! On a server: deadline > **shed** > bulkhead > handler. On a client or a gateway: one per upstream cluster, outside of the balancer.
-//! Two adaptive limits in series fight for the same queue: take one.
+//! On a server: [rate limit](rate) > deadline > [pressure] > **shed** > bulkhead > handler. A rate limit outside of it is cheap, and sees all that a client
+//! sends; a call that is shed then has cost its client a permit all the same. On a client or a gateway: deadline > retry > [throttle] > **shed** > ramped gate >
+//! balance, one per upstream cluster. Two adaptive limits in series fight for the same queue: take one.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod algorithm;
 mod ask;
 mod config;
 mod layer;
@@ -99,9 +128,10 @@ pub mod throttle;
 mod waiters;
 mod waiting;
 
+pub use algorithm::Algorithm;
 pub use ask::{Ask, Describe, FromContext};
 pub use buttress_core::Release;
-pub use config::{Algorithm, QueueConfig, ShedConfig};
+pub use config::{QueueConfig, ShedConfig};
 pub use layer::{KeyedShedLayer, ShedLayer, ShedLayerBy, ShedService};
 pub use permit::ShedPermit;
 pub use shed::Shed;

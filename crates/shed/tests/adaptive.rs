@@ -210,9 +210,8 @@ fn a_client_that_gives_up_early_takes_nothing_from_others() {
         let hasty = Load::new(0.0).step(seconds(3), 180.0).until(seconds(13)).time_out(Duration::from_micros(5_500));
         guard_all(&world, upstream.clone(), [Load::new(720.0), hasty]);
         world.run_until(seconds(25)).await;
-        [(3, 13), (13, 24)].map(|(from, to)| {
-            world.score(&upstream, seconds(from)..seconds(to)).share(|call| call.load == 0)
-        })
+        [(3, 13), (13, 24)]
+            .map(|(from, to)| world.score(&upstream, seconds(from)..seconds(to)).share(|call| call.load == 0))
     });
     assert!(served.iter().all(|share| *share >= 0.97), "{served:?}");
 }

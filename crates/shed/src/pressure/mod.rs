@@ -56,6 +56,10 @@
 //! # Ok::<(), buttress_core::ConfigError>(())
 //! ```
 //!
+//! # Where it stands
+//!
+//! On a server, just outside of the limit that it is the second line to: rate limit > deadline > **pressure** > shed > bulkhead > handler.
+//!
 //! # When not to use it
 //!
 //! **Never gate a gateway on CPU alone.** A gateway that is well used has busy CPUs and short waits; what hurts its callers is waiting, and what is

@@ -43,7 +43,8 @@
 //!
 //! # Where it stands
 //!
-//! Outside of everything that costs something: deadline > **rate limit** > bulkhead > handler. A rate limit protects against *who* asks too much; it
+//! Outside of everything that costs something: **rate limit** > fallback > stale > deadline > shed > bulkhead > handler, inside of telemetry alone. So a call that is
+//! [shed](crate) (or refused otherwise further in) has cost a permit. A rate limit protects against *who* asks too much; it
 //! knows nothing of how the service fares. Against overload take an adaptive limit.
 #![cfg_attr(feature = "http", doc = "")]
 #![cfg_attr(feature = "http", doc = "[`RateLimitHeadersLayer`] tells clients how much they have left.")]

@@ -145,6 +145,8 @@ fn errors_name_field_value_and_what_is_allowed() {
         ("`queue.reserve` is 0.6, allowed: 0 to 0.5", queue().reserve(0.6)),
         ("`queue.tenants` is 1025, allowed: 1 to 1024", queue().tenants(1_025)),
         ("`queue.sheddable_wait` is 0s, allowed: 1ms to 1h", queue().sheddable_wait(ms(0))),
+        ("`queue.critical_wait` is 4ms, allowed: 5ms (`sheddable_wait`) or more", queue().critical_wait(ms(4))),
+        ("`queue.normal_wait` is 4ms, allowed: 5ms (`sheddable_wait`) or more", queue().normal_wait(ms(4))),
     ] {
         assert_eq!(error(config), text);
     }
@@ -229,4 +231,38 @@ fn a_config_is_read_from_text_and_a_snapshot_written() {
     let snapshot = serde_json::to_value(config.build().unwrap().snapshot()).unwrap();
     assert_eq!((&snapshot["limit"], &snapshot["mode"]), (&7.into(), &"auto".into()));
     assert_eq!(snapshot["classes"][0]["priority"], "critical");
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn a_limit_is_a_word_or_a_number_or_a_table() {
+    use crate::limit::AdaptiveConfig;
+    let read = |text: &str| toml::from_str::<ShedConfig>(text);
+    for (text, wanted) in [
+        ("", Algorithm::default()),
+        ("limit = 'adaptive'", Algorithm::default()),
+        ("[limit.adaptive]", Algorithm::default()),
+        ("[limit.adaptive]\nmax = 9", Algorithm::Adaptive(AdaptiveConfig::default().max(9))),
+        ("limit = 64", Algorithm::Fixed(64)),
+        ("limit.fixed = 64", Algorithm::Fixed(64)),
+    ] {
+        let config = read(text).unwrap();
+        assert_eq!(config.limit, wanted, "{text}");
+        assert_eq!(read(&toml::to_string(&config).unwrap()).unwrap(), config);
+        assert_eq!(serde_json::from_value::<ShedConfig>(serde_json::to_value(&config).unwrap()).unwrap(), config);
+    }
+    for (text, says) in [
+        ("limit = 'fixed'", "expected \"adaptive\", a number of calls, or one of the tables"),
+        ("limit = -1", "integer `-1`, expected 1 to 2147483647 calls"),
+        ("limit = 4294967296", "integer `4294967296`, expected 1 to 2147483647 calls"),
+        ("limit = 1.5", "expected \"adaptive\", a number"),
+        ("limit.fix = 1", "unknown field `fix`, expected `adaptive` or `fixed`"),
+        ("limit = {}", "expected \"adaptive\", a number"),
+        ("limit = { fixed = 1, adaptive = {} }", "invalid length 2"),
+        ("limit.adaptive.mx = 1", "unknown field `mx`"),
+    ] {
+        let error = read(text).unwrap_err().to_string();
+        assert!(error.contains(says), "{text}: {error}");
+    }
+    assert!(read("limit = 0").unwrap().build().unwrap_err().to_string().starts_with("`limit.fixed` is 0"));
 }

@@ -24,6 +24,8 @@
 //!   `Retry-After`, `RESOURCE_EXHAUSTED` with a pushback). Any other answer means that the call was accepted, and so it is presumed of a call
 //!   that has no answer yet: a slow service is no reason to send less. What says nothing
 //!   ([`Ignored`](buttress_core::Outcome::Ignored), a call that is dropped) is not counted at all.
+//! * **[`Opaque`](buttress_core::Opaque) knows no "too much"**, only success and failure: what is no HTTP is never throttled, unless its results are told apart by
+//!   [`Opaque::classify`](buttress_core::Opaque::classify).
 //! * **It refuses** with [`Reason::Shed`](buttress_core::Reason::Shed), which is not retried, and only where at least
 //!   [`min_calls`](ThrottleConfig::min_calls) were made in the window: of few calls each is worth sending.
 //! * **Clones share it**: the state is made once; [`fresh`](buttress_core::GateLayer::fresh) makes another.
@@ -32,7 +34,7 @@
 //!
 //! # Where it stands
 //!
-//! On a client, inside of retries and outside of a balancer, so that each attempt is counted: retry > **throttle** > balance > endpoint. One per
+//! On a client, inside of retries and outside of a balancer, so that each attempt is counted: deadline > retry > **throttle** > balance > endpoint. One per
 //! service that is called.
 //!
 //! # When not to use it

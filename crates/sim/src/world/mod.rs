@@ -27,7 +27,21 @@
 //! sees no time pass.
 //!
 //! The same seed gives the same world, and every purpose (arrivals, classes, work of the n-th call) has numbers of its own:
-//! so two chains see the same calls. A layer that draws must be seeded as well.
+//! so two chains see the same calls. A layer that draws must be seeded as well (`.seed(..)` of its config), and one that reads the
+//! time of day must read [this world's](World::wall_clock): the adaptive limit of `buttress-shed` does.
+//!
+//! # What layers see of a call
+//!
+//! A [`Call`] is no HTTP request: it has no `Context` that a layer would look into. Its priority, deadline and tenant are said by a
+//! closure, where a layer takes one:
+//!
+//! ```ignore
+//! let adaptive = AdaptiveConfig::default().wall_clock(WallClock::new(world.wall_clock(0.0)));
+//! let shed = ShedConfig::default().limit(Algorithm::Adaptive(adaptive)).seed(1).layer_by(|call: &Call| {
+//!     Ask::new().priority(call.priority).tenant(call.tenant).deadline(call.deadline)
+//! })?;
+//! let chain = ServiceBuilder::new().layer(shed).service(upstream.clone());
+//! ```
 
 mod kernel;
 mod load;

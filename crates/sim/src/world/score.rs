@@ -42,6 +42,9 @@ pub enum End {
 }
 
 /// What became of the calls of a span of time.
+///
+/// Of nothing there is no share and no quantile: shares are then 1 (what is refused: 0), latencies 0. Who asserts one asks
+/// [`count`](Self::count) as well, or a test in which nothing was served passes.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Score {
@@ -182,7 +185,7 @@ impl Score {
         self.count(|end| matches!(end, End::Refused(_))) as f64 / (self.calls.len().max(1)) as f64
     }
 
-    /// The quantile `q` of the latency of good calls, zero where there are none.
+    /// The quantile `q` of the latency of good calls; zero where there are none, which is not fast: see [`count`](Self::count).
     pub fn latency(&self, q: f64) -> Duration {
         Duration::from_nanos(quantile(&self.latencies, q))
     }

@@ -10,8 +10,8 @@ use std::{
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct AdaptiveConfig {
-    /// The limit before anything is known. Default: 20.
-    pub initial: u32,
+    /// The limit before anything is known: `min` to `max`. Default `None`: 20, or what is nearest to it of these.
+    pub initial: Option<u32>,
     /// It is never lower: 1 or more. Default: 1.
     pub min: u32,
     /// It is never higher: `min` to 1 000 000. Default: 10 000.
@@ -23,14 +23,14 @@ pub struct AdaptiveConfig {
 
 impl Default for AdaptiveConfig {
     fn default() -> Self {
-        Self { initial: 20, min: 1, max: 10_000, wall_clock: WallClock::default() }
+        Self { initial: None, min: 1, max: 10_000, wall_clock: WallClock::default() }
     }
 }
 
 impl AdaptiveConfig {
     buttress_core::setters! {
         /// Sets [`initial`](Self#structfield.initial).
-        initial: u32 => initial;
+        initial: u32 => Some(initial);
         /// Sets [`min`](Self#structfield.min).
         min: u32 => min;
         /// Sets [`max`](Self#structfield.max).
@@ -46,11 +46,18 @@ impl AdaptiveConfig {
         if !(self.min..=1_000_000).contains(&self.max) {
             return Err(ConfigError::new("max", self.max, format!("{} (`min`) to 1000000", self.min)));
         }
-        if !(self.min..=self.max).contains(&self.initial) {
-            let allowed = format!("{} (`min`) to {} (`max`)", self.min, self.max);
-            return Err(ConfigError::new("initial", self.initial, allowed));
+        match self.initial {
+            Some(initial) if !(self.min..=self.max).contains(&initial) => {
+                let allowed = format!("{} (`min`) to {} (`max`)", self.min, self.max);
+                Err(ConfigError::new("initial", initial, allowed))
+            }
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    /// The limit before anything is known, of a config that was validated.
+    pub(super) fn start(&self) -> u32 {
+        self.initial.unwrap_or(20).clamp(self.min, self.max)
     }
 }
 

@@ -162,7 +162,7 @@ impl Adaptive {
     /// The same with a config that was validated.
     pub(crate) fn with(config: AdaptiveConfig) -> Self {
         Self {
-            limit: f64::from(config.initial),
+            limit: f64::from(config.start()),
             config,
             base: None,
             phase: Phase::Start(None),

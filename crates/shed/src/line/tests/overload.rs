@@ -145,6 +145,48 @@ fn the_lowest_class_has_its_reserve_and_no_more_behind_a_queue_full_of_critical_
 }
 
 #[test]
+fn a_deadline_far_off_costs_the_lowest_class_nothing_of_its_reserve() {
+    // A grant each 20 ms, and a second's worth of critical calls in front: much longer than a sheddable call waits here, and far
+    // less than the 30 s that its client does.
+    const PACE: u64 = 20 * MS;
+    let mut bench = Bench::new(Rules { reserve: 0.02, ..rules(50) });
+    bench.stand();
+    let began = bench.now;
+    let (mut got, mut late) = ([0, 0], 0);
+    for turn in 0..5_000 {
+        bench.now = began + turn * PACE;
+        for (item, priority) in [(0, Priority::Critical), (0, Priority::Critical), (1, Priority::Sheddable)] {
+            let ask = Ask { deadline: Some(bench.now + 30_000 * MS), ..ask(priority, 1) };
+            let refusal = bench.line.push(ask, bench.now, Some(PACE), 10 * MS, || item, &mut bench.out);
+            late += u32::from(refusal == Err(Why::TooLate));
+        }
+        if let Some(item) = bench.grant() {
+            got[item as usize] += 1;
+        }
+    }
+    late += bench.out.iter().filter(|(_, why)| *why == Why::TooLate).count() as u32;
+    assert_eq!(late, 0, "there was time for all of them");
+    assert!(got[1] >= 95, "a fiftieth of 5000 is 100: {got:?}");
+}
+
+#[test]
+fn a_call_is_too_late_where_its_deadline_and_not_where_its_wait_ends() {
+    let mut bench = Bench::new(rules(50));
+    for _ in 0..20 {
+        bench.push(ask(Priority::Critical, 1), 0).unwrap();
+    }
+    // 20 turns of 100 ms, and 10 ms to serve it: 2.01 s.
+    let mut arrive = |deadline: u64| {
+        let ask = Ask { deadline: Some(deadline * MS), ..normal(1) };
+        let place = bench.line.push(ask, 0, Some(100 * MS), 10 * MS, || 1, &mut bench.out);
+        place.map(|place| bench.line.remove(place.number, 0).unwrap())
+    };
+    assert_eq!(arrive(2_009), Err(Why::TooLate));
+    assert_eq!(arrive(2_010), Ok(1));
+    assert_eq!(arrive(30_000), Ok(1));
+}
+
+#[test]
 fn tenants_who_ask_alike_get_alike_and_one_who_asks_more_gets_no_more() {
     let got = grants(rules(40), &[1, 2, 3, 4].map(|tenant| (normal(tenant), 1)), 10_000);
     assert!(got.iter().all(|got| got.abs_diff(2500) <= 60), "{got:?}");
