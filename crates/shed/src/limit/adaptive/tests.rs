@@ -279,7 +279,8 @@ fn probes_reach_and_yield_by_turns_and_all_at_the_same_time() {
             let yields = matches!(subject.limit.phase, Phase::Settle(After::Yield(_)));
             turns[usize::from(yields)] += 1;
             let queue = (before - BUSY.workers).max(0.0);
-            let (low, high) = if yields { (0.7 * (before - queue), 0.8 * before) } else { (1.3 * before, 1.4 * before) };
+            let (low, high) =
+                if yields { (0.7 * (before - queue), 0.8 * before) } else { (1.3 * before, 1.4 * before) };
             let moved = subject.limit.limit;
             assert!(moved >= low - 1.0 && moved <= high + 1.0, "{moved} of {before}");
             while subject.is_probing() {
@@ -312,7 +313,11 @@ fn what_looks_like_a_queue_and_is_none_takes_nothing_away() {
         let before = subject.limit();
         subject.turn(&slower, |_| {});
         least = least.min(subject.limit());
-        assert!(subject.limit() + 1 >= before || subject.is_probing() || before > 3 * 30, "{} of {before}", subject.limit());
+        assert!(
+            subject.limit() + 1 >= before || subject.is_probing() || before > 3 * 30,
+            "{} of {before}",
+            subject.limit()
+        );
         assert!(subject.now - began < Duration::from_secs(20), "{} by {}", subject.limit(), subject.base());
     }
     assert!(least >= 15, "{least}");
