@@ -116,14 +116,19 @@ fn a_service_that_hung_is_used_in_full_again_as_soon_as_it_answers() {
     assert!(recovered.is_some_and(|after| after < seconds(2)), "{recovered:?}");
 }
 
-/// Of `rate` calls a second from 3 s to 23 s `share` are odd: those go to another service. How many of all others were served:
+/// 1000 calls a second, and more at once than a limit begins with.
+fn roomy(work: Work) -> Model {
+    Model::new(50).mean(Duration::from_millis(50)).work(work)
+}
+
+/// Of `rate` calls a second to a service from 3 s to 23 s `share` are odd: those go to another service. How many of all others were served:
 /// in the first ten seconds of that, in the others, and afterwards.
-fn others<S>(rate: f64, share: f64, odd: impl FnOnce(&World) -> S) -> [f64; 3]
+fn others<S>(usual: Model, rate: f64, share: f64, odd: impl FnOnce(&World) -> S) -> [f64; 3]
 where
     S: Service<Call, Response = Reply, Error = Error<Fault>, Future: Send> + Clone + Send + Sync + 'static,
 {
     World::play(4, async |world| {
-        let upstream = world.upstream(model(Work::Lognormal(0.6)));
+        let upstream = world.upstream(usual);
         let (usual, odd) = (upstream.clone(), odd(&world));
         let service = service_fn(move |call: Call| {
             let (usual, odd) = (usual.clone(), odd.clone());
@@ -184,21 +189,22 @@ fn a_service_that_becomes_ten_times_slower_with_room_to_spare_is_used_again() {
 
 #[test]
 fn fast_answers_that_come_and_go_take_nothing_from_others() {
-    let fast = Model::new(1_000).mean(Duration::from_micros(200)).work(Work::Fixed);
-    let served = others(800.0, 0.2, |world| world.upstream(fast));
+    let fast = Model::new(1_000).mean(Duration::from_millis(1)).work(Work::Fixed);
+    let served = others(roomy(Work::Lognormal(0.6)), 800.0, 0.2, |world| world.upstream(fast));
     assert!(served.iter().all(|share| *share >= 0.97), "{served:?}");
 }
 
 #[test]
 fn a_few_refusals_by_the_service_take_nothing_from_others() {
-    let served = others(500.0, 0.05, ends(Duration::from_millis(1), Error::Inner(Fault::Busy)));
+    let served =
+        others(roomy(Work::Lognormal(0.6)), 500.0, 0.05, ends(Duration::from_millis(1), Error::Inner(Fault::Busy)));
     assert!(served.iter().all(|share| *share >= 0.97), "{served:?}");
 }
 
 #[test]
 fn a_few_calls_that_hang_take_nothing_from_others() {
     let time_out = Rejection::new(Reason::DeadlinePassed, "timeout");
-    let served = others(300.0, 0.12, ends(seconds(1), Error::Rejected(time_out)));
+    let served = others(model(Work::Lognormal(0.6)), 300.0, 0.12, ends(seconds(1), Error::Rejected(time_out)));
     // It has to find out that fewer calls do not help, and that more do.
     assert!(served[0] >= 0.6 && served[1] >= 0.95 && served[2] >= 0.97, "{served:?}");
 }
@@ -206,8 +212,8 @@ fn a_few_calls_that_hang_take_nothing_from_others() {
 #[test]
 fn a_client_that_gives_up_early_takes_nothing_from_others() {
     let served = World::play(4, async |world| {
-        let upstream = world.upstream(model(Work::Fixed));
-        let hasty = Load::new(0.0).step(seconds(3), 180.0).until(seconds(13)).time_out(Duration::from_micros(5_500));
+        let upstream = world.upstream(roomy(Work::Fixed));
+        let hasty = Load::new(0.0).step(seconds(3), 180.0).until(seconds(13)).time_out(Duration::from_micros(27_500));
         guard_all(&world, upstream.clone(), [Load::new(720.0), hasty]);
         world.run_until(seconds(25)).await;
         [(3, 13), (13, 24)]
