@@ -55,10 +55,10 @@
 //!     req
 //! }
 //!
-//! let shed = ShedConfig::default().build()?;
-//! let shed = shed.by(|req: &http::Request<String>| Ask::new().tenant(req.headers().get("x-tenant")));
-//! let service = tower::ServiceBuilder::new().map_request(prioritize::<String>).layer(buttress_core::QueueLayer::<_>::new(shed));
-//! # let _ = service;
+//! let tenant = |req: &http::Request<String>| Ask::new().tenant(req.headers().get("x-tenant")); // who is logged in
+//! let layer = ShedConfig::default().layer_by(tenant)?; // over HTTP: `.protocol(HttpServer::new())`, or the facade's `.http_server().shed(..)`
+//! let chain = tower::ServiceBuilder::new().map_request(prioritize::<String>).layer(layer);
+//! # let _ = chain;
 //! # }
 //! # Ok::<(), buttress_core::ConfigError>(())
 //! ```
