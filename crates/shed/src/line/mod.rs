@@ -147,6 +147,14 @@ impl<T> Line<T> {
             {
                 Why::TooLate
             }
+            // Those of a class that fits are kept short of those who would wait in vain. The lowest is left to the reserve.
+            until
+                if ask.deadline.is_some()
+                    && !self.bears_overload(class, now)
+                    && self.expected(class, bucket, now, pace) >= until =>
+            {
+                Why::Full
+            }
             until if self.len() >= self.rules.max => match self.victim(class, bucket, now) {
                 None => Why::Full,
                 Some(victim) => {

@@ -178,7 +178,7 @@ fn a_call_is_too_late_where_its_deadline_and_not_where_its_wait_ends() {
     }
     // 20 turns of 100 ms, and 10 ms to serve it: 2.01 s.
     let mut arrive = |deadline: u64| {
-        let ask = Ask { deadline: Some(deadline * MS), ..normal(1) };
+        let ask = Ask { deadline: Some(deadline * MS), ..ask(Priority::Sheddable, 1) };
         let place = bench.line.push(ask, 0, Some(100 * MS), 10 * MS, || 1, &mut bench.out);
         place.map(|place| bench.line.remove(place.number, 0).unwrap())
     };
