@@ -11,14 +11,14 @@ use tower_layer::Layer;
 /// use buttress::{backup::StaticResponse, prelude::*};
 /// use std::time::Duration;
 ///
-/// // fallback > stale > deadline > bulkhead > your service
+/// // fallback > stale > deadline > shed > bulkhead > your service
 /// let sorry = StaticResponse::new(503, "text/plain; charset=utf-8", "back soon")?;
 /// let stack = buttress::stack::server()
 ///     .build()?
 ///     .stale(StaleConfig::default().max(Duration::from_secs(600)))?
 ///     .fallback(FallbackConfig::default(), sorry)?;
 /// let layers: Vec<_> = stack.describe().layers().collect();
-/// assert_eq!(layers, ["fallback", "stale", "deadline", "bulkhead"]);
+/// assert_eq!(layers, ["fallback", "stale", "deadline", "shed", "bulkhead"]);
 /// # Ok(()) }
 /// ```
 ///
