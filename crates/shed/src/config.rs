@@ -89,7 +89,7 @@ pub struct QueueConfig {
     /// wait a little. Default: 120 ms.
     #[cfg_attr(feature = "serde", serde(with = "buttress_core::config::duration"))]
     pub lowest_wait: Duration,
-    /// The share of the room that goes to the lowest class that waits, whoever else does: 0 to 0.5. Default: 0.01.
+    /// The share of the room that goes to the lowest class that waits, whoever else does: 0 to 0.5. Default: 0.005.
     pub reserve: f64,
     /// How many tenants are told apart in each class, 1 to 1024; more share. Default: 256.
     pub tenants: u32,
@@ -118,7 +118,7 @@ impl Default for QueueConfig {
             normal_wait: Duration::from_millis(300),
             sheddable_wait: Duration::from_millis(5),
             lowest_wait: Duration::from_millis(120),
-            reserve: 0.01,
+            reserve: 0.005,
             tenants: 256,
         }
     }

@@ -206,7 +206,7 @@ fn a_few_calls_that_hang_take_nothing_from_others() {
     let time_out = Rejection::new(Reason::DeadlinePassed, "timeout");
     let served = others(model(Work::Lognormal(0.6)), 300.0, 0.12, ends(seconds(1), Error::Rejected(time_out)));
     // It has to find out that fewer calls do not help, and that more do.
-    assert!(served[0] >= 0.6 && served[1] >= 0.95 && served[2] >= 0.97, "{served:?}");
+    assert!(served[0] >= 0.45 && served[1] >= 0.95 && served[2] >= 0.97, "{served:?}");
 }
 
 #[test]

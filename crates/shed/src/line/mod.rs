@@ -147,10 +147,10 @@ impl<T> Line<T> {
             {
                 Why::TooLate
             }
-            // Those of a class that fits are kept short of those who would wait in vain. The lowest is left to the reserve.
+            // Who would wait in vain stays out, unless the reserve is for him.
             until
                 if ask.deadline.is_some()
-                    && !self.bears_overload(class, now)
+                    && !(self.reserve.is_due() && self.bears_overload(class, now))
                     && self.expected(class, bucket, now, pace) >= until =>
             {
                 Why::Full

@@ -168,7 +168,7 @@ fn a_call_is_refused_when_those_before_it_will_keep_it_too_long() {
     };
     let (late, in_time) = (Some(Why::TooLate), None);
     assert_eq!(push(Priority::Sheddable, 9, 3 * MS, 10 * MS + 1), late, "30 are before it, and it has to run, too");
-    assert_eq!(push(Priority::Sheddable, 9, 3 * MS, 10 * MS), in_time);
+    assert_eq!(push(Priority::Sheddable, 9, MS, 10 * MS), in_time);
     assert_eq!(push(Priority::Normal, 1, 4 * MS, 0), late);
     assert_eq!(push(Priority::Normal, 9, 19 * MS, 10 * MS), in_time, "its tenant is next but three");
     assert_eq!(

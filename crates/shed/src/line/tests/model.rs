@@ -164,7 +164,7 @@ impl Model {
             Err(if ask.deadline.is_some() { Why::TooLate } else { Why::Full })
         } else if ask.deadline.is_some_and(|at| expected + service > at) {
             Err(Why::TooLate)
-        } else if ask.deadline.is_some() && !self.lowest(class, now) && expected >= until {
+        } else if ask.deadline.is_some() && !(self.owed >= 1_000_000 && self.lowest(class, now)) && expected >= until {
             Err(Why::Full)
         } else if full {
             self.victim(class, ask.tenant, now).map(|victim| (until, Some(victim))).ok_or(Why::Full)
