@@ -25,6 +25,8 @@ const SUM: u32 = 44;
 const SUM_MASK: u64 = (1 << SUM) - 1;
 /// So many samples are kept one by one, for their quantiles.
 const TIMES: usize = if cfg!(buttress_loom) { 4 } else { 256 }; // loom counts each load
+/// In place of the time of one that was cut off.
+const CUT_OFF: u32 = u32::MAX;
 /// The most units that one sample counts for: 18 minutes.
 const LONGEST: u64 = 1 << 36;
 /// A window that is half full is over, whatever its span: then a hundred threads at once cannot make the sum overflow.
@@ -93,6 +95,7 @@ struct Plan {
     until: AtomicU64,
     /// Nanoseconds; 0: nobody knows.
     mean: AtomicU64,
+    typical: AtomicU64,
     pace: AtomicU64,
     limit: AtomicU32,
     limited: AtomicBool,
@@ -138,6 +141,7 @@ impl Meter {
                 looks: std::array::from_fn(|_| Look::default()),
                 until: zero(),
                 mean: zero(),
+                typical: zero(),
                 pace: zero(),
                 limit: AtomicU32::new(0),
                 limited: AtomicBool::new(false),
@@ -173,14 +177,19 @@ impl Meter {
 
     /// Whether a call that failed, or was given up, took long enough for that to say something of the load.
     pub(crate) fn is_slow(&self, nanos: u64) -> bool {
-        let mean = self.plan.mean.load(Relaxed);
-        mean > 0 && nanos >= mean / 2
+        let typical = self.typical();
+        typical > 0 && nanos >= typical / 2
     }
 
     /// The mean time of the last window that had any, in nanoseconds; 0: there was none.
-    #[inline]
     pub(crate) fn mean(&self) -> u64 {
         self.plan.mean.load(Relaxed)
+    }
+
+    /// What a call usually takes, whatever a few do: the same.
+    #[inline]
+    pub(crate) fn typical(&self) -> u64 {
+        self.plan.typical.load(Relaxed)
     }
 
     /// The mean time between two ends of calls.
@@ -231,7 +240,7 @@ impl Meter {
         let units = (nanos / UNIT).min(LONGEST);
         let sample = 1 << SUM | units;
         let before = tally.sum.fetch_add(sample, AcqRel);
-        let place = if end == End::Whole { units.min(u64::from(u32::MAX) - 1) as u32 } else { u32::MAX };
+        let place = if end == End::Whole { units.min(u64::from(CUT_OFF) - 1) as u32 } else { CUT_OFF };
         // One that was cut off is no fast one. A window that ends between these two has an older time in this place: a quantile does not mind.
         tally.times[(before >> SUM) as usize % TIMES].store(place, Relaxed);
         self.is_over_at(before + sample, now)
@@ -314,12 +323,15 @@ impl Meter {
         let overloads = more(&tally.overloads, &mut seen.overloads, u32::MAX.into());
         let ended = completed.saturating_sub(seen.completed);
         seen.completed = seen.completed.max(completed);
+        let total = Duration::from_nanos((sum & SUM_MASK) * UNIT);
+        let (low, typical) = self.quantiles(samples as usize).unwrap_or_default();
         Window {
             completed: ended,
             samples,
-            total: Duration::from_nanos((sum & SUM_MASK) * UNIT),
+            total,
             shortest: if samples > 0 && shortest != u64::MAX { Duration::from_nanos(shortest) } else { Duration::ZERO },
-            low: self.low(samples as usize),
+            low,
+            typical,
             censored: cut + timed_out,
             timed_out,
             overloads,
@@ -329,22 +341,30 @@ impl Meter {
         }
     }
 
-    /// The first decile of the latest of so many samples; the maximum where more than nine tenths were cut off.
-    fn low(&self, samples: usize) -> Duration {
+    /// Of those of the latest samples that were not cut off: their first decile, and the mean of their fastest four fifths.
+    fn quantiles(&self, samples: usize) -> Option<(Duration, Duration)> {
+        let time = |units: u64| Duration::from_nanos(units * UNIT);
         let mut times = [0; TIMES];
-        let n = samples.min(TIMES);
-        if n == 0 {
-            return Duration::ZERO;
+        let mut n = 0;
+        for seen in self.tally.times.iter().take(samples) {
+            times[n] = seen.load(Relaxed);
+            n += usize::from(times[n] != CUT_OFF);
         }
-        times.iter_mut().zip(&self.tally.times).for_each(|(time, seen)| *time = seen.load(Relaxed));
-        let (_, low, _) = times[..n].select_nth_unstable((n - 1) / 10);
-        if *low == u32::MAX { Duration::MAX } else { Duration::from_nanos(u64::from(*low) * UNIT) }
+        let times = &mut times[..n];
+        let last = (n * 4).div_ceil(5).checked_sub(1)?;
+        let (fast, &mut slowest, _) = times.select_nth_unstable(last);
+        let sum = fast.iter().map(|&units| u64::from(units)).sum::<u64>() + u64::from(slowest);
+        let (_, &mut low, _) = times[..=last].select_nth_unstable((n - 1) / 10);
+        Some((time(low.into()), time(sum / (last as u64 + 1))))
     }
 
     /// What later calls and those who wait should know of it.
     fn learn(&self, window: &Window) {
         if let Some(mean) = window.mean() {
             self.plan.mean.store(mean.as_nanos() as u64, Relaxed);
+        }
+        if window.answered() > 0 {
+            self.plan.typical.store(window.typical.as_nanos() as u64, Relaxed);
         }
         let length = window.length().as_nanos() as u64;
         if length == 0 {

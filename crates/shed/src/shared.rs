@@ -3,7 +3,7 @@
 use crate::{
     Ask, ShedConfig,
     limit::Limit,
-    line::{self, LineMode, Why},
+    line::{self, CLASSES, LineMode, Why, class},
     meter::{End, Meter},
     permit::ShedPermit,
     waiters::{Moment, Waiters},
@@ -50,8 +50,6 @@ pub(crate) struct Counts {
     pub(crate) shed: [[AtomicU64; Cause::ALL.len()]; CLASSES],
 }
 
-pub(crate) const CLASSES: usize = 3;
-
 /// Why a call was shed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
@@ -81,15 +79,6 @@ impl From<Why> for Cause {
             Why::TooLate => Self::TooLate,
             Why::WaitedTooLong => Self::Waited,
         }
-    }
-}
-
-/// Its place in arrays by class.
-pub(crate) fn class(priority: Priority) -> usize {
-    match priority {
-        Priority::Critical => 2,
-        Priority::Sheddable => 0,
-        _ => 1,
     }
 }
 
@@ -137,7 +126,7 @@ impl Shared {
     }
 
     pub(crate) fn moment(&self, now: u64) -> Moment {
-        Moment { now, service: self.meter.mean() }
+        Moment { now, service: self.meter.typical() }
     }
 
     /// Whether the call that has just been admitted at `home` is timed. As many have been as have ended and are in flight.

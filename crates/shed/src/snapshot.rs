@@ -1,6 +1,6 @@
 use crate::{
-    line::LineMode,
-    shared::{CLASSES, Cause, Shared, mode_name},
+    line::{CLASSES, LineMode, class},
+    shared::{Cause, Shared, mode_name},
 };
 use buttress_core::{Measure, Mode, Priority, Series, Value, permits::Line, sync::Ordering::Relaxed};
 use std::time::Duration;
@@ -83,14 +83,13 @@ impl ShedSnapshot {
     pub(crate) fn take(shared: &Shared, now: u64) -> Self {
         let priorities = [Priority::Critical, Priority::Normal, Priority::Sheddable];
         let (waiting, queued, mode, oldest) = shared.permits.with_line(|waiters, _| {
-            let waiting = priorities.map(|priority| waiters.line.waiting(priority));
+            let waiting = priorities.map(|priority| (priority, waiters.line.waiting(priority)));
             (waiting, waiters.len() as u32, waiters.line.mode(now), waiters.line.oldest_wait(now))
         });
         let (algorithm, base) = shared.meter.algorithm();
         let over_limit = shared.over_limit.load(Relaxed);
         let held = shared.permits.in_flight();
         let mean = shared.meter.mean();
-        let mut class = 0;
         Self {
             algorithm,
             limit: shared.meter.limit(),
@@ -101,15 +100,14 @@ impl ShedSnapshot {
             oldest_wait: Duration::from_nanos(oldest),
             admitted_total: shared.completed() + u64::from(held),
             over_limit_total: shared.over_limit_total.load(Relaxed),
-            classes: priorities.map(|priority| {
-                class += 1;
+            classes: waiting.map(|(priority, queued)| {
                 let count = |cause: Cause| {
                     let counts = shared.permits.stripes();
-                    counts.map(|c| c.shed[crate::shared::class(priority)][cause as usize].load(Relaxed)).sum()
+                    counts.map(|c| c.shed[class(priority)][cause as usize].load(Relaxed)).sum()
                 };
                 ClassSnapshot {
                     priority,
-                    queued: waiting[class - 1],
+                    queued,
                     full_total: count(Cause::Full),
                     pushed_out_total: count(Cause::PushedOut),
                     too_late_total: count(Cause::TooLate),

@@ -99,9 +99,10 @@ pub struct Window {
     pub total: Duration,
     /// The shortest of them; zero where there is none.
     pub shortest: Duration,
-    /// Their first decile: a tenth of them took less. Those that were cut off count as slow. Zero where there is none, the
-    /// maximum where too many were cut off.
+    /// The first decile of those that were [answered](Self::answered): a tenth of them took less. Zero where there is none.
     pub low: Duration,
+    /// The mean of the fastest four fifths of those: what a call takes, whatever a few do. Zero where there is none.
+    pub typical: Duration,
     /// Of the samples, those that were cut off (a deadline passed, the caller left): they would have taken longer than they did.
     pub censored: u32,
     /// Of the censored, those that a deadline of ours ended.
@@ -125,12 +126,18 @@ impl Window {
             total: Duration::ZERO,
             shortest: Duration::ZERO,
             low: Duration::ZERO,
+            typical: Duration::ZERO,
             censored: 0,
             timed_out: 0,
             overloads: 0,
             in_flight: 0,
             limited: false,
         }
+    }
+
+    /// Samples that were not cut off.
+    pub fn answered(&self) -> u32 {
+        self.samples.saturating_sub(self.censored)
     }
 
     /// How long it was.

@@ -30,7 +30,7 @@ pub(crate) use spell::LineMode;
 use spell::{Order, Spell};
 use tenants::Tenants;
 
-const CLASSES: usize = 3;
+pub(crate) const CLASSES: usize = 3;
 
 /// Who asks to wait.
 #[derive(Clone, Copy, Debug)]
@@ -155,26 +155,21 @@ impl<T> Line<T> {
             {
                 Why::Full
             }
-            until if self.len() >= self.rules.max => match self.victim(class, bucket, now) {
-                None => Why::Full,
-                Some(victim) => {
-                    // First in, then out: the queue was not empty in between.
-                    let place =
-                        self.enter(Entry { item: item(), class, bucket, arrived: now, until, deadline: ask.deadline });
-                    self.send_away(victim, Why::PushedOut, out);
-                    self.spell.shed(now);
-                    return Ok(place);
-                }
-            },
             until => {
-                return Ok(self.enter(Entry {
-                    item: item(),
-                    class,
-                    bucket,
-                    arrived: now,
-                    until,
-                    deadline: ask.deadline,
-                }));
+                let full = self.len() >= self.rules.max;
+                match full.then(|| self.victim(class, bucket, now)) {
+                    Some(None) => Why::Full,
+                    victim => {
+                        // First in, then out: the queue was not empty in between.
+                        let deadline = ask.deadline;
+                        let place = self.enter(Entry { item: item(), class, bucket, arrived: now, until, deadline });
+                        if let Some(victim) = victim.flatten() {
+                            self.send_away(victim, Why::PushedOut, out);
+                            self.spell.shed(now);
+                        }
+                        return Ok(place);
+                    }
+                }
             }
         };
         self.spell.shed(now);
@@ -397,8 +392,8 @@ impl<T> Line<T> {
     }
 }
 
-/// The place of a class in our tables, the lowest first.
-fn class(priority: Priority) -> usize {
+/// The place of a class in tables, the lowest first.
+pub(crate) fn class(priority: Priority) -> usize {
     match priority {
         Priority::Sheddable => 0,
         Priority::Critical => 2,

@@ -57,12 +57,32 @@ fn a_window_says_what_was_seen_and_the_next_begins_empty() {
     assert_eq!((window.samples, window.completed, window.censored, window.timed_out), (4, 9, 2, 1));
     assert_eq!((window.total, window.shortest, window.mean()), (ms(120), ms(10), Some(ms(30))));
     assert_eq!((window.overloads, window.in_flight, window.limited, window.length()), (1, 7, true, ms(20)));
-    assert_eq!((meter.mean(), meter.pace()), (30 * MS, Some(20 * MS / 9)));
+    assert_eq!((meter.mean(), meter.typical(), meter.pace()), (30 * MS, 30 * MS, Some(20 * MS / 9)));
     add(&meter, 4, 30 * MS);
     meter.close(30 * MS, || 13).unwrap();
     let next = scribe.windows()[1];
     assert_eq!((next.samples, next.completed, next.censored, next.timed_out), (4, 4, 0, 0));
     assert_eq!((next.overloads, next.in_flight, next.limited, next.start), (0, 1, false, window.end));
+}
+
+#[test]
+fn the_first_decile_and_the_fastest_four_fifths_are_those_of_the_answered() {
+    let scribe = Scribe::new(10, 10);
+    let meter = meter(&scribe);
+    let close = |slow: u32, end| {
+        (0..slow).for_each(|_| _ = meter.add(1_000 * MS, end, 1, 0));
+        add(&meter, 10 - slow, 0);
+        meter.close(20 * MS, || 0).unwrap();
+        *scribe.windows().last().unwrap()
+    };
+    let window = close(2, End::Whole);
+    assert_eq!((window.answered(), window.low, window.typical, window.mean()), (10, ms(10), ms(10), Some(ms(208))));
+    assert_eq!(close(3, End::Whole).typical, Duration::from_nanos((7 * 10 + 1_000) * MS / 8));
+    let window = close(9, End::TimedOut);
+    assert_eq!((window.answered(), window.low, window.typical), (1, ms(10), ms(10)), "however many hang");
+    let window = close(10, End::Cut);
+    assert_eq!((window.answered(), window.low, window.typical), (0, Duration::ZERO, Duration::ZERO));
+    assert_eq!((meter.typical(), meter.mean()), (10 * MS, 1_000 * MS), "what was known is what there is");
 }
 
 #[test]

@@ -43,18 +43,41 @@ pub(super) struct Seen {
     pub(super) low: f64,
     /// Their mean.
     pub(super) mean: f64,
+    /// The mean of the fastest four fifths: that of all is chance where one in ten hangs.
+    pub(super) typical: f64,
     pub(super) samples: f64,
 }
 
 impl Seen {
+    /// Whether it was under such a limit, or nearly.
+    pub(super) fn is_near(&self, limit: f64) -> bool {
+        (self.limit / limit - 1.0).abs() <= 0.1
+    }
+
+    /// The same, and what the next window said. Of many before it the latest count.
+    pub(super) fn and(&self, next: &Self) -> Self {
+        let (before, n) = (self.samples.min(2.0 * SAMPLES), next.samples);
+        let share = n / (before + n).max(1.0);
+        let mean = |before: f64, next: f64| before + share * (next - before);
+        Self {
+            limit: mean(self.limit, next.limit),
+            // So many calls, in the time of both.
+            rate: 1.0 / mean(1.0 / self.rate.max(1e-9), 1.0 / next.rate.max(1e-9)),
+            low: mean(self.low, next.low),
+            mean: mean(self.mean, next.mean),
+            typical: mean(self.typical, next.typical),
+            samples: before + n,
+        }
+    }
+
     /// How much longer calls take `after` a change of the limit, and how much fewer they are, as a share of that change: 0.7 and more where
     /// they stand in a queue, -0.3 where they do not.
     ///
-    /// By Little's law the mean time follows the limit, or the rate does; the first decile of a queue's times follows even more. The
+    /// By Little's law their typical time follows the limit, or the rate does; the first decile of a queue's times follows even more. The
     /// three together are less noisy than any of them.
     fn followed(&self, after: &Self) -> f64 {
         let ln = |a: f64, b: f64| (a.max(1e-9) / b.max(1e-9)).ln();
-        let moved = ln(after.mean, self.mean) + ln(after.low, self.low) + ln(self.rate, after.rate);
+        let moved = ln(after.typical, self.typical) + ln(after.low, self.low) + ln(self.rate, after.rate);
         moved / 3.0 / ln(after.limit, self.limit)
     }
 
@@ -65,6 +88,6 @@ impl Seen {
 
     /// Whether with more calls in flight there were no more answers, and later.
     pub(super) fn waited(&self, after: &Self) -> bool {
-        after.limit > self.limit && self.followed(after) > 0.2
+        after.limit > self.limit && after.samples >= 5.0 && self.followed(after) > 0.2
     }
 }

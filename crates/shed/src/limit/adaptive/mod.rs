@@ -52,8 +52,8 @@ use std::time::{Duration, Instant};
 ///
 /// # Relief
 ///
-/// If more than a tenth of the calls time out, or the service itself refuses more than 2 %, the limit falls by as much, at most by 30 %, from window to window.
-/// Three times, that is: if there are as many of them then, they have another reason, the limit is what it was before, and for
+/// If more than a tenth of the calls time out, and all others are slow as well, or the service itself refuses more than 2 %, the limit falls by as much,
+/// at most by 30 %, from window to window. Three times, that is: if there are as many of them then, they have another reason, the limit is what it was before, and for
 /// 10 s nothing is cut.
 ///
 /// # Start
@@ -73,6 +73,10 @@ pub struct Adaptive {
     phase: Phase,
     /// The latest window with enough calls.
     seen: Option<Seen>,
+    /// What the latest windows said together, as long as the limit was the same: a probe is compared with it.
+    lately: Option<Seen>,
+    /// A call found no room in the latest window that was long enough to tell.
+    limited: bool,
     /// The next probe, while there is load.
     probe_at: Option<Instant>,
     /// Something looks like a queue, and no probe has said yet what it is.
@@ -129,6 +133,8 @@ const MORE: f64 = 4.0 / 3.0;
 const LESS: f64 = 0.75;
 /// A base rises at most by this at once: what a probe saw may be the queue of others, who did not probe with it.
 const RISE: f64 = 2.0;
+/// Calls that time out are too many only where all others are slower than their base, by this: in a queue all wait.
+const SLOW: f64 = 2.0;
 /// After so many cuts without effect there are none for so long.
 const CUTS: u32 = 3;
 const SPARED: Duration = Duration::from_secs(10);
@@ -145,7 +151,7 @@ const GROWTH: [f64; 5] = [0.0, 0.25, 0.25, 0.5, 1.0];
 
 /// At the lowest limit a slow service never answers twenty calls in a short time: who waited for them would stay there.
 fn is_enough(window: &Window) -> bool {
-    window.samples >= ENOUGH || window.samples >= FEW && window.length() >= LONG
+    window.answered() >= ENOUGH || window.answered() >= FEW && window.length() >= LONG
 }
 
 impl Adaptive {
@@ -167,6 +173,8 @@ impl Adaptive {
             base: None,
             phase: Phase::Start(None),
             seen: None,
+            lately: None,
+            limited: false,
             probe_at: None,
             suspicious: false,
             saturated: false,
@@ -189,6 +197,11 @@ impl Adaptive {
         seen.mean - self.base.map_or(0.0, |base| (seen.low - base.low).max(0.0))
     }
 
+    /// Whether every call takes much longer than it need: else those that time out have not waited for the others.
+    fn is_slow(&self, seen: &Seen) -> bool {
+        seen.samples == 0.0 || self.base.is_none_or(|base| seen.low > SLOW * noise(seen) * base.low)
+    }
+
     fn set(&mut self, limit: f64) {
         self.limit = limit.clamp(f64::from(self.config.min), f64::from(self.config.max));
     }
@@ -198,6 +211,9 @@ impl Adaptive {
     }
 
     fn learn(&mut self, seen: &Seen, share: f64) {
+        if seen.samples == 0.0 {
+            return;
+        }
         match &mut self.base {
             Some(base) => base.learn(seen.low, seen.samples, share),
             None => self.base = Some(Base::new(seen.low, seen.samples)),
@@ -275,8 +291,11 @@ impl Adaptive {
     }
 
     fn follow(&mut self, window: &Window, mut seen: Seen, now: Instant) {
+        let enough = is_enough(window);
+        // A probe was due before much was seen: that nobody asked for room in that moment says nothing.
+        self.limited = window.limited || !enough && self.limited;
         let Some(Base { low: base, .. }) = self.base else { return self.learn(&seen, 1.0) };
-        if !window.limited {
+        if !self.limited {
             match &mut self.base {
                 Some(known) if seen.low >= base => known.creep(seen.low, seen.samples),
                 _ => self.learn(&seen, 0.2),
@@ -284,31 +303,42 @@ impl Adaptive {
             (self.probe_at, self.suspicious, self.saturated, self.steps) = (None, false, false, 1);
             return;
         }
-        let enough = is_enough(window);
+        self.lately = match self.lately {
+            Some(lately) if lately.is_near(self.limit) => Some(lately.and(&seen)),
+            lately => Some(seen).filter(|_| enough).or(lately),
+        };
+        // The limit is full of calls that wait for something else than their turn: the few others are as fast as ever.
+        let hung = !enough && window.samples >= ENOUGH && seen.samples > 0.0 && !self.is_slow(&seen);
         if !enough {
-            // A probe was due before more was seen.
             seen = self.seen.unwrap_or(seen);
         }
         if enough && seen.low < base {
             self.learn(&Seen { samples: seen.samples.min(60.0), ..seen }, 0.1);
         }
         self.seen = Some(seen);
-        let (queue, target) = (self.queue(&seen), self.target());
+        let (queue, target) = (if hung { 0.0 } else { self.queue(&seen) }, self.target());
         let doubtful = queue > if self.saturated { 2.0 * target } else { target };
-        if doubtful && !self.suspicious && self.steps < 2 {
+        if doubtful && !self.suspicious && (self.saturated || self.steps < 2) {
+            // Once only: what still looks like a queue then may be none.
             if self.saturated {
                 self.set((self.limit - queue + target).max(0.7 * self.limit));
                 self.settle(After::Follow);
             }
+            // What it was before is not what a probe finds now.
+            self.lately = Some(seen);
             (self.suspicious, self.steps) = (true, 0);
             return self.plan_probe(1.0, &seen, now);
         }
         match self.probe_at {
             None => self.plan_probe(ROUTINE, &seen, now),
-            Some(at) if now >= at => return self.probe(seen, queue),
+            Some(at) if now >= at => match self.lately.take().filter(|lately| lately.is_near(self.limit)) {
+                Some(lately) => return self.probe(lately, queue),
+                // Against what was seen under another limit it would say nothing.
+                None => self.plan_probe(1.0, &seen, now),
+            },
             Some(_) => {}
         }
-        if !enough {
+        if !enough && !hung {
             return;
         }
         if queue < 0.25 * target {
@@ -319,13 +349,7 @@ impl Adaptive {
             self.set(self.limit + more);
             self.suspicious = false;
             self.steps += 1;
-        } else if self.saturated && queue > 2.0 * target {
-            if !self.suspicious {
-                self.set((self.limit - queue + target).max(0.7 * self.limit));
-                self.steps = 2;
-                self.settle(After::Follow);
-            }
-        } else if self.saturated || queue < target {
+        } else if !doubtful {
             // It never shrinks for what only looks like a queue.
             self.set(self.limit + 0.5 * (target - queue));
             self.steps = 0;
@@ -347,7 +371,7 @@ impl Adaptive {
     }
 
     /// Cuts the limit because of a share of calls that went wrong for having been too many. Whether that was done.
-    fn relieve(&mut self, share: f64, tolerable: f64, most: f64, now: Instant) -> bool {
+    fn relieve(&mut self, share: f64, tolerable: f64, now: Instant) -> bool {
         if share <= tolerable {
             self.relief.cuts = 0;
             return false;
@@ -363,7 +387,7 @@ impl Adaptive {
             self.set(self.relief.limit);
             self.relief = Relief { spared: now.checked_add(SPARED), ..Relief::default() };
         } else {
-            self.set(self.limit * (1.0 - share).max(most));
+            self.set(self.limit * (1.0 - share).max(0.7));
             self.relief.cuts += 1;
         }
         self.steps = 1;
@@ -417,7 +441,7 @@ impl Limit for Adaptive {
         let Some(mean) = window.mean().filter(|_| length > 0.0) else {
             // Refused at once, all of them: nothing was timed.
             let ended = window.completed.max(1) as f64;
-            self.relieve(f64::from(window.overloads) / ended, 0.5, 0.7, window.end);
+            self.relieve(f64::from(window.overloads) / ended, 0.5, window.end);
             return;
         };
         // Streams are timed at their heads, and end much later.
@@ -428,7 +452,8 @@ impl Limit for Adaptive {
             rate: answered as f64 / length,
             low: window.low.as_secs_f64(),
             mean: mean.as_secs_f64(),
-            samples: f64::from(window.samples),
+            typical: window.typical.as_secs_f64(),
+            samples: f64::from(window.answered()),
         };
         let now = window.end;
         let timed_out = f64::from(window.timed_out) / f64::from(window.samples.max(1));
@@ -437,16 +462,20 @@ impl Limit for Adaptive {
             Phase::Settle(After::Follow) => {}
             Phase::Settle(After::Reach(was)) => self.phase = Phase::Reach(was),
             Phase::Settle(After::Yield(was)) => self.phase = Phase::Yield(was),
-            _ if refused > timed_out && self.relieve(refused, 0.02, 0.7, now) => {}
-            _ if refused <= timed_out && window.limited && self.relieve(timed_out, 0.1, 0.7, now) => {}
+            _ if refused > timed_out && self.relieve(refused, 0.02, now) => {}
+            _ if refused <= timed_out && window.limited && self.is_slow(&seen) && self.relieve(timed_out, 0.1, now) => {
+            }
             // Nothing can be learnt from calls that go wrong.
-            _ if refused + timed_out > 0.5 || window.low == Duration::MAX => {}
+            _ if refused > 0.5 => {}
+            Phase::Follow => self.follow(window, seen, now),
+            _ if window.answered() == 0 => {}
             Phase::Start(before) => self.start(&seen, before, window.limited, now),
             Phase::Reach(was) => self.reached(&was, &seen, window.limited, now),
             Phase::Yield(was) => self.yielded(&was, &seen, now),
-            Phase::Follow => self.follow(window, seen, now),
         }
-        self.seen = Some(seen).filter(|_| is_enough(window)).or(self.seen).or(Some(seen));
+        if is_enough(window) || self.seen.is_none() && window.answered() > 0 {
+            self.seen = Some(seen);
+        }
     }
 
     fn name(&self) -> &'static str {
