@@ -1,7 +1,7 @@
 //! What the layers are, for operators.
 
 use super::Shedder;
-use crate::{config, quota::Quotas};
+use crate::config;
 use buttress::{
     Balancer, Breaker, Canary, Chaos, ConfigError, Failover, Handle, Mode, Pressure, PressureGate, Priority,
     RampedGate, Registry, Rejection, Stale,
@@ -24,8 +24,6 @@ pub(crate) struct Controls {
     pub(crate) sheds: BTreeMap<String, Arc<Shedder>>,
     /// By cluster; one of a single endpoint has none.
     pub(crate) gates: BTreeMap<String, Arc<RampedGate>>,
-    /// By route.
-    pub(crate) quotas: BTreeMap<String, Arc<Quotas>>,
     pub(crate) pressure: Pressured,
     /// Where the config has levels.
     pub(crate) levels: Option<Levels>,
@@ -58,7 +56,7 @@ impl Controls {
         toggles.for_each(|toggle| _ = registry.add(format!("toggle.{}", toggle.name()), Arc::new(toggle.clone())));
         let pressure = Pressured::new(&config.pressure, config.levels.pressure, &registry)?;
         let (endpoints, balancers) = (BTreeMap::new(), BTreeMap::new());
-        let (sheds, gates, quotas) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (sheds, gates) = (BTreeMap::new(), BTreeMap::new());
         let (stales, failovers, canaries) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         Ok(Self {
             registry,
@@ -66,7 +64,6 @@ impl Controls {
             balancers,
             sheds,
             gates,
-            quotas,
             pressure,
             levels,
             toggles,

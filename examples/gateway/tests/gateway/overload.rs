@@ -229,6 +229,15 @@ async fn a_client_has_so_many_requests_and_is_told_what_is_left() {
     call(Request::post(observe).body(Full::default()).unwrap(), false).await;
     assert_eq!(ask("blue").await.status(), 200);
     gateway.shows("route.r.rate_limit", "over_limit_total", 1).await;
+
+    // No number holds while an operator lets everybody pass, or nobody.
+    for (mode, status, told) in [("disabled", 200, false), ("forced_open", 429, false), ("auto", 429, true)] {
+        let said = format!("http://{}/mode/route.r.rate_limit?mode={mode}", gateway.admin);
+        call(Request::post(said).body(Full::default()).unwrap(), false).await;
+        let res = ask("blue").await;
+        let is_told = [header(&res, "ratelimit"), header(&res, "ratelimit-policy")].map(|value| !value.is_empty());
+        assert_eq!((res.status().as_u16(), is_told), (status, [told; 2]), "{mode}: {res:?}");
+    }
 }
 
 #[tokio::test]
