@@ -54,7 +54,7 @@ impl Controls {
         }
         let toggles = toggles.build()?;
         toggles.for_each(|toggle| _ = registry.add(format!("toggle.{}", toggle.name()), Arc::new(toggle.clone())));
-        let pressure = Pressured::new(&config.pressure, config.levels.pressure, &registry)?;
+        let pressure = Pressured::new(&config.pressure, &registry)?;
         let (endpoints, balancers) = (BTreeMap::new(), BTreeMap::new());
         let (sheds, gates) = (BTreeMap::new(), BTreeMap::new());
         let (stales, failovers, canaries) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
@@ -104,12 +104,10 @@ pub(crate) struct Pressured {
     pub(crate) gate: Arc<PressureGate>,
     pub(crate) sources: Pressure,
     lag: Option<EventLoopLag>,
-    /// Whether anybody heeds it from the start.
-    is_heeded: bool,
 }
 
 impl Pressured {
-    fn new(config: &config::Pressure, levels: bool, registry: &Registry) -> Result<Self, ConfigError> {
+    fn new(config: &config::Pressure, registry: &Registry) -> Result<Self, ConfigError> {
         let sources = PressureConfig::default().every(config.every).build()?;
         let mut lag = None;
         for source in &config.sources {
@@ -132,17 +130,15 @@ impl Pressured {
         let gate = Arc::new(gate);
         registry.add("pressure", gate.clone());
         registry.add("pressure.sources", Arc::new(sources.clone()));
-        let is_heeded = levels || config.mode != config::Gating::Disabled;
-        Ok(Self { gate, sources, lag, is_heeded })
+        Ok(Self { gate, sources, lag })
     }
 
-    /// Measures, until the tasks are dropped: so no request reads files. What nobody heeds is looked at by who asks.
+    /// Measures, until the tasks are dropped: so no request reads files. Though nobody heeds it yet: an operator may switch it on at any
+    /// time, and read it before.
     pub(crate) fn watch(&self) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
-        if self.is_heeded {
-            tasks.spawn(self.sources.drive());
-            self.lag.iter().for_each(|lag| _ = tasks.spawn(lag.watch()));
-        }
+        tasks.spawn(self.sources.drive());
+        self.lag.iter().for_each(|lag| _ = tasks.spawn(lag.watch()));
         tasks
     }
 

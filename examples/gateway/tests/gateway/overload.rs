@@ -302,6 +302,34 @@ async fn a_gate_narrows_before_a_dead_cluster_and_opens_again() {
 }
 
 #[tokio::test]
+async fn pressure_that_was_off_is_measured_for_who_switches_it_on_and_every_source_is_seen() {
+    let upstream = Upstream::answering(GOOD).await;
+    let pressure = "[pressure]\nmode = \"disabled\"\nsources = [\"lag\", \"memory\"]\nevery = \"20ms\"\n\
+                    sheddable = { from = 0.0, to = 0.0001 }\nnormal = \"none\"\n";
+    let gateway = Gateway::start_with("", &(pressure.to_owned() + &one(upstream.address, "", "")));
+    // A lag that nobody measures is not known.
+    gateway.shows("pressure.sources", "unknown", 0).await;
+    let text = metrics(&gateway).await;
+    for source in ["lag", "memory"] {
+        let start = format!("buttress_pressure_source{{name=\"pressure.sources\",source=\"{source}\"}} ");
+        let value =
+            text.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_else(|| panic!("{source}: {text}"));
+        assert!((0.0..=1.0).contains(&value.parse::<f64>().unwrap()), "{source}: {value}");
+    }
+    let status: serde_json::Value = serde_json::from_slice(get(gateway.admin, "/status").await.body()).unwrap();
+    assert_eq!((&status["pressure"]["sources"][0]["name"]), "lag", "{status:#}");
+
+    let ask = async || {
+        let req = Request::get(format!("http://{}/", gateway.address)).header("x-priority", "sheddable");
+        call(req.body(Full::default()).unwrap(), false).await.status().as_u16()
+    };
+    assert_eq!(ask().await, 200);
+    let on = format!("http://{}/mode/pressure?mode=auto", gateway.admin);
+    assert_eq!(call(Request::post(on).body(Full::default()).unwrap(), false).await.status(), 200);
+    assert_eq!(ask().await, 503, "some memory is always used");
+}
+
+#[tokio::test]
 async fn pressure_refuses_what_is_least_important_where_the_config_says_so_and_levels_heed_it() {
     let upstream = Upstream::answering(GOOD).await;
     let ask = async |gateway: &Gateway, class: &str| {
