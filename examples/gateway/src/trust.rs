@@ -93,7 +93,8 @@ pub(crate) fn priority(headers: &HeaderMap, name: &HeaderName) -> Option<Priorit
     }
     // Lines are one list, in which of two of a name the last one holds (RFC 8941, 3.2).
     let values = headers.get_all("priority").iter().filter_map(|value| value.to_str().ok());
-    let urgency = values.flat_map(|value| value.split(',')).filter_map(|item| item.trim().strip_prefix("u=")).last()?;
+    let mut urgencies = values.flat_map(|value| value.split(',')).filter_map(|item| item.trim().strip_prefix("u="));
+    let urgency = urgencies.next_back()?;
     match urgency.split(';').next()?.parse::<u8>().ok()? {
         0 | 1 => Some(Priority::Critical),
         2..=4 => Some(Priority::Normal),
