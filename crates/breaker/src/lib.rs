@@ -98,7 +98,8 @@
 //! good one 3 for it, so a fleet that answers a quarter of its calls well is left where it is. Wide open, a sum of 40 that has
 //! lasted for 100 ms halves the share. Narrow, 10 more halve it again, and two good ones double it. After each step only calls
 //! that were sent since then are heard, so it widens by a factor of two per round trip at most. `Failure`, `Overload` (from gRPC
-//! only with a pushback) and a call that hangs are bad, `Ignored` says nothing.
+//! only with a pushback) and a call that hangs are bad, `Ignored` says nothing, and neither does a 429: it is for the client that
+//! sent too much, and would narrow the gate for all the others.
 //!
 //! Why no ticks, of 20 results or a quarter of a second: in a tick of five calls of which every second one fails, all five fail once in 32
 //! ticks, and a gate that believes that narrows for nothing. A sum takes as many calls as it needs, whatever their rate: where half

@@ -4,10 +4,10 @@
 //! |---|---|---|
 //! | [`BreakerLayer`] | calling what is down, and waiting for it | 503 / `UNAVAILABLE`, with `Retry-After` |
 //! | [`BulkheadLayer`] | one dependency taking all there is | 503 / `RESOURCE_EXHAUSTED` |
-//! | [`ShedLayer`] | taking more calls than can be answered in time: it finds out how many, and the important ones come first | 503 / `UNAVAILABLE` |
+//! | [`ShedLayer`] | taking more calls than can be answered in time: it finds out how many, and the important ones come first | 503 / `RESOURCE_EXHAUSTED`, with `Retry-After` |
 //! | [`RateLimitLayer`], [`KeyedRateLimitLayer`] | one client, tenant or key asking more than its share | 429 / `RESOURCE_EXHAUSTED`, with `Retry-After` |
-//! | [`ThrottleLayer`] | sending what a service that says "too much" would refuse | 503 / `UNAVAILABLE` |
-//! | [`PressureLayer`] | what is less important taking the last of CPU, memory or the event loop | 503 / `UNAVAILABLE` |
+//! | [`ThrottleLayer`] | sending what a service that says "too much" would refuse | 503 / `RESOURCE_EXHAUSTED`, with `Retry-After` |
+//! | [`PressureLayer`] | what is less important taking the last of CPU, memory or the event loop | 503 / `RESOURCE_EXHAUSTED`, with `Retry-After` |
 //! | [`RampedGateLayer`] | sending all calls at once to a fleet that fails, or has just come back | 503 / `UNAVAILABLE` |
 //! | [`DeadlineLayer`] | waiting longer than anyone waits for you | 503, 504 in a gateway / `DEADLINE_EXCEEDED` |
 //! | [`RetryLayer`] | failing for what would work the next time; and, by its [`Budget`], from retries that make an outage worse | nothing: the last answer is returned |

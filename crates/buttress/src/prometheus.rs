@@ -175,6 +175,7 @@ impl Families {
         let labels: Labels = [("name", name.to_owned())].into_iter().chain(own).collect();
         let (kind, sample) = match series.measure {
             Measure::Count(count) => (Kind::Counter, Sample::Count(count)),
+            Measure::Ratio(share) => (Kind::Gauge, Sample::Gauge(share)),
             Measure::Durations(seen) => (Kind::Histogram, durations(seen)),
             // A kind of measure newer than this crate.
             _ => return,

@@ -264,6 +264,7 @@ async fn an_access_record_tells_all_of_a_call_at_its_real_end() {
         ("method", "GET"),
         ("path", "/users/7"),
         ("route", "/users/{id}"),
+        ("priority", "normal"),
         ("status", "200"),
         ("outcome", "success"),
         ("head_seconds", "0.25"),

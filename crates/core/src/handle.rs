@@ -36,6 +36,8 @@ pub struct Series<'a> {
 pub enum Measure<'a> {
     /// A total that only grows.
     Count(u64),
+    /// A share between 0 and 1, as it is now; no number where it is not known.
+    Ratio(f64),
     /// How often which time was taken.
     Durations(&'a HistogramSnapshot),
 }

@@ -6,6 +6,7 @@ pub enum Release {
     /// At its real end: the last byte of the body, its trailers, or its drop.
     #[default]
     BodyEnd,
-    /// When the response head is there (gRPC: the first message). Bodies then stream without a limit.
+    /// When the response head is there, under gRPC too: a stream may be opened long before its first message. Bodies then stream without
+    /// a limit.
     Head,
 }

@@ -402,6 +402,31 @@ async fn what_is_too_much_moves_no_one_and_goes_on_only_if_asked_to() {
 }
 
 #[tokio::test]
+async fn calls_for_which_the_primary_has_no_room_go_on_one_by_one_and_move_no_other() {
+    for reason in [Reason::Shed, Reason::QueueTimeout, Reason::AtCapacity] {
+        let backup = says("b");
+        let layer = config().fail_after(2).backup("b", backup.clone()).build().unwrap();
+        // In between it fails once: a refusal neither is a bad result nor ends a row of them.
+        let primary: Tier = Script::new(move |n| async move {
+            match n {
+                0 => Err("failed".into()),
+                _ => Err(std::io::Error::other(Rejection::new(reason, "inside")).into()),
+            }
+        });
+        let service = layer.layer(primary);
+        for n in [1, 2, 3, 0, 4, 5] {
+            assert_eq!(service.clone().oneshot(n).await.unwrap(), "b");
+        }
+        let seen = layer.handle().snapshot();
+        let primary = &seen.tiers[0];
+        assert_eq!((seen.active.as_ref(), primary.calls_total, primary.failed_total), ("primary", 6, 1), "{reason:?}");
+        assert_eq!(backup.probe().calls(), 6);
+        service.clone().oneshot(0).await.unwrap();
+        assert_eq!(layer.handle().snapshot().active.as_ref(), "b", "{reason:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_answer_of_a_backup_says_whether_the_primary_failed_or_an_operator_chose() {
     let layer = FailoverConfig::default().fail_after(2).backup("b", http(200)).build().unwrap();
     let layer = layer.protocol(HttpServer::new());

@@ -1,5 +1,11 @@
 use buttress_core::{Context, Deadline, Priority};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::{
+    hash::{BuildHasher, Hash, RandomState},
+    sync::LazyLock,
+};
+
+/// One for the process: whoever asks for a tenant means the same one, in every queue.
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// What a call asks for: how important it is, whom it is from, by when it must be over. What is left out is taken from the
 /// request's [`Context`], if it has one; else the call is [normal](Priority::Normal), nobody's in particular, and has time.
@@ -26,11 +32,16 @@ impl Ask {
         self
     }
 
-    /// It is from `tenant`: an id, a name.
-    pub fn tenant(mut self, tenant: impl Hash) -> Self {
-        let mut hasher = DefaultHasher::new();
-        tenant.hash(&mut hasher);
-        self.tenant = Some(hasher.finish());
+    /// It is from `tenant`: an id, a name. It is hashed with a key that each process draws for itself, so that nobody can choose a name that shares
+    /// the turns of another's.
+    pub fn tenant(self, tenant: impl Hash) -> Self {
+        self.tenant_hash(HASHER.hash_one(tenant))
+    }
+
+    /// The same by a hash of one's own, which is taken as it is: a simulation that is to do the same each time, a key that is hashed already. Where
+    /// strangers choose their names the hash needs a secret key.
+    pub const fn tenant_hash(mut self, hash: u64) -> Self {
+        self.tenant = Some(hash);
         self
     }
 

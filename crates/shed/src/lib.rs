@@ -89,9 +89,9 @@
 //! * **The limit** is an algorithm's ([`limit`]), which is shown a [`Window`](limit::Window) of calls at a time. What counts as what:
 //!   [`ShedPermit`]. Calls faster than the limit needs to know are not timed: one in 2^k is, so that a window fills in a tenth
 //!   of a second.
-//! * **A permit is held until the answer is there**: under HTTP its head, under gRPC the first message; with [`Release::BodyEnd`]
-//!   to the last byte of the body, its trailers, or its drop. The time of a call is over at its head (gRPC: with the first message); waiting
-//!   for the client's upload is none of it.
+//! * **A permit is held until the head of the answer is there**; with [`Release::BodyEnd`] to the last byte of the body, its trailers, or its
+//!   drop. The time of a call is over at its head; under gRPC, where a head may go out before the work begins, with the first message: its permit is
+//!   back by then, as a subscription that waits for news must not hold one. Waiting for the client's upload is none of it.
 //! * **Those who wait** are served by class, and inside a class tenants take turns; nobody overtakes by coming at the right moment. See
 //!   [`QueueConfig`].
 //! * **Clones share it**: the state is made with the layer. [`fresh`](buttress_core::QueueLayer::fresh) makes another.

@@ -23,6 +23,7 @@ pub struct ShedSnapshot {
     /// Whether the queue serves the newest first: it has stood too long.
     pub standing: bool,
     /// For how long the first of them has waited.
+    #[cfg_attr(feature = "serde", serde(with = "buttress_core::config::duration"))]
     pub oldest_wait: Duration,
     /// Calls that got a permit.
     pub admitted_total: u64,
@@ -31,8 +32,10 @@ pub struct ShedSnapshot {
     /// What became of the classes: critical, normal, sheddable.
     pub classes: [ClassSnapshot; CLASSES],
     /// The mean time of the calls of the last window; `None`: there was none yet.
+    #[cfg_attr(feature = "serde", serde(with = "buttress_core::config::duration_opt"))]
     pub mean: Option<Duration>,
     /// How long a call takes without load, if the algorithm knows.
+    #[cfg_attr(feature = "serde", serde(with = "buttress_core::config::duration_opt"))]
     pub base: Option<Duration>,
     /// One call in this many is timed.
     pub timed_one_in: u64,

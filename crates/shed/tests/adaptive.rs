@@ -19,7 +19,7 @@ const fn seconds(n: u64) -> Duration {
 }
 
 fn ask(call: &Call) -> Ask {
-    Ask::new().priority(call.priority).deadline(call.deadline).tenant(call.tenant)
+    Ask::new().priority(call.priority).deadline(call.deadline).tenant_hash(call.tenant.into())
 }
 
 type Handle = Arc<Shed<fn(&Call) -> Ask>>;

@@ -77,7 +77,7 @@ impl Job {
     }
 
     fn ask(&self) -> Ask {
-        let ask = Ask::new().priority(self.priority).tenant(self.tenant);
+        let ask = Ask::new().priority(self.priority).tenant_hash(self.tenant);
         self.deadline.map_or(ask, |deadline| ask.deadline(deadline))
     }
 }

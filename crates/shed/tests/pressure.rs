@@ -1,6 +1,6 @@
 //! Pressure: its sources in trees of files made up, and what heeds it.
 
-use buttress_core::{Admit, Fresh, Handle, Mode, Priority, Reason, Signal, Value};
+use buttress_core::{Admit, Fresh, Handle, Measure, Mode, Priority, Reason, Signal, Value};
 use buttress_fallback::LevelsConfig;
 use buttress_shed::pressure::{
     CpuPressure, EventLoopLag, MemoryPressure, Pressure, PressureConfig, PressureGateConfig, QueueWait, Scaled, Source,
@@ -277,6 +277,22 @@ fn it_is_the_highest_of_what_its_sources_say_and_who_asks_looks_once_per_interva
     let mut readings = Vec::new();
     pressure.visit(&mut |name, value| readings.push((name, value)));
     assert!(readings.contains(&("unknown", Value::Gauge(1))), "{readings:?}");
+}
+
+#[test]
+fn what_each_source_says_is_a_series() {
+    let pressure = PressureConfig::default().build_at(&epoch()).unwrap();
+    pressure.source("low", || 0.25);
+    pressure.source("high", || 0.75);
+    pressure.source("unknown", || f64::NAN);
+    pressure.current_at(&(epoch() + 3600 * S));
+    let mut shown = Vec::new();
+    pressure.measure(&mut |series| {
+        let Measure::Ratio(share) = series.measure else { panic!("a share of now") };
+        assert_eq!((series.family, series.labels[0].0), ("buttress_pressure_source", "source"));
+        shown.push(format!("{} {share}", series.labels[0].1));
+    });
+    assert_eq!(shown, ["low 0.25", "high 0.75", "unknown NaN"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use crate::{
     chain::{self, Chain, Controls, Front, ResponseBody},
     config::{self, Config, Limits},
     message::{self, Via},
-    quota::Quotas,
+    quota::{Quota, Quotas},
     router::{Found, Router, has_dot_segments},
     server::Slot,
     trust::{self, Arrival, Trust},
@@ -66,6 +66,16 @@ struct Route {
     upgrades: Vec<String>,
 }
 
+/// What is known of a request that may be passed on, before anything is done for it.
+struct Passed<'a> {
+    route: &'a Route,
+    host: Option<HeaderValue>,
+    quota: Option<Quota<'a>>,
+    /// The word of who sent it is taken.
+    trusted: bool,
+    priority: Priority,
+}
+
 impl Gateway {
     /// Builds every chain; the config has been judged.
     pub(crate) fn build(config: &Config) -> Result<Self, ConfigError> {
@@ -91,7 +101,6 @@ impl Gateway {
             let quotas = route.rate_limit.as_ref().map(|limit| Quotas::new(limit, &scope)).transpose()?.map(Arc::new);
             if let Some(quotas) = &quotas {
                 controls.registry.add(format!("{scope}.rate_limit"), quotas.clone());
-                controls.quotas.insert(name.clone(), quotas.clone());
             }
             routes.push(Route {
                 quotas,
@@ -145,25 +154,23 @@ impl Gateway {
     ) -> Response<impl Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static + use<>> {
         let client = self.trust.client(req.headers(), arrival.peer.ip());
         Context::of_mut(req.extensions_mut()).client = Some(client);
-        let found = self.find(&req);
-        let front = found.as_ref().map_or(&self.unrouted, |(route, _)| &route.front);
+        let found = self.find(&req).map(|(route, host)| self.pass(route, host, &mut req, arrival));
+        let front = found.as_ref().map_or(&self.unrouted, |passed| &passed.route.front);
         let call = HttpGateway::new(self.name).start_refusable(&req);
         let http1 = req.version() < Version::HTTP_2;
-        let quotas = found.as_ref().ok().and_then(|(route, _)| route.quotas.as_ref());
-        let told = quotas.and_then(|quotas| quotas.tells(&req));
+        let told = found.as_ref().ok().and_then(|passed| passed.quota.as_ref()?.told());
         let mut once = Some((found, call));
         let answer = service_fn(|req: Request<Incoming>| {
             let (found, call) = once.take().expect("it is called once");
             async move {
                 let forwarded = async {
-                    let (route, host) = match found {
-                        Ok(found) => found,
+                    match found {
+                        Ok(passed) => self.forward(passed, req, arrival, slot).await,
                         Err(refusal) => {
                             upload::leave(req);
-                            return Err(refusal);
+                            Err(refusal)
                         }
-                    };
-                    self.forward(route, host, req, arrival, slot).await
+                    }
                 };
                 let refusal = match unpanicked(forwarded).await {
                     Ok(Ok(res)) => return Ok::<_, Infallible>(res),
@@ -206,18 +213,34 @@ impl Gateway {
         }
     }
 
+    /// What is known of a request for `route`. How important it is stands in its context from here on, for whoever tells of it.
+    fn pass<'a>(
+        &self,
+        route: &'a Route,
+        host: Option<HeaderValue>,
+        req: &mut Request<Incoming>,
+        arrival: &Arrival,
+    ) -> Passed<'a> {
+        let trusted = self.trust.trusts(arrival.peer.ip());
+        let priority = self.priority(req.headers(), route.priority, trusted);
+        if priority != Priority::default() {
+            Context::of_mut(req.extensions_mut()).priority = priority;
+        }
+        let quota = route.quotas.as_ref().map(|quotas| quotas.of(req));
+        Passed { route, host, quota, trusted, priority }
+    }
+
     async fn forward(
         &self,
-        route: &Route,
-        host: Option<HeaderValue>,
+        passed: Passed<'_>,
         mut req: Request<Incoming>,
         arrival: &Arrival,
         slot: &Slot,
     ) -> Result<Response<AnswerBody>, Refusal> {
-        let priority = self.priority(req.headers(), route.priority, self.trust.trusts(arrival.peer.ip()));
+        let Passed { route, host, quota, trusted, priority } = passed;
         // Before anything is done for it: a body is not read yet, and no fallback stands in for a client's own limit.
         let room = self.controls.pressure.admit(priority);
-        if let Err(refusal) = room.and_then(|()| route.quotas.as_ref().map_or(Ok(()), |quotas| quotas.check(&req))) {
+        if let Err(refusal) = room.and_then(|()| quota.map_or(Ok(()), Quota::check)) {
             upload::leave(req);
             return Err(refusal.into());
         }
@@ -236,7 +259,7 @@ impl Gateway {
         let expects = req.headers().contains_key(header::EXPECT);
         let writes = !req.method().is_safe() && !self.controls.stales.is_empty();
         let written = writes.then(|| (req.uri().clone(), host.clone()));
-        self.prepare(&mut req, arrival, host, priority);
+        self.prepare(&mut req, arrival, host, (!trusted).then_some(priority));
         let mut req = Bounded::wrap(req, route.body_timeout, route.body_bytes, expects);
         // A client that takes its time to send a small body has no place in a bulkhead yet.
         if req.body().may_be_taken_in(self.limits.buffer_bytes.0) {
@@ -303,16 +326,19 @@ impl Gateway {
         Ok(())
     }
 
-    /// Makes a client's request one of ours.
-    fn prepare<B>(&self, req: &mut Request<B>, arrival: &Arrival, host: Option<HeaderValue>, priority: Priority) {
-        let trusted = self.trust.trusts(arrival.peer.ip());
-        if priority != Priority::default() {
-            Context::of_mut(req.extensions_mut()).priority = priority;
-        }
+    /// Makes a client's request one of ours. `of_stranger`: how important that of a client is whose word is not taken.
+    fn prepare<B>(
+        &self,
+        req: &mut Request<B>,
+        arrival: &Arrival,
+        host: Option<HeaderValue>,
+        of_stranger: Option<Priority>,
+    ) {
         let version = req.version();
         let headers = req.headers_mut();
-        if !trusted {
-            trust::lower(headers, &self.trust.priority_header, priority);
+        let trusted = of_stranger.is_none();
+        if let Some(priority) = of_stranger {
+            trust::restate(headers, &self.trust.priority_header, priority);
         }
         // In one step: five come.
         headers.reserve(5);

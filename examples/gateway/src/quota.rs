@@ -33,6 +33,38 @@ impl Told<'_> {
     }
 }
 
+/// The limit of a request. Held, it keeps its place in the table.
+pub(crate) struct Quota<'a> {
+    all: &'a Quotas,
+    /// `None`: an operator lets everybody pass, or nobody.
+    limit: Option<Arc<KeyedEntry<RateLimit>>>,
+}
+
+impl<'a> Quota<'a> {
+    /// Whether the request passes; it has a permit then.
+    pub(crate) fn check(self) -> Result<(), Rejection> {
+        let refusal = match &self.limit {
+            None if self.all.mode.get() == Mode::ForcedOpen => CLOSED.retry_after(Duration::from_secs(1)),
+            None => return Ok(()),
+            Some(limit) => match limit.check() {
+                Ok(()) => return Ok(()),
+                Err(_) if !self.all.mode.enforces() => {
+                    self.all.over_limit_total.fetch_add(1, Relaxed);
+                    return Ok(());
+                }
+                Err(refusal) => refusal,
+            },
+        };
+        self.all.refused_total.fetch_add(1, Relaxed);
+        Err(refusal)
+    }
+
+    /// What is to be told to the client, if anything is: no number holds while an operator lets everybody pass, or nobody.
+    pub(crate) fn told(&self) -> Option<Told<'a>> {
+        Some(Told(self.all.words.as_ref()?, self.limit.clone()?))
+    }
+}
+
 /// Who has which limit, and what became of those who wanted more.
 pub(crate) struct Quotas {
     table: Arc<Table>,
@@ -62,27 +94,10 @@ impl Quotas {
         })
     }
 
-    /// Whether a request passes; it has a permit then.
-    pub(crate) fn check(&self, req: &Request<Incoming>) -> Result<(), Rejection> {
-        let refusal = match self.mode.get() {
-            Mode::Disabled => return Ok(()),
-            Mode::ForcedOpen => CLOSED.retry_after(Duration::from_secs(1)),
-            _ => match self.table.entry_of(req).check() {
-                Ok(()) => return Ok(()),
-                Err(_) if !self.mode.enforces() => {
-                    self.over_limit_total.fetch_add(1, Relaxed);
-                    return Ok(());
-                }
-                Err(refusal) => refusal,
-            },
-        };
-        self.refused_total.fetch_add(1, Relaxed);
-        Err(refusal)
-    }
-
-    /// What is to be told to the client of `req`, if anything is.
-    pub(crate) fn tells(&self, req: &Request<Incoming>) -> Option<Told<'_>> {
-        self.words.as_ref().map(|words| Told(words, self.table.entry_of(req)))
+    /// The limit of `req`, looked up once.
+    pub(crate) fn of(&self, req: &Request<Incoming>) -> Quota<'_> {
+        let is_asked = !matches!(self.mode.get(), Mode::Disabled | Mode::ForcedOpen);
+        Quota { all: self, limit: is_asked.then(|| self.table.entry_of(req)) }
     }
 }
 

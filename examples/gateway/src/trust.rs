@@ -91,8 +91,10 @@ pub(crate) fn priority(headers: &HeaderMap, name: &HeaderName) -> Option<Priorit
         let levels = [Priority::Critical, Priority::Normal, Priority::Sheddable];
         return levels.into_iter().find(|level| value.as_bytes().eq_ignore_ascii_case(level.as_str().as_bytes()));
     }
-    let value = headers.get("priority")?.to_str().ok()?;
-    let urgency = value.split(',').find_map(|item| item.trim().strip_prefix("u="))?;
+    // Lines are one list, in which of two of a name the last one holds (RFC 8941, 3.2).
+    let values = headers.get_all("priority").iter().filter_map(|value| value.to_str().ok());
+    let mut urgencies = values.flat_map(|value| value.split(',')).filter_map(|item| item.trim().strip_prefix("u="));
+    let urgency = urgencies.next_back()?;
     match urgency.split(';').next()?.parse::<u8>().ok()? {
         0 | 1 => Some(Priority::Critical),
         2..=4 => Some(Priority::Normal),
@@ -101,14 +103,12 @@ pub(crate) fn priority(headers: &HeaderMap, name: &HeaderName) -> Option<Priorit
     }
 }
 
-/// Makes what a stranger says of a request's importance no more than it has.
-pub(crate) fn lower(headers: &mut HeaderMap, name: &HeaderName, has: Priority) {
-    if priority(headers, name).is_none_or(|said| said <= has) {
-        return;
-    }
-    headers.remove("priority");
-    if headers.contains_key(name) {
-        headers.insert(name, HeaderValue::from_static(has.as_str()));
+/// Puts how important a request `is` in the place of what a stranger says of it, in whatever header, line or form: servers may read
+/// them otherwise than this gateway does.
+pub(crate) fn restate(headers: &mut HeaderMap, name: &HeaderName, is: Priority) {
+    let by_urgency = headers.remove("priority").is_some();
+    if headers.remove(name).is_some() || by_urgency {
+        headers.insert(name, HeaderValue::from_static(is.as_str()));
     }
 }
 
@@ -235,18 +235,33 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_can_only_lower_a_priority() {
+    fn of_what_a_stranger_says_of_a_priority_only_what_holds_goes_on() {
         let name = HeaderName::from_static("x-priority");
-        for (said, has, left) in [
-            (("x-priority", "critical"), Priority::Normal, Some("normal")),
-            (("x-priority", "sheddable"), Priority::Normal, Some("sheddable")),
-            (("priority", "u=0"), Priority::Normal, None),
-            (("priority", "u=6"), Priority::Normal, Some("u=6")),
+        for (said, is) in [
+            (&[("x-priority", "critical")][..], "normal"),
+            (&[("x-priority", "sheddable")], "sheddable"),
+            (&[("priority", "u=0")], "normal"),
+            (&[("priority", "u=6, i")], "sheddable"),
+            // What one of them cannot read, another may.
+            (&[("x-priority", "junk"), ("priority", "u=0")], "normal"),
+            (&[("x-priority", "sheddable"), ("priority", "u=0")], "sheddable"),
+            (&[("x-priority", "sheddable"), ("x-priority", "critical")], "sheddable"),
+            (&[("priority", "u=7, u=0")], "normal"),
+            (&[("priority", "u=0, u=7")], "sheddable"),
+            (&[("priority", "u=0"), ("priority", "u=7")], "sheddable"),
         ] {
-            let mut headers = HeaderMap::from_iter([(said.0.parse().unwrap(), HeaderValue::from_static(said.1))]);
-            lower(&mut headers, &name, has);
-            assert_eq!(headers.get(said.0).map(|value| value.to_str().unwrap()), left, "{said:?}");
+            let mut headers = HeaderMap::new();
+            for (name, value) in said {
+                headers.append(*name, HeaderValue::from_static(value));
+            }
+            let holds = priority(&headers, &name).map_or(Priority::Normal, |said| said.min(Priority::Normal));
+            restate(&mut headers, &name, holds);
+            let left: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+            assert_eq!(left, [("x-priority", is)], "{said:?}");
         }
+        let mut silent = HeaderMap::new();
+        restate(&mut silent, &name, Priority::Critical);
+        assert!(silent.is_empty(), "who says nothing is not spoken for");
     }
 
     #[test]

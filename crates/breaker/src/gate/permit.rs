@@ -32,7 +32,10 @@ const EXHAUSTED: u64 = 4;
 const CONCLUDED: u64 = 8;
 /// It counted as a good one with its head.
 const GOOD: u64 = 16;
+/// HTTP said 429.
+const TOO_MANY: u64 = 32;
 
+const TOO_MANY_REQUESTS: Status = Status::Http(429);
 const RESOURCE_EXHAUSTED: Status = Status::Grpc(8);
 
 impl Ticket {
@@ -127,8 +130,10 @@ impl RampedGatePermit {
     fn judge(&self, outcome: Outcome, pushback: Option<Pushback>, clock: &impl Clock) {
         let is_bad = match outcome {
             Outcome::Failure => true,
-            // What gRPC calls exhausted may as well be a message that is too large, which a pushback rules out.
-            Outcome::Overload => pushback.is_some() || !self.ticket.is(EXHAUSTED),
+            // A 429 is for who sent too much (RFC 6585, 4), often one client of many, and a wait that is told him does not change that: a
+            // fleet that is itself too busy says 503. What gRPC calls exhausted may as well be a message that is too large, which a pushback
+            // rules out.
+            Outcome::Overload => !self.ticket.is(TOO_MANY) && (pushback.is_some() || !self.ticket.is(EXHAUSTED)),
             _ => false,
         };
         // One that hung has been counted.
@@ -177,8 +182,10 @@ impl Settle for RampedGatePermit {
 
     #[inline]
     fn status(&mut self, status: Status) {
-        if status == RESOURCE_EXHAUSTED {
-            self.ticket.marks |= EXHAUSTED;
+        match status {
+            TOO_MANY_REQUESTS => self.ticket.marks |= TOO_MANY,
+            RESOURCE_EXHAUSTED => self.ticket.marks |= EXHAUSTED,
+            _ => {}
         }
     }
 

@@ -112,7 +112,10 @@ fn what_each_outcome_means() {
         (Outcome::Failure, None, None, 13),
         (Outcome::Ignored, None, None, 12),
         (Outcome::Overload, None, None, 13),
-        (Outcome::Overload, None, Some(Status::Http(429)), 13),
+        (Outcome::Overload, Some(Pushback::after(S)), Some(Status::Http(503)), 13),
+        // For one client, whether it says when he may come back or not.
+        (Outcome::Overload, None, Some(Status::Http(429)), 12),
+        (Outcome::Overload, Some(Pushback::after(S)), Some(Status::Http(429)), 12),
         // Too much, or a message that is too large.
         (Outcome::Overload, None, Some(Status::Grpc(8)), 12),
         (Outcome::Overload, Some(Pushback::after(S)), Some(Status::Grpc(8)), 13),

@@ -1,5 +1,5 @@
-use crate::{Breaker, Bulkhead, Handle, Mode, Retry, Shed, breaker::Window};
-use buttress_core::config::format_duration;
+use crate::{Breaker, Bulkhead, Handle, Mode, Retry, Shed, breaker::Window, shed::Algorithm};
+use buttress_core::{Release, config::format_duration};
 use buttress_deadline::{Deadlines, Headers};
 use std::{fmt, time::Duration};
 
@@ -191,16 +191,44 @@ pub(super) fn bulkhead(name: &'static str, bulkhead: &Bulkhead) -> Part {
 
 pub(super) fn shed(name: &'static str, shed: &Shed) -> Part {
     let config = shed.config();
+    let (fixed, adaptive) = match &config.limit {
+        Algorithm::Fixed(limit) => (Some(limit.to_string()), None),
+        Algorithm::Adaptive(limit) => (None, Some(limit)),
+        _ => (None, None),
+    };
     part(
         name,
         Handle::mode(shed),
         [
             ("algorithm", Some(shed.snapshot().algorithm.to_owned())),
+            ("limit", fixed),
+            ("initial", adaptive.map(|limit| limit.start().to_string())),
+            ("min", adaptive.map(|limit| limit.min.to_string())),
+            ("max", adaptive.map(|limit| limit.max.to_string())),
             ("queue", Some(config.queue.max.to_string())),
             ("burst_wait", span(Some(config.queue.burst_wait))),
             ("critical_wait", span(Some(config.queue.critical_wait))),
             ("normal_wait", span(Some(config.queue.normal_wait))),
             ("sheddable_wait", span(Some(config.queue.sheddable_wait))),
+            ("lowest_wait", span(Some(config.queue.lowest_wait))),
+            ("reserve", Some(config.queue.reserve.to_string())),
+            ("release", Some(if config.release == Release::Head { "head" } else { "body_end" }.to_owned())),
         ],
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ShedConfig;
+
+    #[test]
+    fn of_a_limit_of_calls_it_says_all_that_decides_who_is_refused() {
+        let said = |config: ShedConfig| Description::new([shed("shed", &config.build().unwrap())]).to_string();
+        let adaptive = "shed       algorithm=adaptive initial=20 min=1 max=10000 queue=1000 burst_wait=250ms critical_wait=100ms \
+                        normal_wait=300ms sheddable_wait=5ms lowest_wait=120ms reserve=0.005 release=head";
+        assert_eq!(said(ShedConfig::default()), adaptive);
+        let fixed = said(ShedConfig::default().limit(Algorithm::Fixed(7)).release(Release::BodyEnd));
+        assert!(fixed.contains(" algorithm=fixed limit=7 queue=") && fixed.ends_with(" release=body_end"), "{fixed}");
+    }
 }

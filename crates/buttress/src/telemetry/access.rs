@@ -1,5 +1,5 @@
 use super::{End, RequestSpans};
-use buttress_core::{Attempts, Clock, Context, Degraded, Rejection, TokioClock};
+use buttress_core::{Attempts, Clock, Context, Degraded, Priority, Rejection, TokioClock};
 use http::{HeaderValue, Method, Request, Uri, header};
 use std::{
     net::IpAddr,
@@ -50,6 +50,7 @@ impl AccessLog {
 pub(super) struct Line {
     spans: Arc<RequestSpans>,
     client: Option<IpAddr>,
+    priority: Priority,
     method: Method,
     host: Option<HeaderValue>,
     uri: Uri,
@@ -77,10 +78,12 @@ impl Line {
         let (method, uri) = (req.method().clone(), req.uri().clone());
         let host = req.headers().get(header::HOST).cloned();
         let context = Context::of_mut(req.extensions_mut());
-        let (client, attempts) = (context.client, context.attempts.get_or_insert_default().clone());
+        let (client, priority) = (context.client, context.priority);
+        let attempts = context.attempts.get_or_insert_default().clone();
         Some(Box::new(Self {
             spans: spans.clone(),
             client,
+            priority,
             method,
             host,
             uri,
@@ -108,6 +111,7 @@ impl Line {
             path = self.uri.path(),
             name = (!name.is_empty()).then_some(name),
             route = (!route.is_empty()).then_some(route),
+            priority = self.priority.as_str(),
             status = ended.status,
             grpc_code = ended.grpc,
             outcome = ended.end.as_str(),

@@ -68,7 +68,7 @@ A client that is called while a request is served continues its trace if the req
 # Access records
 
 With [`AccessLog::All`] or [`AccessLog::Failed`] a [`RequestSpanLayer`] emits an INFO event under the target `access` at the real end of
-each call, when its client went away, too: client (what the request's [`Context`](crate::Context) says), method, path (without the query), route, status, outcome, reason and layer of a refusal, times to the head and to the end,
+each call, when its client went away, too: client and priority (what the request's [`Context`](crate::Context) says as it comes in), method, path (without the query), route, status, outcome, reason and layer of a refusal, times to the head and to the end,
 attempts and trace id."
 )]
 

@@ -34,8 +34,8 @@ pub struct FailoverConfig {
     /// long as the request's deadline says; without one a tier that hangs is waited for.
     #[cfg_attr(feature = "serde", serde(with = "buttress_core::config::duration_opt"))]
     pub timeout: Option<Duration>,
-    /// After so many bad results of the primary in a row calls go to the first backup at once: 1 to 1000. An overload is none, and ends no
-    /// row. Default: 5.
+    /// After so many bad results of the primary in a row calls go to the first backup at once: 1 to 1000. An overload is none, nor what a
+    /// limit inside of the tier refused (at capacity, shed, waited too long), and neither ends a row. Default: 5.
     pub fail_after: u32,
     /// While they do, one call in so much time goes to the primary first: 1 ms to 1 h. Default: 1 s.
     #[cfg_attr(feature = "serde", serde(with = "buttress_core::config::duration"))]

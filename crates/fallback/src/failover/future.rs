@@ -1,6 +1,7 @@
 use super::{
     FailoverPermit, FailoverRule, Relay,
     more::{Finding, More, Next},
+    relay::is_of_limit,
     state::Shared,
 };
 use crate::Trigger;
@@ -238,6 +239,7 @@ where
                 Some(finding) => {
                     match finding.cause {
                         Cause::Overload => permit.excuse(),
+                        Cause::Refused(rejection) if is_of_limit(rejection.reason) => permit.excuse(),
                         _ => permit.tell(false),
                     }
                     let lease = permit.lease().clone();

@@ -61,7 +61,9 @@
 //!
 //! # Which tier comes first
 //!
-//! Overloads do not count, as for a breaker: "too much" may be meant for one client, who would move all the others with it.
+//! Overloads do not count, as for a breaker: "too much" may be meant for one client, who would move all the others with it. Nor does what a
+//! limit inside of the tier refused (no capacity, load shed, a wait for a turn that was too long): what it lets in is served, and if a
+//! peak moved every call, the backup would have a load that it was never to have.
 //! After [`fail_after`](FailoverConfig::fail_after) bad results in a row calls go to the first backup at once, and no more to the primary, but for one in
 //! [`probe_every`](FailoverConfig::probe_every). After [`return_after`](FailoverConfig::return_after) of those that were good they come back. A probe that fails goes on to the backup like any
 //! call. While failed over the primary comes last: if no backup takes a call or serves it well, it is asked after all. Results of calls that began before a change say nothing about what is after it.

@@ -80,6 +80,11 @@ pub(super) fn is_unbegun(reason: Reason) -> bool {
     )
 }
 
+/// Whether a limit refused that stands in front of the tier: it says "too much", and nothing of whether the tier would have served the call.
+pub(super) fn is_of_limit(reason: Reason) -> bool {
+    matches!(reason, Reason::AtCapacity | Reason::Shed | Reason::QueueTimeout)
+}
+
 /// Whether nothing of a request was processed, by the sources of its error.
 fn is_unsent(error: &impl ChainError) -> bool {
     #[cfg(feature = "http")]

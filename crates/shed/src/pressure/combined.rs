@@ -1,5 +1,5 @@
 use buttress_core::{
-    Clock, ConfigError, Handle, Origin, Signal, TokioClock, Value,
+    Clock, ConfigError, Handle, Measure, Origin, Series, Signal, TokioClock, Value,
     sync::{
         AtomicU64, Mutex,
         Ordering::{AcqRel, Relaxed},
@@ -272,6 +272,18 @@ impl Handle for Pressure {
         show("pressure", Value::Ratio(snapshot.pressure));
         show("sources", Value::Gauge(snapshot.sources.len() as u64));
         show("unknown", Value::Gauge(unknown as u64));
+    }
+
+    fn measure(&self, show: &mut dyn FnMut(Series<'_>)) {
+        for source in self.snapshot().sources {
+            show(Series {
+                family: "buttress_pressure_source",
+                help: "The pressure that a source makes.",
+                labels: &[("source", &source.name)],
+                // One that does not know is shown as well: a series that goes cannot be told from one that is not there.
+                measure: Measure::Ratio(source.pressure.unwrap_or(f64::NAN)),
+            });
+        }
     }
 }
 

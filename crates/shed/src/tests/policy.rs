@@ -189,6 +189,29 @@ fn what_a_closure_leaves_out_the_context_says() {
 }
 
 #[test]
+fn a_tenant_is_the_same_one_in_the_whole_process_and_a_hash_is_taken_as_it_is() {
+    let (acme, other) = (Ask::new().tenant("acme").tenant, Ask::new().tenant("other").tenant);
+    assert_eq!(std::thread::spawn(|| Ask::new().tenant("acme").tenant).join().unwrap(), acme);
+    assert_ne!(acme, other);
+    let mut known = std::hash::DefaultHasher::new();
+    std::hash::Hash::hash("acme", &mut known);
+    assert_ne!(acme, Some(std::hash::Hasher::finish(&known)), "nobody outside can work it out");
+    assert_eq!(Ask::new().tenant_hash(7).tenant, Some(7));
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn its_snapshot_is_written_with_durations_as_texts() {
+    let shed = fixed(1).build().unwrap();
+    let shown = serde_json::to_value(shed.snapshot()).unwrap();
+    assert_eq!((&shown["oldest_wait"], &shown["mean"]), (&"0s".into(), &serde_json::Value::Null), "{shown}");
+    let mut snapshot = shed.snapshot();
+    (snapshot.mean, snapshot.base) = (Some(ms(12)), Some(ms(1500)));
+    let shown = serde_json::to_value(snapshot).unwrap();
+    assert_eq!((&shown["mean"], &shown["base"]), (&"12ms".into(), &"1500ms".into()), "{shown}");
+}
+
+#[test]
 fn many_threads_never_exceed_the_limit_and_calls_are_conserved() {
     use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
     let scribe = Scribe::new(6, 20);

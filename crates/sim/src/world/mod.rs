@@ -38,7 +38,7 @@
 //! ```ignore
 //! let adaptive = AdaptiveConfig::default().wall_clock(WallClock::new(world.wall_clock(0.0)));
 //! let shed = ShedConfig::default().limit(Algorithm::Adaptive(adaptive)).seed(1).layer_by(|call: &Call| {
-//!     Ask::new().priority(call.priority).tenant(call.tenant).deadline(call.deadline)
+//!     Ask::new().priority(call.priority).tenant_hash(call.tenant.into()).deadline(call.deadline)
 //! })?;
 //! let chain = ServiceBuilder::new().layer(shed).service(upstream.clone());
 //! ```

@@ -74,6 +74,7 @@ pub(super) async fn status(State(admin): State<Admin>) -> Response {
         "name": admin.gateway.name(),
         "uptime_seconds": admin.started.elapsed().as_secs(),
         "layers": layers,
+        "pressure": controls.pressure.sources.snapshot(),
         "injected": faults,
     });
     json(&status)

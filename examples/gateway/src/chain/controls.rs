@@ -1,7 +1,7 @@
 //! What the layers are, for operators.
 
 use super::Shedder;
-use crate::{config, quota::Quotas};
+use crate::config;
 use buttress::{
     Balancer, Breaker, Canary, Chaos, ConfigError, Failover, Handle, Mode, Pressure, PressureGate, Priority,
     RampedGate, Registry, Rejection, Stale,
@@ -24,8 +24,6 @@ pub(crate) struct Controls {
     pub(crate) sheds: BTreeMap<String, Arc<Shedder>>,
     /// By cluster; one of a single endpoint has none.
     pub(crate) gates: BTreeMap<String, Arc<RampedGate>>,
-    /// By route.
-    pub(crate) quotas: BTreeMap<String, Arc<Quotas>>,
     pub(crate) pressure: Pressured,
     /// Where the config has levels.
     pub(crate) levels: Option<Levels>,
@@ -56,9 +54,9 @@ impl Controls {
         }
         let toggles = toggles.build()?;
         toggles.for_each(|toggle| _ = registry.add(format!("toggle.{}", toggle.name()), Arc::new(toggle.clone())));
-        let pressure = Pressured::new(&config.pressure, config.levels.pressure, &registry)?;
+        let pressure = Pressured::new(&config.pressure, &registry)?;
         let (endpoints, balancers) = (BTreeMap::new(), BTreeMap::new());
-        let (sheds, gates, quotas) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (sheds, gates) = (BTreeMap::new(), BTreeMap::new());
         let (stales, failovers, canaries) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         Ok(Self {
             registry,
@@ -66,7 +64,6 @@ impl Controls {
             balancers,
             sheds,
             gates,
-            quotas,
             pressure,
             levels,
             toggles,
@@ -107,12 +104,10 @@ pub(crate) struct Pressured {
     pub(crate) gate: Arc<PressureGate>,
     pub(crate) sources: Pressure,
     lag: Option<EventLoopLag>,
-    /// Whether anybody heeds it from the start.
-    is_heeded: bool,
 }
 
 impl Pressured {
-    fn new(config: &config::Pressure, levels: bool, registry: &Registry) -> Result<Self, ConfigError> {
+    fn new(config: &config::Pressure, registry: &Registry) -> Result<Self, ConfigError> {
         let sources = PressureConfig::default().every(config.every).build()?;
         let mut lag = None;
         for source in &config.sources {
@@ -135,17 +130,15 @@ impl Pressured {
         let gate = Arc::new(gate);
         registry.add("pressure", gate.clone());
         registry.add("pressure.sources", Arc::new(sources.clone()));
-        let is_heeded = levels || config.mode != config::Gating::Disabled;
-        Ok(Self { gate, sources, lag, is_heeded })
+        Ok(Self { gate, sources, lag })
     }
 
-    /// Measures, until the tasks are dropped: so no request reads files. What nobody heeds is looked at by who asks.
+    /// Measures, until the tasks are dropped: so no request reads files. Though nobody heeds it yet: an operator may switch it on at any
+    /// time, and read it before.
     pub(crate) fn watch(&self) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
-        if self.is_heeded {
-            tasks.spawn(self.sources.drive());
-            self.lag.iter().for_each(|lag| _ = tasks.spawn(lag.watch()));
-        }
+        tasks.spawn(self.sources.drive());
+        self.lag.iter().for_each(|lag| _ = tasks.spawn(lag.watch()));
         tasks
     }
 

@@ -1,7 +1,7 @@
 //! What a config comes to, defaults included.
 
 use super::{
-    Config, Failover, Fallback, Gating, Layer, Pressure, RateKey, RateLimit, Toggle,
+    Config, Failover, Fallback, Gating, Layer, Pressure, RateKey, RateLimit, Source, Toggle,
     degrade::{Back, StaticAnswer},
     texts::Text,
 };
@@ -213,21 +213,23 @@ fn retry(config: &RetryConfig) -> Values {
 fn shed(config: &ShedConfig) -> Values {
     let queue = Some(&config.queue).filter(|queue| queue.max > 0);
     let wait = |wait: fn(&QueueConfig) -> Duration| queue.map(|queue| format_duration(wait(queue)));
-    let (limit, least, most) = match &config.limit {
-        Algorithm::Fixed(limit) => (limit.to_string(), None, None),
-        Algorithm::Adaptive(config) => {
-            ("adaptive".to_owned(), Some(config.min.to_string()), Some(config.max.to_string()))
-        }
-        other => (format!("{other:?}"), None, None),
+    let (limit, adaptive) = match &config.limit {
+        Algorithm::Fixed(limit) => (limit.to_string(), None),
+        Algorithm::Adaptive(config) => ("adaptive".to_owned(), Some(config)),
+        other => (format!("{other:?}"), None),
     };
     vec![
         ("limit", Some(limit)),
-        ("min", least),
-        ("max", most),
+        ("initial", adaptive.map(|limit| limit.start().to_string())),
+        ("min", adaptive.map(|limit| limit.min.to_string())),
+        ("max", adaptive.map(|limit| limit.max.to_string())),
         ("queue", queue.map(|queue| queue.max.to_string())),
+        ("burst_wait", wait(|queue| queue.burst_wait)),
         ("critical_wait", wait(|queue| queue.critical_wait)),
         ("normal_wait", wait(|queue| queue.normal_wait)),
         ("sheddable_wait", wait(|queue| queue.sheddable_wait)),
+        ("lowest_wait", wait(|queue| queue.lowest_wait)),
+        ("reserve", queue.map(|queue| queue.reserve.to_string())),
         ("release", Some(if config.release == Release::Head { "head" } else { "body_end" }.to_owned())),
     ]
 }
@@ -251,6 +253,7 @@ fn rate_limit(config: &RateLimit) -> Values {
         ("period", span(Some(config.period))),
         ("burst", config.burst.map(|burst| burst.to_string())),
         ("by", Some(by)),
+        ("capacity", (config.by != RateKey::Route).then(|| config.capacity.to_string())),
         ("headers", config.headers.then(|| "on".to_owned())),
     ]
 }
@@ -261,9 +264,12 @@ fn pressure(config: &Pressure) -> Values {
     vec![
         ("mode", Some(config.mode.as_str().to_owned())),
         ("sources", Some(sources.join(","))),
+        ("every", span(Some(config.every))),
+        ("lag", span(Some(config.lag).filter(|_| config.sources.contains(&Source::Lag)))),
         ("sheddable", from(config.sheddable)),
         ("normal", from(config.normal)),
         ("critical", from(config.critical)),
+        ("retry_after", span(Some(config.retry_after))),
     ]
 }
 

@@ -46,7 +46,7 @@ pub(super) fn route(document: &mut Document<'_>, path: &[&str], route: &Route) {
 }
 
 /// Says all that a layer's crate has against its config: what is wrong is taken out, and the rest asked for again.
-fn layer<C: Clone + DeserializeOwned>(
+pub(super) fn layer<C: Clone + DeserializeOwned>(
     document: &mut Document<'_>,
     path: &[&str],
     name: &str,

@@ -1,6 +1,6 @@
 //! What is refused because it is too much: rate limits, and the pressure that the process itself is under.
 
-use super::{check::number, document::Document, texts::one};
+use super::{Layer, check::number, document::Document, layers::layer, texts::one};
 use buttress::{
     KeyedConfig, PressureGateConfig, RateLimitConfig,
     core::config::{duration, format_duration},
@@ -100,7 +100,7 @@ pub(crate) enum Gating {
     /// Counts it, and lets it pass.
     #[default]
     ObserveOnly,
-    /// Nothing, and nothing is measured where levels do not heed it.
+    /// Nothing.
     Disabled,
 }
 
@@ -165,24 +165,18 @@ impl Pressure {
 
 /// Says what is wrong with the rate limit of the route, or of a policy for routes, at `path`.
 pub(super) fn rate_limit(document: &mut Document<'_>, path: &[&str], limit: &RateLimit) {
+    let all = Layer::on(limit.clone());
+    layer(document, path, "rate_limit", &all, |limit| limit.config("").build().map(drop));
     let path: Vec<_> = path.iter().copied().chain(["rate_limit"]).collect();
-    if let Err(error) = limit.config("").build() {
-        document.refused(&path, &error);
-    }
     number(document, &[&path[..], &["capacity"]].concat(), limit.capacity, 1..=1 << 24);
 }
 
 /// Says what is wrong with the pressure.
 pub(super) fn pressure(document: &mut Document<'_>, config: &Pressure) {
-    let at = ["pressure"];
-    match PressureConfig::default().every(config.every).build() {
-        Err(error) => document.refused(&at, &error),
-        Ok(pressure) => {
-            if let Err(error) = config.gate().build(&pressure) {
-                document.refused(&at, &error);
-            }
-        }
-    }
+    layer(document, &[], "pressure", &Layer::on(config.clone()), |config| {
+        let sources = PressureConfig::default().every(config.every).build()?;
+        config.gate().build(&sources).map(drop)
+    });
     if config.lag < Duration::from_millis(5) {
         document.wrong(&["pressure", "lag"], format_duration(config.lag), "5ms or more");
     }

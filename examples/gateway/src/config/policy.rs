@@ -75,7 +75,7 @@ impl Kind {
 
     fn layers(self) -> &'static [&'static str] {
         match self {
-            Self::Route => &["fallback", "deadline", "bulkhead", "retry"],
+            Self::Route => &["rate_limit", "fallback", "deadline", "bulkhead", "retry"],
             Self::Cluster => &["shed", "gate", "balance", "breaker", "bulkhead", "deadline"],
         }
     }
@@ -114,6 +114,36 @@ fn from_nowhere(table: &DeTable<'static>) -> DeTable<'static> {
     entries.collect()
 }
 
+/// What a cluster's limit of calls comes to that is said `over` another one. A number replaces whatever was there, and an adaptive limit
+/// all but its like: of that it changes what it names, as a layer's table does. The word alone stands for the built-in one.
+fn limit<'t>(under: Option<DeValue<'t>>, over: &Spanned<DeValue<'t>>) -> Spanned<DeValue<'t>> {
+    const ADAPTIVE: &str = "adaptive";
+    let take = |limit: Option<DeValue<'t>>| match limit {
+        Some(DeValue::Table(mut limit)) => limit.remove(ADAPTIVE).map(Spanned::into_inner),
+        _ => None,
+    };
+    let said = over.get_ref().as_table().filter(|limit| limit.len() == 1);
+    let (under, own, place) = match said.and_then(|limit| limit.get_key_value(ADAPTIVE)) {
+        Some((_, own)) => (take(under), own.get_ref().as_table(), own.span()),
+        None => (None, None, over.span()),
+    };
+    if own.is_none() && over.get_ref().as_str() != Some(ADAPTIVE) {
+        return over.clone();
+    }
+    let built_in = || take(Kind::Cluster.layer("shed").remove("limit").map(Spanned::into_inner));
+    let mut table = match under.or_else(built_in) {
+        Some(DeValue::Table(table)) => table,
+        _ => DeTable::new(),
+    };
+    for (key, value) in own.into_iter().flatten() {
+        table.remove(key.get_ref().as_ref());
+        table.insert(key.clone(), value.clone());
+    }
+    let mut limit = DeTable::new();
+    limit.insert(Spanned::new(place.clone(), Cow::Borrowed(ADAPTIVE)), Spanned::new(place, DeValue::Table(table)));
+    Spanned::new(over.span(), DeValue::Table(limit))
+}
+
 /// Lays a table over another: a key replaces a key, in the layers' tables as well.
 fn lay<'t>(under: &mut DeTable<'t>, over: &DeTable<'t>, kind: Kind) {
     for (key, value) in over {
@@ -127,8 +157,12 @@ fn lay<'t>(under: &mut DeTable<'t>, over: &DeTable<'t>, kind: Kind) {
                     _ => kind.layer(name),
                 };
                 for (key, value) in table {
-                    layer.remove(key.get_ref().as_ref());
-                    layer.insert(key.clone(), value.clone());
+                    let before = layer.remove(key.get_ref().as_ref()).map(Spanned::into_inner);
+                    let value = match (name, key.get_ref().as_ref()) {
+                        ("shed", "limit") => limit(before, value),
+                        _ => value.clone(),
+                    };
+                    layer.insert(key.clone(), value);
                 }
                 Spanned::new(value.span(), DeValue::Table(layer))
             }

@@ -11,6 +11,7 @@ use super::{
     value::fields_of,
     warn,
 };
+use buttress::RampedGateConfig;
 use serde::de::DeserializeOwned;
 use std::{
     collections::BTreeMap,
@@ -53,6 +54,7 @@ pub(super) fn read(path: &Path, text: &str, folder: &Path) -> Result<Loaded, Pro
         routes: document.inheriting::<Route>(Kind::Route, &mut policies),
     };
     resolve(&mut config, folder);
+    hang_alike(&document, &mut config);
     layers::policies(&mut document, &policies);
     check::config(&mut document, &config);
     warn::config(&mut document, &config);
@@ -158,6 +160,19 @@ pub(super) fn hints(kind: Option<Kind>) -> impl Fn(&[&str], &str) -> Option<Stri
             _ => format!("`[{within}]`"),
         };
         Some(format!("`{name}` belongs to a {}: {place}", other.name()))
+    }
+}
+
+/// What takes long is what its operator says of the breakers: a gate that nothing is said of believes the same, or it would shut out a
+/// cluster that is slow and well.
+fn hang_alike(document: &Document<'_>, config: &mut Config) {
+    for (name, cluster) in &mut config.clusters {
+        let hang_after = cluster.breaker.config.effective_hang_after();
+        // One that no breaker may have is said of the breaker.
+        let is_allowed = RampedGateConfig::default().hang_after(hang_after).build().is_ok();
+        if is_allowed && !document.is_written(&["cluster", name, "gate", "hang_after"]) {
+            cluster.gate.config.hang_after = hang_after;
+        }
     }
 }
 

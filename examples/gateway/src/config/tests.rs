@@ -1,4 +1,5 @@
-use super::{Config, Loaded, read};
+use super::{Config, Loaded, RateKey, read};
+use buttress::shed::{Algorithm, limit::AdaptiveConfig};
 use proptest::{
     arbitrary::any,
     collection::vec,
@@ -68,6 +69,64 @@ fn the_value_of_a_key_is_replaced_as_a_whole() {
         + "[policy.default.route.retry]\nbudget = { ratio = 0.5 }\n";
     let budget = &load(&text).config.routes["r"].retry.config.budget;
     assert_eq!((budget.capacity, budget.ratio), (7, 0.1));
+}
+
+#[test]
+fn a_rate_limit_is_inherited_key_by_key() {
+    let policy = "[policy.default.route.rate_limit]\npermits = 7\nperiod = \"2s\"\nby = { header = \"x-tenant\" }\n";
+    let with = |line: &str| load(&(BASE.to_owned() + line + "\n" + policy)).config.routes["r"].rate_limit.clone();
+    let limit = with("rate_limit.burst = 9").unwrap();
+    assert_eq!((limit.permits, limit.period, limit.burst), (7, Duration::from_secs(2), Some(9)));
+    assert!(matches!(limit.by, RateKey::Header(_)));
+    let limit = with("rate_limit = { permits = 1, by = \"route\" }").unwrap();
+    assert_eq!((limit.permits, limit.period, limit.by), (1, Duration::from_secs(2), RateKey::Route));
+    assert!(with("rate_limit = \"none\"").is_none() && with("").is_some());
+}
+
+#[test]
+fn what_is_said_of_an_adaptive_limit_changes_what_it_names_and_a_number_replaces_it() {
+    let with = |own: &str, policy: &str| {
+        let text = BASE.replace("endpoints", &format!("{own}\nendpoints"));
+        load(&(text + "[policy.default.cluster]\n" + policy)).config.clusters["c"].shed.config.limit.clone()
+    };
+    let adaptive = |initial: Option<u32>, min, max| {
+        let config = AdaptiveConfig::default().min(min).max(max);
+        Algorithm::Adaptive(initial.into_iter().fold(config, AdaptiveConfig::initial))
+    };
+    assert_eq!(with("", ""), adaptive(None, 20, 10_000));
+    assert_eq!(with("shed.limit.adaptive.max = 500", ""), adaptive(None, 20, 500));
+    assert_eq!(with("shed = { limit = { adaptive = { initial = 40 } } }", ""), adaptive(Some(40), 20, 10_000));
+    assert_eq!(with("shed.limit = { adaptive = {} }", ""), adaptive(None, 20, 10_000));
+    let policy = "shed.limit.adaptive = { min = 4, max = 300 }";
+    assert_eq!(with("shed.limit.adaptive.initial = 50", policy), adaptive(Some(50), 4, 300));
+    assert_eq!(with("shed.limit.adaptive.min = 1", policy), adaptive(None, 1, 300));
+    assert_eq!(with("shed.queue.max = 3", policy), adaptive(None, 4, 300));
+    // What is something else, or begins anew.
+    assert_eq!(with("shed.limit = 64", policy), Algorithm::Fixed(64));
+    assert_eq!(with("shed.limit.fixed = 65", policy), Algorithm::Fixed(65));
+    assert_eq!(with("shed.limit = \"adaptive\"", policy), adaptive(None, 20, 10_000));
+    assert_eq!(with("shed.limit.adaptive.max = 500", "shed.limit = 64"), adaptive(None, 20, 500));
+}
+
+#[test]
+fn a_gate_that_nothing_is_said_of_believes_that_a_call_hangs_when_the_breakers_do() {
+    let with = |lines: &str| {
+        let text = BASE.replace("endpoints = \"127.0.0.1:9001\"", &format!("endpoints = [\"h:1\", \"h:2\"]\n{lines}"));
+        let loaded = load(&text);
+        let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+        (loaded.config.clusters["c"].gate.config.hang_after.as_secs(), warnings.len(), warnings.join("\n"))
+    };
+    assert_eq!(with("").0, 5);
+    assert_eq!(with("breaker.hang_after = \"30s\"\ndeadline.per_try = \"14s\""), (30, 0, String::new()));
+    assert_eq!(with("breaker.slow_after = \"20s\"\nbreaker.slow_rate = 0.5").0, 20);
+    let (hang, _, said) = with("breaker.hang_after = \"30s\"\ngate.hang_after = \"3s\"\ndeadline.per_try = \"14s\"");
+    assert!(hang == 3 && said.contains("per_try` allows 14s, and the gate counts a call that takes 3s"), "{said}");
+    // One warning says it of both.
+    let (_, warnings, said) = with("deadline.per_try = \"14s\"");
+    assert!(warnings == 1 && said.contains("the breaker counts"), "{said}");
+    let (_, warnings, said) = with("breaker = false\ndeadline.per_try = \"14s\"");
+    assert!(warnings == 1 && said.contains("the gate counts"), "{said}");
+    assert_eq!(with("gate = false\nbreaker = false\ndeadline.per_try = \"14s\"").1, 0);
 }
 
 #[test]
@@ -254,9 +313,10 @@ fn shape(config: &Config) -> String {
     format!("{config:#?}")
 }
 
-const ROUTE_KEYS: [&str; 18] = [
+const ROUTE_KEYS: [&str; 19] = [
     "rate_limit = { permits = 3, period = \"2s\", burst = 9, by = { header = \"x-tenant\" }, headers = true }",
     "rate_limit.by = \"route\"",
+    "rate_limit = \"none\"",
     "priority = \"sheddable\"",
     "body_bytes = \"3MB\"",
     "upgrades = []",
@@ -275,10 +335,13 @@ const ROUTE_KEYS: [&str; 18] = [
     "retry.name = \"a \\\"name\\\" \\\\ \\u0001\"",
 ];
 
-const CLUSTER_KEYS: [&str; 17] = [
+const CLUSTER_KEYS: [&str; 20] = [
     "shed = false",
     "shed = { limit = { fixed = 9 }, release = \"body_end\" }",
     "shed.queue = { max = 0, reserve = 0.25 }",
+    "shed.limit.adaptive = { initial = 30, max = 90 }",
+    "shed.limit = 64",
+    "shed.limit = \"adaptive\"",
     "gate = false",
     "gate.probe_every = \"70ms\"",
     "http2 = true",

@@ -17,7 +17,8 @@ pub(super) fn config(document: &mut Document<'_>, config: &Config) {
         let message =
             "`pressure.sources` holds \"cpu\": requests are refused while CPUs are busy, though nobody may be waiting"
                 .to_owned();
-        document.warn(&["pressure", "sources"], message, "\"lag\" alone, which says that somebody waits");
+        let fix = "\"memory\" and \"lag\" (the default): a lag says that somebody waits";
+        document.warn(&["pressure", "sources"], message, fix);
     }
     let is_heeded = config.toggles.values().any(|toggle| toggle.level.is_some());
     if !config.levels.order.is_empty() && !is_heeded && !document.torn && !document.is_taken(&["toggle"]) {
@@ -66,6 +67,18 @@ fn cluster(document: &mut Document<'_>, config: &Config, name: &str, cluster: &C
             format_duration(hang)
         );
         let fix = "a `breaker.hang_after` of at least `per_try`";
+        document.warn(&[path[0], name, "deadline", "per_try"], message, fix);
+    }
+    // Where nothing is said of it, it is the breakers'.
+    let is_own = document.is_written(&[path[0], name, "gate", "hang_after"]) || !cluster.breaker.on;
+    let hang = cluster.gate.config.hang_after;
+    if cluster.gate.on && cluster.endpoints.len() > 1 && is_own && hang < per_try {
+        let message = format!(
+            "`cluster.{name}.deadline.per_try` allows {}, and the gate counts a call that takes {} as failed",
+            format_duration(per_try),
+            format_duration(hang)
+        );
+        let fix = "a `gate.hang_after` of at least `per_try`";
         document.warn(&[path[0], name, "deadline", "per_try"], message, fix);
     }
 }

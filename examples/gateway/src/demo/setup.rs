@@ -3,7 +3,7 @@
 use super::script::{CAST, REST};
 use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 
-/// The clusters that have routes.
+/// The clusters of the cast. They have routes, and so has [`OVERLOADED`].
 pub(crate) const CLUSTERS: [&str; 3] = ["a", "b", "c"];
 
 /// The one that more comes to than it can do.

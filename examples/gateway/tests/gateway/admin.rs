@@ -89,6 +89,22 @@ async fn a_body_that_an_inner_deadline_cuts_has_its_reason_in_records_and_counts
 }
 
 #[tokio::test]
+async fn a_record_says_how_important_a_call_was() {
+    let tables = one("127.0.0.1:1".parse().unwrap(), "", "priority = \"critical\"\nretry = false");
+    let log = logged(&tables, async |address, _| {
+        for class in ["sheddable", "critical"] {
+            let req = Request::get(format!("http://{address}/{class}")).header("x-priority", class);
+            call(req.body(Full::default()).unwrap(), false).await;
+        }
+    })
+    .await;
+    for class in ["sheddable", "critical"] {
+        let line = log.lines().find(|line| line.contains(&format!("path=\"/{class}\""))).expect("a record");
+        assert!(line.contains(&format!("priority=\"{class}\"")), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn log_lines_say_which_upstream() {
     let tables = one("127.0.0.1:1".parse().unwrap(), "breaker = { min_calls = 3 }", "");
     let log = logged(&tables, async |address, _| {

@@ -186,15 +186,17 @@ fn check_shows_every_chain_with_the_values_that_hold() {
     for line in [
         "is fine: 1 route, 1 cluster\n",
         "route.a: / -> cluster.a\n  deadline  total=30s  read=grpc-timeout\n  bulkhead  limit=256\n",
-        "cluster.a: 127.0.0.1:9001, HTTP/1\n  shed      limit=adaptive  min=20  max=10000  queue=1000  critical_wait=",
-        "sheddable_wait=5ms  release=head\n  breaker   failure_rate=0.5  hang_after=",
+        "cluster.a: 127.0.0.1:9001, HTTP/1\n  shed      limit=adaptive  initial=20  min=20  max=10000  queue=1000  burst_wait=250ms  critical_wait=",
+        "sheddable_wait=5ms  lowest_wait=120ms  reserve=0.005  release=head\n  breaker   failure_rate=0.5  hang_after=",
         "window=10s  min_calls=20  open_for=5s  max_open=1m  probes=3  ramp=from 0.1\n",
         "  bulkhead  limit=256\n  deadline  emit=grpc-timeout\n",
-        "pressure: mode=observe_only sources=memory,lag sheddable=0.8..0.9 normal=0.9..1\n",
+        "pressure: mode=observe_only sources=memory,lag every=250ms lag=500ms sheddable=0.8..0.9 normal=0.9..1 retry_after=1s\n",
     ] {
         assert!(text.contains(line), "{line}: {text}");
     }
     assert_eq!(warnings, "");
+    let [text, _] = said(&FINE.replace("cluster = \"a\"", "cluster = \"a\"\nrate_limit = { permits = 5 }"));
+    assert!(text.contains("  rate_limit  permits=5  period=1s  by=client  capacity=100000\n"), "{text}");
 
     let off = FINE
         .replace("[route.a]", "breaker = false\n[cluster.b]\nendpoints = \"[::1]:1\"\nbulkhead = false\n[route.a]")

@@ -229,6 +229,15 @@ async fn a_client_has_so_many_requests_and_is_told_what_is_left() {
     call(Request::post(observe).body(Full::default()).unwrap(), false).await;
     assert_eq!(ask("blue").await.status(), 200);
     gateway.shows("route.r.rate_limit", "over_limit_total", 1).await;
+
+    // No number holds while an operator lets everybody pass, or nobody.
+    for (mode, status, told) in [("disabled", 200, false), ("forced_open", 429, false), ("auto", 429, true)] {
+        let said = format!("http://{}/mode/route.r.rate_limit?mode={mode}", gateway.admin);
+        call(Request::post(said).body(Full::default()).unwrap(), false).await;
+        let res = ask("blue").await;
+        let is_told = [header(&res, "ratelimit"), header(&res, "ratelimit-policy")].map(|value| !value.is_empty());
+        assert_eq!((res.status().as_u16(), is_told), (status, [told; 2]), "{mode}: {res:?}");
+    }
 }
 
 #[tokio::test]
@@ -290,6 +299,34 @@ async fn a_gate_narrows_before_a_dead_cluster_and_opens_again() {
     };
     timeout(Duration::from_secs(20), opened).await.expect("it works again");
     assert_eq!(get(gateway.address, "/").await.status(), 200);
+}
+
+#[tokio::test]
+async fn pressure_that_was_off_is_measured_for_who_switches_it_on_and_every_source_is_seen() {
+    let upstream = Upstream::answering(GOOD).await;
+    let pressure = "[pressure]\nmode = \"disabled\"\nsources = [\"lag\", \"memory\"]\nevery = \"20ms\"\n\
+                    sheddable = { from = 0.0, to = 0.0001 }\nnormal = \"none\"\n";
+    let gateway = Gateway::start_with("", &(pressure.to_owned() + &one(upstream.address, "", "")));
+    // A lag that nobody measures is not known.
+    gateway.shows("pressure.sources", "unknown", 0).await;
+    let text = metrics(&gateway).await;
+    for source in ["lag", "memory"] {
+        let start = format!("buttress_pressure_source{{name=\"pressure.sources\",source=\"{source}\"}} ");
+        let value =
+            text.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_else(|| panic!("{source}: {text}"));
+        assert!((0.0..=1.0).contains(&value.parse::<f64>().unwrap()), "{source}: {value}");
+    }
+    let status: serde_json::Value = serde_json::from_slice(get(gateway.admin, "/status").await.body()).unwrap();
+    assert_eq!((&status["pressure"]["sources"][0]["name"]), "lag", "{status:#}");
+
+    let ask = async || {
+        let req = Request::get(format!("http://{}/", gateway.address)).header("x-priority", "sheddable");
+        call(req.body(Full::default()).unwrap(), false).await.status().as_u16()
+    };
+    assert_eq!(ask().await, 200);
+    let on = format!("http://{}/mode/pressure?mode=auto", gateway.admin);
+    assert_eq!(call(Request::post(on).body(Full::default()).unwrap(), false).await.status(), 200);
+    assert_eq!(ask().await, 503, "some memory is always used");
 }
 
 #[tokio::test]

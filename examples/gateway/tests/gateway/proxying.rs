@@ -133,8 +133,14 @@ async fn a_stranger_can_only_lower_what_upstreams_are_told_of_its_importance() {
     for (trust, said, told) in [
         (&stranger, "x-priority: critical", "x-priority: normal"),
         (&stranger, "x-priority: sheddable", "x-priority: sheddable"),
-        (&stranger, "priority: u=0, i", ""),
-        (&stranger, "priority: u=6", "priority: u=6"),
+        (&stranger, "priority: u=0, i", "x-priority: normal"),
+        (&stranger, "priority: u=6", "x-priority: sheddable"),
+        // What this gateway and an upstream may read differently.
+        (&stranger, "x-priority: junk\r\nPriority: u=0", "x-priority: normal"),
+        (&stranger, "x-priority: sheddable\r\nPriority: u=0", "x-priority: sheddable"),
+        (&stranger, "x-priority: sheddable\r\nX-Priority: critical", "x-priority: sheddable"),
+        (&stranger, "priority: u=7, u=0", "x-priority: normal"),
+        (&stranger, "accept: */*", ""),
         (&friend, "x-priority: critical", "x-priority: critical"),
         (&friend, "priority: u=0, i", "priority: u=0, i"),
     ] {

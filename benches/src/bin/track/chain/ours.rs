@@ -11,7 +11,10 @@ use buttress_shed::{
     limit::{AdaptiveConfig, AimdConfig, EnvoyGradientConfig, Gradient2Config, Limit, VegasConfig},
 };
 use buttress_sim::world::Call;
-use std::time::Duration;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
+};
 use tower::ServiceBuilder;
 
 const VALID: &str = "made of valid numbers";
@@ -22,7 +25,7 @@ pub fn enter(site: &Site<'_>) -> Entry {
     let adaptive = AdaptiveConfig::default().wall_clock(site.wall_clock());
     let shed = ShedConfig::default().limit(Algorithm::Adaptive(adaptive)).seed(site.draws());
     let gate = RampedGateConfig::default().seed(site.draws());
-    let ask = |call: &Call| Ask::new().priority(call.priority).tenant(call.tenant).deadline(call.deadline);
+    let ask = |call: &Call| Ask::new().priority(call.priority).tenant_hash(hash(call.tenant)).deadline(call.deadline);
     let chain = ServiceBuilder::new()
         .layer(deadline(site.setup.timeout * site.story.attempts))
         .option_layer(several.then(|| retry(site)))
@@ -31,6 +34,13 @@ pub fn enter(site: &Site<'_>) -> Entry {
         .option_layer(several.then(|| deadline(site.setup.timeout)))
         .service(site.upstream.clone());
     Entry::patient(site, Chain::new(chain))
+}
+
+/// Spread as the names of tenants are, and the same in every process, as a seed must say all.
+fn hash(tenant: u32) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    tenant.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// A published limit without a queue, in front of clients that retry by themselves.

@@ -56,7 +56,7 @@ impl AdaptiveConfig {
     }
 
     /// The limit before anything is known, of a config that was validated.
-    pub(super) fn start(&self) -> u32 {
+    pub fn start(&self) -> u32 {
         self.initial.unwrap_or(20).clamp(self.min, self.max)
     }
 }
