@@ -17,6 +17,9 @@ use tower::ServiceBuilder;
 const VALID: &str = "made of valid numbers";
 
 /// deadline > retry > shed > gate > deadline of one attempt.
+///
+/// The gate is always there, whatever the scenario: a cluster of several endpoints has it by default, and who stacks layers does not
+/// know what will happen to his upstream.
 pub fn enter(site: &Site<'_>) -> Entry {
     let several = site.story.attempts > 1;
     let adaptive = AdaptiveConfig::default().wall_clock(site.wall_clock());
@@ -27,7 +30,7 @@ pub fn enter(site: &Site<'_>) -> Entry {
         .layer(deadline(site.setup.timeout * site.story.attempts))
         .option_layer(several.then(|| retry(site)))
         .layer(shed.layer_by(ask).expect(VALID))
-        .option_layer(site.story.gate.then(|| RampedGateLayer::new(gate.build().expect(VALID))))
+        .layer(RampedGateLayer::new(gate.build().expect(VALID)))
         .option_layer(several.then(|| deadline(site.setup.timeout)))
         .service(site.upstream.clone());
     Entry::patient(site, Chain::new(chain))

@@ -197,12 +197,12 @@ fn lasting(setup: &Setup, load: f64) -> Story {
 fn errors(setup: &Setup, rate: f64) -> Story {
     let story = Story::calm(setup, None, setup.load).attempts(3);
     let begin = story.span.start;
-    Story { events: vec![(begin, Event::Errors(rate))], gate: true, ..story }
+    Story { events: vec![(begin, Event::Errors(rate))], ..story }
 }
 
 fn outage(setup: &Setup, down: Down) -> Story {
     let story = Story::calm(setup, None, setup.load).attempts(3);
-    Story { gate: true, ..story.spell(10.0, Event::Down(Some(down)), Event::Down(None)) }
+    story.spell(10.0, Event::Down(Some(down)), Event::Down(None))
 }
 
 fn storm(setup: &Setup, storm: Storm) -> Story {

@@ -35,7 +35,7 @@ impl Scenario {
             _ if story.storm.is_some() => {
                 matches!(contestant, Contestant::None | Contestant::Tower | Contestant::Ours)
             }
-            Contestant::Breaker => story.gate,
+            Contestant::Breaker => story.fails(),
             _ => true,
         }
     }
@@ -93,6 +93,13 @@ mod tests {
             assert_eq!(headline.sense(), Sense::Higher, "{}", scenario.name);
             assert!(optimum(headline, &setup, &(scenario.story)(&setup)).unwrap() > 0.0, "{}", scenario.name);
         }
+    }
+
+    #[test]
+    fn a_breaker_runs_where_the_upstream_fails_by_itself() {
+        let admits = |s: &&Scenario| s.admits(&Setup::default(), Contestant::Breaker);
+        let names: Vec<_> = SCENARIOS.iter().filter(admits).map(|s| s.name).collect();
+        assert_eq!(names, ["9/20%", "9/50%", "10", "10h"]);
     }
 
     #[test]

@@ -29,8 +29,6 @@ pub struct Story {
     pub gateways: u32,
     /// How far apart the wall clocks of the first and the last gateway are.
     pub skew: Duration,
-    /// Whether the upstream itself fails, so that a gate in front of it makes sense.
-    pub gate: bool,
     /// Three layers that retry, instead of what else a contestant has.
     pub storm: Option<Storm>,
     /// How much longer everything takes than it was written for.
@@ -93,7 +91,6 @@ impl Story {
             patience: setup.mean.mul_f64(0.5),
             gateways: 1,
             skew: Duration::ZERO,
-            gate: false,
             storm: None,
             factor,
         }
@@ -146,6 +143,11 @@ impl Story {
     /// Calls a second that keep every worker busy.
     pub fn capacity(&self, setup: &Setup) -> f64 {
         f64::from(self.workers) / setup.mean.as_secs_f64()
+    }
+
+    /// Whether the upstream answers with errors or not at all, by itself: what a breaker is for.
+    pub fn fails(&self) -> bool {
+        self.events.iter().any(|(_, event)| matches!(event, Event::Errors(_) | Event::Down(_)))
     }
 
     /// What is offered at the end, over capacity.
