@@ -1,6 +1,7 @@
 use super::*;
 use tower::{
-    ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_shed::LoadShedLayer, service_fn, timeout::TimeoutLayer,
+    ServiceBuilder, ServiceExt, limit::GlobalConcurrencyLimitLayer, load_shed::LoadShedLayer, service_fn,
+    timeout::TimeoutLayer,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -125,11 +126,48 @@ fn an_outage_shows_in_the_series_and_recovery_is_when_it_is_over() {
     assert_eq!((refused.capacity, refused.achievable), (0.0, 0.0));
     let recovered = score.recovery(seconds(2), Duration::from_millis(50)).unwrap();
     assert!((Duration::from_millis(1_900)..=Duration::from_millis(2_050)).contains(&recovered), "{recovered:?}");
+    // What comes last before the end of an outage is refused, too: it is over at a moment, whatever the width.
+    for width in [300, 700, 1_000, 3_000].map(Duration::from_millis) {
+        assert_eq!(score.recovery(seconds(4), width), Some(Duration::ZERO), "{width:?}");
+    }
     assert_eq!(score.detection(seconds(2), 0.5, Duration::from_millis(50)), None, "nobody notices");
     let bins = score.series(SECOND);
     assert_eq!(bins.len(), 7);
     assert!(bins[1].good == 0 && bins[1].arrived > 900 && bins[0].good_share() > 0.95 && bins[4].good_share() > 0.99);
     assert!(bins[4].p50 > 0.005 && bins[4].p50 < 0.007 && bins[4].p99 > 0.04);
+}
+
+#[test]
+fn recovery_is_two_whole_seconds_and_detection_is_known_when_its_bin_is_over() {
+    let millis = Duration::from_millis;
+    let (long, short) = World::play(1, async |world| {
+        let upstream = world.upstream(Model::new(20));
+        // A layer that notices an outage after a quarter of a second.
+        let spared = Arc::new(AtomicU32::new(0));
+        let gate = {
+            let (spared, upstream) = (spared.clone(), upstream.clone());
+            service_fn(move |call: Call| {
+                let pass = spared.load(std::sync::atomic::Ordering::Relaxed) == 0;
+                let upstream = upstream.clone();
+                async move {
+                    if pass { upstream.oneshot(call).await } else { Err(buttress_core::Error::Inner(Fault::Down)) }
+                }
+            })
+        };
+        world.load(Load::new(1_000.0), gate);
+        let down = upstream.clone();
+        world.at(millis(2_030), move || down.set_down(Some(Down::Refusing)));
+        world.at(millis(2_280), move || spared.store(1, std::sync::atomic::Ordering::Relaxed));
+        world.run_until(seconds(9)).await;
+        (world.score(&upstream, Duration::ZERO..seconds(6)), world.score(&upstream, Duration::ZERO..millis(2_020)))
+    });
+    // Bins that began with the span would say 270 ms, and the beginning of the bin 250 ms.
+    assert_eq!(long.detection(millis(2_030), 0.5, millis(50)), Some(millis(300)));
+    assert_eq!(long.recovery(millis(2_030), millis(50)), None);
+    // Of two seconds of health at the end of a span not all are seen.
+    assert_eq!(short.recovery(millis(10), millis(50)), Some(Duration::ZERO));
+    assert_eq!(short.recovery(millis(30), millis(50)), None);
+    assert_eq!(short.recovery(millis(20), millis(300)), None, "seven bins of 300 ms are more than there is");
 }
 
 #[test]
