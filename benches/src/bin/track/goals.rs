@@ -88,6 +88,12 @@ const fn goal(scenario: &'static str, metric: Metric, bound: Bound) -> Goal {
     Goal { scenario, metric, bound, over: Over::Median }
 }
 
+/// The shortest of the times that are asked for, in seconds.
+pub fn shortest_time(setup: &Setup) -> f64 {
+    let time = |goal: &Goal| if let Bound::Time(seconds) = goal.bound { seconds } else { f64::INFINITY };
+    GOALS.iter().map(time).fold(f64::INFINITY, f64::min) * setup.stretch()
+}
+
 /// The goals of a scenario's variant, whose name is its number, a slash and what varies.
 pub fn goals_of(scenario: &str) -> impl Iterator<Item = &'static Goal> {
     GOALS.iter().filter(move |goal| goal.scenario == scenario || goal.scenario == number(scenario))

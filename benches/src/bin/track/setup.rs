@@ -22,7 +22,8 @@ pub struct Setup {
     pub measured: Duration,
     /// Scenario 4 takes less time, and the median counts where the worst seed would.
     pub quick: bool,
-    /// How many calls a bin of a series must see come before anything happens, for times to be read from it.
+    /// How many calls a bin of a series must see come before anything happens, for times to be read from it; fewer, but fifty at
+    /// least, where the bin would be wider than a time that is asked for.
     pub bin_calls: f64,
 }
 
