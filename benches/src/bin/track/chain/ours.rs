@@ -23,12 +23,13 @@ const VALID: &str = "made of valid numbers";
 pub fn enter(site: &Site<'_>) -> Entry {
     let several = site.story.attempts > 1;
     let adaptive = AdaptiveConfig::default().wall_clock(site.wall_clock());
-    let shed = ShedConfig::default().limit(Algorithm::Adaptive(adaptive)).seed(site.draws());
-    let gate = RampedGateConfig::default().seed(site.draws());
+    let shed = ShedConfig::default().limit(Algorithm::Adaptive(adaptive)).seed(site.draws("shed", 0));
+    let gate = RampedGateConfig::default().seed(site.draws("gate", 0));
     let ask = |call: &Call| Ask::new().priority(call.priority).tenant(call.tenant).deadline(call.deadline);
     let chain = ServiceBuilder::new()
         .layer(deadline(site.setup.timeout * site.story.attempts))
-        .option_layer(several.then(|| retry(site)))
+        .option_layer(several.then(|| retry(site, "retry", 0)))
+        .map_request(site.note())
         .layer(shed.layer_by(ask).expect(VALID))
         .layer(RampedGateLayer::new(gate.build().expect(VALID)))
         .option_layer(several.then(|| deadline(site.setup.timeout)))
@@ -38,7 +39,7 @@ pub fn enter(site: &Site<'_>) -> Entry {
 
 /// A published limit without a queue, in front of clients that retry by themselves.
 pub fn published(contestant: Contestant, site: &Site<'_>) -> Entry {
-    let draws = site.draws();
+    let draws = site.draws("shed", 0);
     let make = move || -> Box<dyn Limit> {
         match contestant {
             Contestant::Aimd => Box::new(AimdConfig::default().build().expect(VALID)),
@@ -58,7 +59,7 @@ pub fn published(contestant: Contestant, site: &Site<'_>) -> Entry {
 
 /// A breaker in front of the upstream, and clients that retry by themselves.
 pub fn breaker(site: &Site<'_>) -> Entry {
-    let config = BreakerConfig::default().seed(site.draws());
+    let config = BreakerConfig::default().seed(site.draws("breaker", 0));
     let chain = ServiceBuilder::new()
         .layer(BreakerLayer::new(config.build().expect(VALID)))
         .layer(deadline(site.setup.timeout))
@@ -67,8 +68,9 @@ pub fn breaker(site: &Site<'_>) -> Entry {
 }
 
 /// What errors are worth another attempt is for the user to say: all of them.
-pub fn retry(site: &Site<'_>) -> ResendLayer<Opaque, Repeatable> {
-    let config = RetryConfig::new(site.story.attempts).seed(site.draws());
+/// `name`, `n`: which of a site's it is.
+pub fn retry(site: &Site<'_>, name: &str, n: usize) -> ResendLayer<Opaque, Repeatable> {
+    let config = RetryConfig::new(site.story.attempts).seed(site.draws(name, n));
     RetryLayer::new(config.build().expect(VALID)).when(Repeatable)
 }
 

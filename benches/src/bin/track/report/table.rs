@@ -29,7 +29,7 @@ pub fn table(sheets: &[Sheet], verdict: &Verdict) -> String {
 }
 
 fn lines(text: &mut String, sheet: &Sheet, shown: &[Contestant], wide: usize) {
-    for (n, metric) in sheet.case.scenario.measures.iter().enumerate() {
+    for (n, metric) in sheet.case.scenario.measures_of(&sheet.case.setup).iter().enumerate() {
         let name = if n == 0 { title(sheet) } else { String::new() };
         let value = |value: Option<&f64>| value.map_or("-".to_owned(), |value| figure(*metric, *value));
         let _ = write!(text, "{name:wide$} {:9} {:>7}", label(*metric), value(sheet.optimum.get(metric)));
@@ -59,7 +59,7 @@ fn lines(text: &mut String, sheet: &Sheet, shown: &[Contestant], wide: usize) {
 fn foot(text: &mut String, sheets: &[Sheet], verdict: &Verdict) {
     text.push('\n');
     if sheets.iter().flat_map(|sheet| &sheet.targets).any(|target| target.is_moved) {
-        text.push_str("* the oracle misses the goal, which is therefore a point worse than the oracle\n");
+        text.push_str("* all others miss the goal, which is therefore a point worse than the best of them\n");
     }
     if sheets.iter().flat_map(|sheet| &sheet.targets).any(|target| target.over == Over::Worst) {
         text.push_str("w of the worst seed\n");
