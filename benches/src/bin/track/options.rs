@@ -9,7 +9,7 @@ use crate::{
 };
 use buttress_core::config::parse_duration;
 use buttress_sim::world::Work;
-use clap::Parser;
+use clap::{CommandFactory, Parser, error::ErrorKind};
 use std::{path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 /// Measures how a service behaves while what it depends on fails, in virtual time, with our layers and with those of others.
@@ -92,8 +92,8 @@ fn scenario(text: &str) -> Result<String, String> {
     if SCENARIOS.iter().any(|s| s.name == text || number(s.name) == text) {
         return Ok(text.to_owned());
     }
-    if let Some((_, why)) = NOT_BUILT.iter().find(|(name, _)| *name == text) {
-        return Err(format!("not built yet: {why}"));
+    if let Some(it) = NOT_BUILT.iter().find(|it| it.name == text) {
+        return Err(format!("not built yet: {}", it.lacks));
     }
     let names: Vec<_> = SCENARIOS.iter().map(|s| s.name).collect();
     Err(format!("allowed: {}, or the number alone", names.join(", ")))
@@ -141,6 +141,26 @@ impl Options {
             is_grid: self.grid,
         };
         setups.into_iter().map(Arc::new).flat_map(|setup| scenarios.iter().map(move |s| case(&setup, s))).collect()
+    }
+
+    /// Whether every case says something.
+    ///
+    /// # Errors
+    ///
+    /// The first that does not, with what is allowed.
+    pub fn check(&self) -> Result<(), clap::Error> {
+        for case in self.cases() {
+            let check = case.scenario.check(&case.setup);
+            check.map_err(|why| {
+                Self::command().error(ErrorKind::ValueValidation, format!("--scenario {}: {why}", case.scenario.name))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether all that the track has is run.
+    pub fn is_whole(&self) -> bool {
+        self.scenario.is_empty() && !self.grid
     }
 
     pub fn contestants(&self) -> Vec<Contestant> {
@@ -244,10 +264,31 @@ mod tests {
     }
 
     #[test]
+    fn numbers_with_which_a_scenario_says_nothing_are_refused() {
+        let check = |line: &str| parse(line).unwrap().check().map_err(|error| error.to_string());
+        for (line, said) in [
+            ("--scenario 6 --measured 1s", ["--scenario 6", "lasts 10.0s", "0.0ns are seen", "2s more"]),
+            ("--scenario 8 --measured 21s", ["--scenario 8", "lasts 20.0s", "1.0s are seen", "--measured"]),
+            ("--scenario 6 --c 10000", ["--scenario 6", "lasts 476.2ms", "fewer workers", "2 million calls"]),
+            ("--scenario 6 --c 1", ["--scenario 6", "1 worker", "nothing would be lost", "--c of 2"]),
+            ("--scenario 11 --c 1", ["--scenario 11", "1 worker", "nothing would be lost", "--c of 2"]),
+        ] {
+            let error = check(line).unwrap_err();
+            for part in said {
+                assert!(error.contains(part), "{line}: {error}");
+            }
+        }
+        for line in ["", "--quick", "--grid", "--scenario 6 --measured 12s", "--scenario 6 --c 2", "--scenario 7 --c 1"]
+        {
+            assert_eq!(check(line), Ok(()), "{line}");
+        }
+    }
+
+    #[test]
     fn a_wrong_value_is_told_with_its_field_and_what_is_allowed() {
         for (line, said) in [
             ("--scenario 99", ["'99'", "--scenario", "allowed: 1, 2, 3, 4/1.2x"]),
-            ("--scenario 15", ["'15'", "--scenario", "not built yet: one replica"]),
+            ("--scenario 15", ["'15'", "--scenario", "not built yet: the world"]),
             ("--contestant us", ["'us'", "--contestant", "allowed: none, tower"]),
             ("--seeds 0", ["'0'", "--seeds", "allowed: how many, 1 to 1000"]),
             ("--seeds 1,1", ["'1,1'", "--seeds", "different seeds"]),

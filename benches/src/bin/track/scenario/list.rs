@@ -164,15 +164,35 @@ pub const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// What there is not, and what it waits for.
-pub const NOT_BUILT: [(&str, &str); 4] = [
-    (
-        "15",
-        "one replica of 10 ten times slower: the world needs replicas behind a balancer, the library outlier ejection",
-    ),
-    ("16", "one replica of 10 fails fast, fails half, stalls: the same"),
-    ("18", "heartbeats, loss, partition: the world needs a network that loses messages, the library failure detection"),
-    ("20", "healthy tail, 10 replicas: the world needs replicas behind a balancer, the library hedging"),
+/// A scenario that there is not.
+pub struct NotBuilt {
+    pub name: &'static str,
+    pub title: &'static str,
+    /// What it waits for.
+    pub lacks: &'static str,
+}
+
+pub const NOT_BUILT: [NotBuilt; 4] = [
+    NotBuilt {
+        name: "15",
+        title: "one replica of 10 ten times slower",
+        lacks: "the world has no several replicas behind one load, the balancer no ejection of those that stand out",
+    },
+    NotBuilt {
+        name: "16",
+        title: "one replica of 10 fails fast, half fails, stalls",
+        lacks: "the world has no several replicas behind one load, the balancer no ejection of those that stand out",
+    },
+    NotBuilt {
+        name: "18",
+        title: "heartbeats, 1 % loss, partition",
+        lacks: "the world has no network that loses messages, the library no heartbeats",
+    },
+    NotBuilt {
+        name: "20",
+        title: "healthy tail, 10 replicas, hedging",
+        lacks: "the world has no several replicas behind one load, the library no hedging",
+    },
 ];
 
 /// What is left out when it is to go quickly: what lies between variants that are not.

@@ -4,7 +4,7 @@ mod list;
 mod measure;
 mod story;
 
-pub use list::{GRID, LEFT_OUT, NOT_BUILT, SCENARIOS};
+pub use list::{GRID, LEFT_OUT, NOT_BUILT, NotBuilt, SCENARIOS};
 pub use measure::{Played, Point, optimum};
 pub use story::{Event, Storm, Story};
 
@@ -39,6 +39,15 @@ impl Scenario {
         let classes = [Metric::Critical, Metric::Normal, Metric::Sheddable].into_iter();
         let more = classes.filter(|class| setup.classes.is_some() && !self.measures.contains(class));
         self.measures.iter().copied().chain(more).collect()
+    }
+
+    /// Why figures would say nothing with these numbers.
+    ///
+    /// # Errors
+    ///
+    /// See [`Story::check`].
+    pub fn check(&self, setup: &Setup) -> Result<(), String> {
+        self.story_of(setup).check(self.measures.contains(&Metric::Recovery))
     }
 
     /// Whether `contestant` has anything to do with it.

@@ -33,6 +33,8 @@ pub struct Story {
     pub storm: Option<Storm>,
     /// How much longer everything takes than it was written for.
     pub factor: f64,
+    /// It takes less time than it should, for there would be too many calls.
+    pub is_cut: bool,
 }
 
 /// What happens to the upstream.
@@ -66,6 +68,9 @@ impl Event {
     }
 }
 
+/// How much must be seen after a fault: as long as things have to stay well.
+const RECOVERY: Duration = Duration::from_secs(2);
+
 /// No more calls than this in one run: time is cut to it.
 const MOST_CALLS: f64 = 2e6;
 
@@ -93,6 +98,7 @@ impl Story {
             skew: Duration::ZERO,
             storm: None,
             factor,
+            is_cut: factor < setup.stretch(),
         }
     }
 
@@ -148,6 +154,34 @@ impl Story {
     /// Whether the upstream answers with errors or not at all, by itself: what a breaker is for.
     pub fn fails(&self) -> bool {
         self.events.iter().any(|(_, event)| matches!(event, Event::Errors(_) | Event::Down(_)))
+    }
+
+    /// How long what is wrong lasts, where it ends before the span does.
+    pub fn spell_length(&self) -> Option<Duration> {
+        (self.fault.end != self.span.end).then(|| self.fault.end.saturating_sub(self.fault.start))
+    }
+
+    /// Why figures of it would say nothing. `recovers`: whether one of them is when it recovered.
+    ///
+    /// # Errors
+    ///
+    /// What is too short or does not happen, and what is allowed.
+    pub fn check(&self, recovers: bool) -> Result<(), String> {
+        let Some(fault) = self.spell_length() else { return Ok(()) };
+        let loses = |(_, event): &(Duration, Event)| !matches!(event, Event::Workers(left) if *left >= self.workers);
+        if self.load.len() == 1 && !self.events.iter().any(loses) {
+            return Err(format!("with {} worker nothing would be lost; allowed: --c of 2 and more", self.workers));
+        }
+        let seen = self.span.end.saturating_sub(self.fault.end);
+        let needed = if recovers { RECOVERY } else { Duration::ZERO };
+        if self.fault.end <= self.span.end && seen >= needed {
+            return Ok(());
+        }
+        let cut =
+            if self.is_cut { ", and fewer workers or a longer --mean: a run is cut to 2 million calls" } else { "" };
+        Err(format!(
+            "what is wrong lasts {fault:.1?} and {seen:.1?} are seen after it; allowed: --measured of the fault and {needed:?} more{cut}"
+        ))
     }
 
     /// What is offered at the end, over capacity.
