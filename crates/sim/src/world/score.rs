@@ -41,7 +41,8 @@ pub enum End {
     TimedOut,
 }
 
-/// What became of the calls of a span of time.
+/// What became of the calls of a span of time. A call that has not ended yet is not a good one: let the world run on for as long as
+/// clients wait before you ask.
 ///
 /// Of nothing there is no share and no quantile: shares are then 1 (what is refused: 0), latencies 0. Who asserts one asks
 /// [`count`](Self::count) as well, or a test in which nothing was served passes.

@@ -131,7 +131,7 @@ pub const SCENARIOS: &[Scenario] = &[
             // A tenth of the time five times as much: the mean is the setup's.
             let calm = setup.load / 1.4;
             let (every, length) = (story.length(1.0), story.length(0.1));
-            let bursts = Some(Bursts { every, length, factor: 5.0 });
+            let bursts = Some(Bursts::new(every, length, 5.0));
             Story { load: vec![(Duration::ZERO, calm)], bursts, ..story }
         },
         measures: &[Metric::Success, Metric::P99],
