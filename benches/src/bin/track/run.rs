@@ -227,4 +227,20 @@ mod tests {
         let rows = |threads| play(cases(), &all, &[1, 2, 3], threads, |_, _| {}).remove(0).rows;
         assert_eq!(rows(1), rows(3));
     }
+
+    #[test]
+    fn a_single_gateway_is_one_with_the_same_load() {
+        let second = std::time::Duration::from_secs(1);
+        let setup = Arc::new(Setup { workers: 4, warm_up: second, measured: second, ..Setup::default() });
+        let case = |name: &str| {
+            let scenario = SCENARIOS.iter().find(|scenario| scenario.name == name).unwrap();
+            Case { scenario, setup: setup.clone(), is_grid: false }
+        };
+        let play = |names: &[&'static str]| {
+            let cases = names.iter().map(|name| case(name)).collect();
+            play(cases, &[Contestant::Oracle], &[1], 1, |_, _| {}).pop().unwrap().rows
+        };
+        // Whoever else was there before.
+        assert_eq!(play(&["22/2", "22/8cold"]), play(&["22/8cold"]));
+    }
 }

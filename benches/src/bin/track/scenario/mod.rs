@@ -102,6 +102,7 @@ fn play(
 mod tests {
     use super::*;
     use crate::{goals::GOALS, metric::Sense};
+    use buttress_sim::world::Work;
 
     #[test]
     fn every_goal_is_measured_and_the_headline_is_a_share_with_an_optimum() {
@@ -158,5 +159,19 @@ mod tests {
         let of = |contestant| scenario.play(&setup, contestant, 1, &Single::new()).metrics[&Metric::Amplification];
         assert!(of(Contestant::Tower) > 1.5, "most are refused, and tried again: {}", of(Contestant::Tower));
         assert!(of(Contestant::Ours) >= 1.0, "each is tried once: {}", of(Contestant::Ours));
+    }
+
+    #[test]
+    fn who_serves_nobody_is_infinitely_slow() {
+        let second = Duration::from_secs(1);
+        let timeout = Duration::from_millis(2);
+        let setup = Setup { work: Work::Fixed, timeout, warm_up: second, measured: second, ..Setup::default() };
+        let of = |name: &str| {
+            let scenario = SCENARIOS.iter().find(|s| s.name == name).unwrap();
+            scenario.play(&setup, Contestant::None, 1, &Single::new()).metrics
+        };
+        assert_eq!(of("1")[&Metric::P99], f64::INFINITY);
+        assert_eq!(of("22/2")[&Metric::P50], f64::INFINITY);
+        assert_eq!(of("22/2")[&Metric::OfSingle], f64::INFINITY);
     }
 }
