@@ -267,9 +267,9 @@ mod tests {
     fn numbers_with_which_a_scenario_says_nothing_are_refused() {
         let check = |line: &str| parse(line).unwrap().check().map_err(|error| error.to_string());
         for (line, said) in [
-            ("--scenario 6 --measured 1s", ["--scenario 6", "lasts 10.0s", "0.0ns are seen", "2s more"]),
-            ("--scenario 8 --measured 21s", ["--scenario 8", "lasts 20.0s", "1.0s are seen", "--measured"]),
-            ("--scenario 6 --c 10000", ["--scenario 6", "lasts 476.2ms", "fewer workers", "2 million calls"]),
+            ("--scenario 6 --measured 1s", ["--scenario 6", "lasts 10.00 s", "0.00 s are seen", "2 s more"]),
+            ("--scenario 8 --measured 21s", ["--scenario 8", "lasts 20.00 s", "1.00 s are seen", "--measured"]),
+            ("--scenario 6 --c 10000", ["--scenario 6", "lasts 0.48 s", "fewer workers", "2 million calls"]),
             ("--scenario 6 --c 1", ["--scenario 6", "1 worker", "nothing would be lost", "--c of 2"]),
             ("--scenario 11 --c 1", ["--scenario 11", "1 worker", "nothing would be lost", "--c of 2"]),
         ] {

@@ -179,8 +179,12 @@ impl Story {
         }
         let cut =
             if self.is_cut { ", and fewer workers or a longer --mean: a run is cut to 2 million calls" } else { "" };
+        let of = |length: Duration| length.as_secs_f64();
         Err(format!(
-            "what is wrong lasts {fault:.1?} and {seen:.1?} are seen after it; allowed: --measured of the fault and {needed:?} more{cut}"
+            "what is wrong lasts {:.2} s, and {:.2} s are seen after it; allowed: --measured of the fault and {} s more{cut}",
+            of(fault),
+            of(seen),
+            of(needed)
         ))
     }
 
