@@ -47,6 +47,7 @@
 //! let chain = ServiceBuilder::new().layer(shed).service(upstream.clone());
 //! ```
 
+mod hop;
 mod kernel;
 mod load;
 mod model;
@@ -57,11 +58,12 @@ mod upstream;
 #[cfg(test)]
 mod tests;
 
+pub use hop::Hop;
 pub use kernel::Sleep;
 pub use load::{Bursts, Load};
 pub use model::{Model, Work};
 pub use score::{Bin, CallRecord, End, Score, jain};
-pub use upstream::{Down, Fault, Hop, Reply, Upstream};
+pub use upstream::{Down, Fault, Reply, Upstream};
 
 use buttress_core::{Deadline, Priority};
 use kernel::Kernel;

@@ -12,7 +12,6 @@ use std::{
     task::{Context, Poll, Waker},
     time::Duration,
 };
-use tower::ServiceExt;
 use tower_service::Service;
 
 /// A service that behaves as its [`Model`] says, and worse when it is told to. Clones are the same upstream.
@@ -119,11 +118,6 @@ impl World {
         };
         let shared = Shared { model, purpose: random::name("work"), state: Mutex::new(state) };
         Upstream { world: self.clone(), shared: Arc::new(shared) }
-    }
-
-    /// `service` as another process sees it: its calls run in tasks of their own, and are dropped with the caller's.
-    pub fn hop<S>(&self, service: S) -> Hop<S> {
-        Hop { world: self.clone(), service }
     }
 }
 
@@ -392,47 +386,5 @@ impl fmt::Debug for Upstream {
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Answer").field("number", &self.job.number).finish_non_exhaustive()
-    }
-}
-
-/// A service behind a network: see [`World::hop`].
-#[derive(Clone, Debug)]
-pub struct Hop<S> {
-    world: World,
-    service: S,
-}
-
-impl<S, Req> Service<Req> for Hop<S>
-where
-    S: Service<Req> + Clone + Send + 'static,
-    S::Future: Send,
-    S::Response: Send + 'static,
-    S::Error: Send + 'static,
-    Req: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, req: Req) -> Self::Future {
-        let (mut answer, answered) = tokio::sync::oneshot::channel();
-        let service = self.service.clone();
-        self.world.spawn(async move {
-            tokio::select! {
-                biased;
-                result = service.oneshot(req) => drop(answer.send(result)),
-                () = answer.closed() => {}
-            }
-        });
-        Box::pin(async move {
-            match answered.await {
-                Ok(result) => result,
-                Err(_) => std::future::pending().await,
-            }
-        })
     }
 }
