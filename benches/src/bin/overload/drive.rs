@@ -163,7 +163,11 @@ mod tests {
         let all = |from, to| run.tally(&(millis(from)..millis(to)));
         assert_eq!(all(0, 900).good, 1.0);
         let out = all(1300, 1900);
-        assert_eq!((out.failed, out.amplification), (1.0, 3.0), "refused at once, each of three times");
+        // Attempts of a call at either end of the span may lie outside of it.
+        assert!(
+            out.failed == 1.0 && (2.8..=3.2).contains(&out.amplification),
+            "refused at once, each of three times: {out:?}"
+        );
         assert_eq!(all(2400, 3000).good, 1.0);
     }
 

@@ -16,6 +16,9 @@ const CALM: f64 = 0.7;
 /// Which workers are left when the capacity is cut, as a share.
 const LEFT: f64 = 0.2;
 
+/// Our layers in the server and in its clients.
+pub const BOTH_SIDES: &str = "buttress, both sides";
+
 /// Where rounds take place.
 pub struct Arena {
     /// The clients'.
@@ -74,15 +77,22 @@ impl Arena {
     }
 
     /// So many times the capacity for so long.
-    pub fn surge(&self, capacity: f64, load: f64, length: Duration, rows: &mut Vec<Row>) -> Result<(), Box<dyn Error>> {
+    pub fn surge(
+        &self,
+        capacity: f64,
+        load_over: f64,
+        length: Duration,
+        rows: &mut Vec<Row>,
+    ) -> Result<(), Box<dyn Error>> {
         let warm_up = if self.quick { 2 * SECOND } else { 5 * SECOND };
         let spans = Spans::new(warm_up, length, Duration::ZERO);
-        let phases = vec![(warm_up, CALM * capacity), (length, load * capacity)];
+        let phases = vec![(warm_up, CALM * capacity), (length, load_over * capacity)];
         let row = |protection: Protection| {
             let load = Load { clients: Clients::Naive(1), phases: phases.clone(), seed: self.seed };
             let mut server = Server::start(self.site, protection)?;
             let driven = drive(&self.runtime, &mut server, self.site.time_out, &load, |_, _| Ok(()))?;
-            Ok(row(protection.name().to_owned(), &driven, &spans, capacity, capacity))
+            // No more can be answered than is asked.
+            Ok(row(protection.name().to_owned(), &driven, &spans, capacity * load_over.min(1.0), capacity))
         };
         each("surge", Protection::ALL, |one| one.name().to_owned(), row, rows)
     }
@@ -154,7 +164,7 @@ impl Arena {
 
 fn both((protection, clients): (Protection, Clients)) -> String {
     match (protection, clients) {
-        (Protection::Ours, Clients::Ours) => "buttress, both sides".to_owned(),
+        (Protection::Ours, Clients::Ours) => BOTH_SIDES.to_owned(),
         _ => format!("{}; {}", protection.name(), clients.name()),
     }
 }

@@ -87,16 +87,16 @@ impl Run {
     /// ended well. `None`: not before the run was over.
     pub fn recovery(&self, since: Duration, end: Duration, width: Duration) -> Option<Duration> {
         let bins = self.bins(since..end, width);
-        let steady = (2.0 / width.as_secs_f64()).round() as usize;
+        let steady = (2.0 / width.as_secs_f64() - 1e-9).ceil() as usize;
         let well = |bins: &[Bin]| bins.iter().all(|bin| bin.good as f64 >= 0.9 * bin.calls as f64);
         bins.windows(steady.max(1)).position(well).map(|n| width * n as u32)
     }
 
-    /// How long it took to notice: the first bin of the span in which fewer attempts were sent than half of the calls that
-    /// came. `None`: it was not noticed.
+    /// How long it took to notice: to the end of the first bin of the span in which fewer attempts were sent than half of the calls
+    /// that came. `None`: it was not noticed.
     pub fn detection(&self, fault: Range<Duration>, width: Duration) -> Option<Duration> {
         let spared = |bin: &Bin| (bin.sent as f64) < 0.5 * bin.calls as f64;
-        self.bins(fault, width).iter().position(spared).map(|n| width * n as u32)
+        self.bins(fault, width).iter().position(spared).map(|n| width * (n as u32 + 1))
     }
 
     /// The generator's own lateness.
@@ -199,7 +199,7 @@ mod tests {
     fn an_outage_is_noticed_when_less_than_half_is_sent() {
         let sent = |at| if at < 1100 { 1 } else { usize::from(at % 4 == 0) };
         let run = run(2000, |_| End::Failed, sent);
-        assert_eq!(run.detection(millis(1000)..millis(2000), millis(50)), Some(millis(100)));
+        assert_eq!(run.detection(millis(1000)..millis(2000), millis(50)), Some(millis(150)));
         assert_eq!(run.detection(millis(1000)..millis(1100), millis(50)), None);
     }
 

@@ -33,6 +33,9 @@ use std::{
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    if let Err(error) = options.check() {
+        error.exit();
+    }
     measure(&options).unwrap_or_else(|error| {
         eprintln!("track: {error}");
         ExitCode::FAILURE
@@ -47,12 +50,13 @@ fn measure(options: &Options) -> io::Result<ExitCode> {
     };
     let sheets = run::play(options.cases(), &options.contestants(), &options.seeds(), options.threads(), tell);
     let verdict = Verdict::of(&sheets);
+    let not_built = if options.is_whole() { &scenario::NOT_BUILT[..] } else { &[] };
     let mut out = io::stdout().lock();
-    write!(out, "{}", report::table(&sheets, &verdict))?;
+    write!(out, "{}", report::table(&sheets, &verdict, not_built))?;
     if let Some(folder) = options.json.parent() {
         fs::create_dir_all(folder)?;
     }
-    fs::write(&options.json, report::json(&sheets))?;
+    fs::write(&options.json, report::json(&sheets, not_built))?;
     fs::create_dir_all(&options.plots)?;
     for sheet in &sheets {
         let name = sheet.case.name().replace(['/', ' ', ':', '='], "-").replace('%', "pc");

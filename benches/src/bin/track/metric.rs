@@ -24,7 +24,7 @@ pub enum Metric {
     Quiet,
     /// The same for the tenant that does not.
     Noisy,
-    /// Calls that were refused by a layer, over all.
+    /// Calls that were not served in time, over all: whether refused, failed or given up.
     Shed,
     /// Of calls that were served in time.
     P50,
@@ -36,15 +36,16 @@ pub enum Metric {
     OfSingle,
     /// How evenly gateways are served: Jain's index.
     Jain,
-    /// Attempts that reached the upstream while it was ill, over calls that were made meanwhile.
+    /// Attempts that left the innermost layer that retries (where there is none: that clients made) while the upstream was ill, over
+    /// calls that came meanwhile. What a layer behind it keeps from the upstream counts all the same.
     Amplification,
     /// What the upstream was sent during the outage, over what clients called for.
     Load,
     /// From the end of the fault to goodput that stays.
     Recovery,
-    /// From the beginning of the fault to the first moment from which it is spared.
+    /// From the beginning of the fault to the end of the first bin in which it is spared.
     Detection,
-    /// Seconds in which a healthy enough upstream was kept from half of its calls or more.
+    /// Tenths of a second in which a healthy enough upstream was sent less than half of the attempts that were made.
     Trips,
 }
 

@@ -5,11 +5,11 @@ use crate::{
     goals::number,
     run::Case,
     scenario::{GRID, LEFT_OUT, NOT_BUILT, SCENARIOS, Scenario},
-    setup::{Setup, parse_work},
+    setup::{Setup, parse_classes, parse_work},
 };
 use buttress_core::config::parse_duration;
 use buttress_sim::world::Work;
-use clap::Parser;
+use clap::{CommandFactory, Parser, error::ErrorKind};
 use std::{path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 /// Measures how a service behaves while what it depends on fails, in virtual time, with our layers and with those of others.
@@ -44,6 +44,10 @@ pub struct Options {
     /// How long a client waits for an attempt, 1ms to 10m. Default: 50 times the mean.
     #[arg(long, value_parser = timeout)]
     timeout: Option<Duration>,
+    /// The shares of critical, normal and sheddable calls in percent, 100 in all, in every scenario that is run: `20,30,50`. Each class
+    /// is measured then. Default: as each scenario says.
+    #[arg(long, value_name = "C,N,S", value_parser = parse_classes)]
+    classes: Option<[f64; 3]>,
     /// What is offered before anything happens, over capacity: 0.05 to 0.95. Default: 0.7.
     #[arg(long, value_parser = load)]
     load: Option<f64>,
@@ -88,8 +92,8 @@ fn scenario(text: &str) -> Result<String, String> {
     if SCENARIOS.iter().any(|s| s.name == text || number(s.name) == text) {
         return Ok(text.to_owned());
     }
-    if let Some((_, why)) = NOT_BUILT.iter().find(|(name, _)| *name == text) {
-        return Err(format!("not built yet: {why}"));
+    if let Some(it) = NOT_BUILT.iter().find(|it| it.name == text) {
+        return Err(format!("not built yet: {}", it.lacks));
     }
     let names: Vec<_> = SCENARIOS.iter().map(|s| s.name).collect();
     Err(format!("allowed: {}, or the number alone", names.join(", ")))
@@ -139,6 +143,26 @@ impl Options {
         setups.into_iter().map(Arc::new).flat_map(|setup| scenarios.iter().map(move |s| case(&setup, s))).collect()
     }
 
+    /// Whether every case says something.
+    ///
+    /// # Errors
+    ///
+    /// The first that does not, with what is allowed.
+    pub fn check(&self) -> Result<(), clap::Error> {
+        for case in self.cases() {
+            let check = case.scenario.check(&case.setup);
+            check.map_err(|why| {
+                Self::command().error(ErrorKind::ValueValidation, format!("--scenario {}: {why}", case.scenario.name))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether all that the track has is run.
+    pub fn is_whole(&self) -> bool {
+        self.scenario.is_empty() && !self.grid
+    }
+
     pub fn contestants(&self) -> Vec<Contestant> {
         let wanted = |one: &Contestant| match (self.contestant.is_empty(), self.grid) {
             (true, true) => *one == Contestant::Ours,
@@ -166,6 +190,7 @@ impl Options {
             mean,
             work: self.dist.unwrap_or(usual.work),
             timeout: self.timeout.unwrap_or(mean * 50),
+            classes: self.classes,
             load: self.load.unwrap_or(usual.load),
             warm_up: self.warmup.unwrap_or(usual.warm_up),
             measured: self.measured.unwrap_or(usual.measured),
@@ -191,6 +216,7 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metric::Metric;
 
     fn parse(line: &str) -> Result<Options, String> {
         Options::try_parse_from(["track"].into_iter().chain(line.split_whitespace())).map_err(|error| error.to_string())
@@ -223,10 +249,46 @@ mod tests {
     }
 
     #[test]
+    fn classes_are_for_every_scenario_and_measured_in_each() {
+        let case = parse("--scenario 1 --classes 20,30,50").unwrap().cases().remove(0);
+        assert_eq!(case.scenario.story_of(&case.setup).classes, [0.5, 0.3, 0.2]);
+        let measured = case.scenario.measures_of(&case.setup);
+        assert!(
+            [Metric::Critical, Metric::Normal, Metric::Sheddable].iter().all(|m| measured.contains(m)),
+            "{measured:?}"
+        );
+        assert_eq!(measured.iter().filter(|m| **m == Metric::Critical).count(), 1);
+        let usual = parse("--scenario 1").unwrap().cases().remove(0);
+        assert_eq!(usual.scenario.story_of(&usual.setup).classes, [0.0, 0.8, 0.2]);
+        assert_eq!(usual.scenario.measures_of(&usual.setup), usual.scenario.measures);
+    }
+
+    #[test]
+    fn numbers_with_which_a_scenario_says_nothing_are_refused() {
+        let check = |line: &str| parse(line).unwrap().check().map_err(|error| error.to_string());
+        for (line, said) in [
+            ("--scenario 6 --measured 1s", ["--scenario 6", "lasts 10.00 s", "0.00 s are seen", "2 s more"]),
+            ("--scenario 8 --measured 21s", ["--scenario 8", "lasts 20.00 s", "1.00 s are seen", "--measured"]),
+            ("--scenario 6 --c 10000", ["--scenario 6", "lasts 0.48 s", "fewer workers", "2 million calls"]),
+            ("--scenario 6 --c 1", ["--scenario 6", "1 worker", "nothing would be lost", "--c of 2"]),
+            ("--scenario 11 --c 1", ["--scenario 11", "1 worker", "nothing would be lost", "--c of 2"]),
+        ] {
+            let error = check(line).unwrap_err();
+            for part in said {
+                assert!(error.contains(part), "{line}: {error}");
+            }
+        }
+        for line in ["", "--quick", "--grid", "--scenario 6 --measured 12s", "--scenario 6 --c 2", "--scenario 7 --c 1"]
+        {
+            assert_eq!(check(line), Ok(()), "{line}");
+        }
+    }
+
+    #[test]
     fn a_wrong_value_is_told_with_its_field_and_what_is_allowed() {
         for (line, said) in [
             ("--scenario 99", ["'99'", "--scenario", "allowed: 1, 2, 3, 4/1.2x"]),
-            ("--scenario 15", ["'15'", "--scenario", "not built yet: one replica"]),
+            ("--scenario 15", ["'15'", "--scenario", "not built yet: the world"]),
             ("--contestant us", ["'us'", "--contestant", "allowed: none, tower"]),
             ("--seeds 0", ["'0'", "--seeds", "allowed: how many, 1 to 1000"]),
             ("--seeds 1,1", ["'1,1'", "--seeds", "different seeds"]),
@@ -236,6 +298,11 @@ mod tests {
             ("--mean 1h", ["'1h'", "--mean", "allowed: 10us to 10s"]),
             ("--dist normal", ["'normal'", "--dist", "allowed: fixed, exponential"]),
             ("--timeout 0s", ["'0s'", "--timeout", "allowed: 1ms to 10m"]),
+            ("--classes 20,30", ["'20,30'", "--classes", "critical, normal and sheddable"]),
+            ("--classes 20,30,60", ["'20,30,60'", "--classes", "100 in all"]),
+            ("--classes=-20,70,50", ["'-20,70,50'", "--classes", "100 in all"]),
+            ("--classes a,b,c", ["'a,b,c'", "--classes", "as in 20,30,50"]),
+            ("--classes NaN,50,50", ["'NaN,50,50'", "--classes", "100 in all"]),
             ("--load 1.5", ["'1.5'", "--load", "allowed: 0.05 to 0.95"]),
             ("--load NaN", ["'NaN'", "--load", "allowed: 0.05 to 0.95"]),
             ("--measured 1ms", ["'1ms'", "--measured", "allowed: 1s to 1h"]),

@@ -60,14 +60,19 @@ pub struct Sheet {
 impl Sheet {
     /// From what was played, by contestant.
     pub fn new(case: Case, seeds: &[u64], played: BTreeMap<Contestant, Vec<Played>>) -> Self {
-        let story = (case.scenario.story)(&case.setup);
+        let story = case.scenario.story_of(&case.setup);
         let best = |metric: &Metric| Some((*metric, optimum(*metric, &case.setup, &story)?));
-        let optimum: Metrics = case.scenario.measures.iter().filter_map(best).collect();
+        let optimum: Metrics = case.scenario.measures_of(&case.setup).iter().filter_map(best).collect();
         let mut rows: Vec<_> =
             played.into_iter().map(|(contestant, played)| row(&case, contestant, seeds, played)).collect();
-        let oracle = rows.iter().find(|row| row.contestant == Contestant::Oracle).map(|row| row.median.clone());
-        let targets: Vec<_> =
-            goals_of(case.scenario.name).map(|goal| goal.target(&case.setup, &optimum, oracle.as_ref())).collect();
+        let others: Vec<_> = match rows.iter().any(|row| row.contestant == Contestant::Oracle) {
+            true => {
+                rows.iter().filter(|row| row.contestant != Contestant::Ours).map(|row| row.median.clone()).collect()
+            }
+            false => Vec::new(),
+        };
+        let goals = goals_of(case.scenario.name).filter(|goal| case.scenario.measures.contains(&goal.metric));
+        let targets: Vec<_> = goals.map(|goal| goal.target(&case.setup, &optimum, &others)).collect();
         for row in &mut rows {
             row.met = targets.iter().map(|target| target.is_met(&row.median, &row.worst)).collect();
         }
@@ -113,7 +118,12 @@ pub fn play(
             jobs.extend(seeds.iter().map(|seed| (n, *contestant, *seed)));
         }
     }
-    let site = |case: &Case, contestant, seed: &u64| (Arc::as_ptr(&case.setup), contestant, *seed);
+    // What a single gateway would be sent belongs to it.
+    let site = |case: &Case, contestant, seed: &u64| {
+        let load = case.scenario.story_of(&case.setup).load;
+        let load: Vec<_> = load.into_iter().map(|(at, load)| (at, load.to_bits())).collect();
+        (Arc::as_ptr(&case.setup), load, contestant, *seed)
+    };
     let singles: BTreeMap<_, _> =
         jobs.iter().map(|(n, one, seed)| (site(&cases[*n], *one, seed), Single::new())).collect();
     let singles: Vec<_> = jobs.iter().map(|(n, one, seed)| &singles[&site(&cases[*n], *one, seed)]).collect();
@@ -216,5 +226,21 @@ mod tests {
         let all = [Contestant::None, Contestant::Tower];
         let rows = |threads| play(cases(), &all, &[1, 2, 3], threads, |_, _| {}).remove(0).rows;
         assert_eq!(rows(1), rows(3));
+    }
+
+    #[test]
+    fn a_single_gateway_is_one_with_the_same_load() {
+        let second = std::time::Duration::from_secs(1);
+        let setup = Arc::new(Setup { workers: 4, warm_up: second, measured: second, ..Setup::default() });
+        let case = |name: &str| {
+            let scenario = SCENARIOS.iter().find(|scenario| scenario.name == name).unwrap();
+            Case { scenario, setup: setup.clone(), is_grid: false }
+        };
+        let play = |names: &[&'static str]| {
+            let cases = names.iter().map(|name| case(name)).collect();
+            play(cases, &[Contestant::Oracle], &[1], 1, |_, _| {}).pop().unwrap().rows
+        };
+        // Whoever else was there before.
+        assert_eq!(play(&["22/2", "22/8cold"]), play(&["22/8cold"]));
     }
 }

@@ -14,6 +14,8 @@ pub struct Setup {
     pub work: Work,
     /// How long a client waits.
     pub timeout: Duration,
+    /// Sheddable, normal, critical, in every scenario. `None`: as each of them says.
+    pub classes: Option<[f64; 3]>,
     /// What is offered before anything happens, over capacity.
     pub load: f64,
     /// Before anything happens.
@@ -22,7 +24,8 @@ pub struct Setup {
     pub measured: Duration,
     /// Scenario 4 takes less time, and the median counts where the worst seed would.
     pub quick: bool,
-    /// How many calls a bin of a series must see come before anything happens, for times to be read from it.
+    /// How many calls a bin of a series must see come before anything happens, for times to be read from it; fewer, but fifty at
+    /// least, where the bin would be wider than a time that is asked for.
     pub bin_calls: f64,
 }
 
@@ -33,6 +36,7 @@ impl Default for Setup {
             mean: Duration::from_millis(10),
             work: Work::Lognormal(1.0),
             timeout: Duration::from_millis(500),
+            classes: None,
             load: 0.7,
             warm_up: Duration::from_secs(12),
             measured: Duration::from_secs(48),
@@ -71,6 +75,22 @@ impl Setup {
     /// What tells it from the default one, for a title.
     pub fn title(&self) -> String {
         format!("c={} mean={:?} {} timeout={:?}", self.workers, self.mean, work_name(self.work), self.timeout)
+    }
+}
+
+/// Reads the shares of critical, normal and sheddable calls, in percent. They come back in the order of a story: the last class first.
+pub fn parse_classes(text: &str) -> Result<[f64; 3], String> {
+    let wrong =
+        || "allowed: the percentages of critical, normal and sheddable calls, 100 in all, as in 20,30,50".to_owned();
+    let shares: Vec<f64> =
+        text.split(',').map(|share| share.trim().parse().map_err(|_| wrong())).collect::<Result<_, _>>()?;
+    match shares[..] {
+        [critical, normal, sheddable]
+            if shares.iter().all(|share| *share >= 0.0) && (shares.iter().sum::<f64>() - 100.0).abs() < 1e-6 =>
+        {
+            Ok([sheddable / 100.0, normal / 100.0, critical / 100.0])
+        }
+        _ => Err(wrong()),
     }
 }
 

@@ -123,6 +123,11 @@ impl Kernel {
 
     /// Lets the world go on until `end`.
     pub(super) async fn run_until(&self, end: u64) {
+        let (ours, tokios) = (Duration::from_nanos(self.now()), TokioClock.now().duration_since(self.origin));
+        assert!(
+            ours == tokios,
+            "the world's clock says {ours:?} and tokio's {tokios:?}: a script waits by `run_until` alone"
+        );
         loop {
             self.poll_ready();
             let (now, next) = {

@@ -32,15 +32,23 @@ pub struct Load {
     pub until: Option<Duration>,
 }
 
-/// Spells in which more calls come.
+/// Spells in which more calls come, the first one at the world's beginning.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Bursts {
     /// From the beginning of one to that of the next.
     pub every: Duration,
-    /// How long one lasts.
+    /// How long one lasts: shorter than that.
     pub length: Duration,
     /// How many times as many calls come then.
     pub factor: f64,
+}
+
+impl Bursts {
+    /// Each time `every` has passed, for `length`, `factor` times as many calls.
+    pub fn new(every: Duration, length: Duration, factor: f64) -> Self {
+        Self { every, length, factor }
+    }
 }
 
 const CLASSES: [Priority; 3] = [Priority::Sheddable, Priority::Normal, Priority::Critical];
@@ -83,6 +91,22 @@ impl Load {
         until: Duration => Some(until);
     }
 
+    fn check(&self) {
+        let is_amount = |value: f64| value.is_finite() && value >= 0.0;
+        let are_weights = |weights: &[f64]| {
+            weights.iter().copied().all(is_amount) && (f64::MIN_POSITIVE..f64::INFINITY).contains(&weights.iter().sum())
+        };
+        for rate in [self.rate].into_iter().chain(self.steps.iter().map(|(_, rate)| *rate)) {
+            assert!(is_amount(rate), "a load's rate is finite and not negative, in calls a second: {rate}");
+        }
+        if let Some(Bursts { every, length, factor }) = self.bursts {
+            assert!(length < every, "a burst's length is less than what lies between two: {length:?} every {every:?}");
+            assert!(is_amount(factor), "a burst's factor is finite and not negative: {factor}");
+        }
+        assert!(are_weights(&self.classes), "weights of classes are not negative, and not all 0: {:?}", self.classes);
+        assert!(are_weights(&self.tenants), "weights of tenants are not negative, and not all 0: {:?}", self.tenants);
+    }
+
     /// The rate at a moment, and until when it is that.
     fn rate_at(&self, now: u64) -> (f64, u64) {
         let step = self.steps.iter().rev().find(|(at, _)| nanos(*at) <= now);
@@ -101,18 +125,13 @@ impl Load {
         (rate, end)
     }
 
-    /// When the next call after `now` comes.
-    fn next(&self, mut now: u64, draws: &Stream) -> u64 {
-        loop {
-            let (rate, end) = self.rate_at(now);
-            // Without memory: a gap that reaches into another rate is drawn anew from there.
-            let gap = if rate > 0.0 { draws.exponential() / rate * 1e9 } else { f64::INFINITY };
-            match now as f64 + gap {
-                at if at < end as f64 => return (now + gap as u64).max(now),
-                _ if end == u64::MAX => return u64::MAX,
-                _ => now = end,
-            }
-        }
+    /// When something is next after `now`, and whether it is a call: else it is another rate, at which to ask again. The end of time
+    /// if nothing is.
+    fn next(&self, now: u64, draws: &Stream) -> (u64, bool) {
+        let (rate, end) = self.rate_at(now);
+        // Without memory: a gap that reaches into another rate is drawn anew from there.
+        let gap = if rate > 0.0 { draws.exponential() / rate * 1e9 } else { f64::INFINITY };
+        if now as f64 + gap < end as f64 { (now.saturating_add(gap as u64), true) } else { (end, false) }
     }
 }
 
@@ -120,12 +139,18 @@ impl World {
     /// Lets clients call `service` from now on. Each call has a clone of it.
     ///
     /// Of several loads of one world each has arrivals of its own, in the order in which they were given.
+    ///
+    /// # Panics
+    ///
+    /// If a rate, a factor or a weight is negative, infinite or not a number, if all weights of classes or tenants are 0, if bursts
+    /// last as long as what lies between them.
     pub fn load<S>(&self, load: Load, service: S)
     where
         S: Service<Call, Response = Reply> + Clone + Send + Sync + 'static,
         S::Error: ChainError + Send,
         S::Future: Send,
     {
+        load.check();
         let number = self.0.loads.fetch_add(1, Relaxed);
         let stream = |purpose: &str| Stream::new(self.0.seed ^ u64::from(number) << 48, purpose);
         let (arrivals, classes, tenants) = (stream("arrivals"), stream("classes"), stream("tenants"));
@@ -135,11 +160,16 @@ impl World {
             let mut at = nanos(world.now());
             let until = load.until.map_or(u64::MAX, nanos);
             loop {
-                at = load.next(at, &arrivals);
-                if at >= until {
+                let (next, is_call) = load.next(at, &arrivals);
+                if next >= until {
                     return;
                 }
+                at = next;
+                // Also until a change of rate: a world that stops before looks no further.
                 world.0.kernel.sleep_until(at).await;
+                if !is_call {
+                    continue;
+                }
                 let priority = CLASSES[classes.pick(&load.classes)];
                 let tenant = tenants.pick(&load.tenants) as u32;
                 world.spawn(client(world.clone(), load.clone(), service.clone(), priority, tenant, number));
@@ -165,7 +195,8 @@ where
     let mut end = End::TimedOut;
     let mut work = 0;
     for attempt in 0..load.attempts.max(1) {
-        let at = world.now() + load.time_out;
+        // Who waits for ever waits until the end of time.
+        let at = world.now().saturating_add(load.time_out);
         let call = Call {
             id,
             arrived: world.instant(Duration::from_nanos(arrived)),

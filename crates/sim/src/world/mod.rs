@@ -30,6 +30,10 @@
 //! so two chains see the same calls. A layer that draws must be seeded as well (`.seed(..)` of its config), and one that reads the
 //! time of day must read [this world's](World::wall_clock): the adaptive limit of `buttress-shed` does.
 //!
+//! A script waits by [`run_until`](World::run_until) alone, which is what makes the world go on. Nothing else does while the script waits
+//! for something: [`sleep_until`](World::sleep_until) is for tasks of the world and would never end in it, and tokio's `sleep` would
+//! move tokio's clock and not the world's, which the next `run_until` says by a panic.
+//!
 //! # What layers see of a call
 //!
 //! A [`Call`] is no HTTP request: it has no `Context` that a layer would look into. Its priority, deadline and tenant are said by a
@@ -43,6 +47,7 @@
 //! let chain = ServiceBuilder::new().layer(shed).service(upstream.clone());
 //! ```
 
+mod hop;
 mod kernel;
 mod load;
 mod model;
@@ -53,11 +58,12 @@ mod upstream;
 #[cfg(test)]
 mod tests;
 
+pub use hop::Hop;
 pub use kernel::Sleep;
 pub use load::{Bursts, Load};
 pub use model::{Model, Work};
 pub use score::{Bin, CallRecord, End, Score, jain};
-pub use upstream::{Down, Fault, Hop, Reply, Upstream};
+pub use upstream::{Down, Fault, Reply, Upstream};
 
 use buttress_core::{Deadline, Priority};
 use kernel::Kernel;
@@ -128,13 +134,19 @@ impl World {
         Duration::from_nanos(self.0.kernel.now())
     }
 
-    /// The moment that lies `after` its beginning.
+    /// The moment that lies `after` its beginning, at most 584 years.
     pub fn instant(&self, after: Duration) -> Instant {
-        self.0.kernel.origin() + after
+        self.0.kernel.origin() + Duration::from_nanos(nanos(after))
     }
 
     /// Lets the world go on until so much time has passed since its beginning.
+    ///
+    /// # Panics
+    ///
+    /// If that is more than a year: it would not end. If tokio's clock and the world's differ, because the script waited for
+    /// something else.
     pub async fn run_until(&self, end: Duration) {
+        assert!(end <= YEAR, "a run has an end, after a year at most: {end:?}");
         // Tokio's budget per poll is for tasks that share a thread; here one task is the whole world.
         tokio::task::unconstrained(self.0.kernel.run_until(nanos(end))).await;
     }
@@ -149,7 +161,8 @@ impl World {
         self.0.kernel.spawn(Box::pin(task));
     }
 
-    /// Waits until so much time has passed since the world's beginning.
+    /// Waits until so much time has passed since the world's beginning: in its tasks and layers. A script waits by
+    /// [`run_until`](Self::run_until): while it waits for something else, nothing happens.
     pub fn sleep_until(&self, at: Duration) -> Sleep {
         self.0.kernel.sleep_until(nanos(at))
     }
@@ -166,14 +179,15 @@ impl World {
         }
     }
 
-    /// What became of the calls that arrived in `span`.
+    /// What became of the calls that arrived in `span`, as far as it has passed.
     pub fn score(&self, upstream: &Upstream, span: Range<Duration>) -> Score {
         self.score_of(&[upstream], span)
     }
 
     /// [`score`](Self::score) with several upstreams. What a call brings is measured by the first of them.
     pub fn score_of(&self, upstreams: &[&Upstream], span: Range<Duration>) -> Score {
-        Score::new(&lock(&self.0.records), upstreams, span)
+        let now = self.now();
+        Score::new(&lock(&self.0.records), upstreams, span.start.min(now)..span.end.min(now))
     }
 
     /// Every call so far, in the order of arrival.
@@ -181,6 +195,8 @@ impl World {
         lock(&self.0.records).clone()
     }
 }
+
+const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// As core's; but the mutex is std's in a loom build, too.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -13,9 +13,6 @@ pub struct Model {
     pub work: Work,
     /// Whether it stops working on calls whose callers have left. Default: it does not, which is the worst case and common.
     pub cancels: bool,
-    /// Whether it works on all calls at once, each as much slower as there are more of them than workers (threads that share
-    /// cores), instead of one after the other. Default: it does not.
-    pub sharing: bool,
     /// How much slower it gets with what is inside: a call takes `1 + contention * (inside / workers - 1)` times as long as it
     /// should, where more calls are inside than there are workers. Default: 0.
     pub contention: f64,
@@ -47,7 +44,6 @@ impl Model {
             mean: Duration::from_millis(10),
             work: Work::Lognormal(1.0),
             cancels: false,
-            sharing: false,
             contention: 0.0,
             queue: None,
             rejection: Duration::ZERO,
@@ -61,14 +57,20 @@ impl Model {
         work: Work => work;
         /// Sets [`cancels`](Self#structfield.cancels).
         cancels: bool => cancels;
-        /// Sets [`sharing`](Self#structfield.sharing).
-        sharing: bool => sharing;
         /// Sets [`contention`](Self#structfield.contention).
         contention: f64 => contention;
         /// Sets [`queue`](Self#structfield.queue).
         queue: u32 => Some(queue);
         /// Sets [`rejection`](Self#structfield.rejection).
         rejection: Duration => rejection;
+    }
+
+    pub(super) fn check(&self) {
+        let contention = self.contention;
+        assert!(contention.is_finite() && contention >= 0.0, "contention is finite and not negative: {contention}");
+        if let Work::Lognormal(sigma) = self.work {
+            assert!(sigma.is_finite() && sigma >= 0.0, "a log-normal's sigma is finite and not negative: {sigma}");
+        }
     }
 
     /// How many calls it can do in a second.

@@ -41,7 +41,8 @@ pub enum End {
     TimedOut,
 }
 
-/// What became of the calls of a span of time.
+/// What became of the calls of a span of time. A call that has not ended yet is not a good one: let the world run on for as long as
+/// clients wait before you ask.
 ///
 /// Of nothing there is no share and no quantile: shares are then 1 (what is refused: 0), latencies 0. Who asserts one asks
 /// [`count`](Self::count) as well, or a test in which nothing was served passes.
@@ -207,24 +208,31 @@ impl Score {
     ///
     /// If the width is zero.
     pub fn series(&self, width: Duration) -> Vec<Bin> {
-        let (from, to, width) = (nanos(self.span.start), nanos(self.span.end), nanos(width));
-        assert!(width > 0, "a series needs a width");
+        self.bins(nanos(self.span.start), nanos(self.span.end), width)
+    }
+
+    fn bins(&self, from: u64, to: u64, width: Duration) -> Vec<Bin> {
+        let width = nanos(width);
+        assert!(width > 0, "a bin needs a width");
         let mut bins: Vec<Bin> =
             (from..to).step_by(width as usize).map(|at| Bin { at: at as f64 / 1e9, ..Bin::default() }).collect();
-        let bin = |at: u64| ((at - from) / width) as usize;
+        // Who came or ended before or after has no bin.
+        let bin = |at: u64| at.checked_sub(from).map(|after| (after / width) as usize);
         for call in &self.calls {
-            let bin = &mut bins[bin(call.arrived)];
+            let Some(bin) = bin(call.arrived).and_then(|n| bins.get_mut(n)) else { continue };
             bin.arrived += 1;
             bin.good += u64::from(call.end == End::Good);
             bin.refused += u64::from(matches!(call.end, End::Refused(_)));
         }
         for at in &self.sent_times {
-            bins[bin(*at)].sent += 1;
+            if let Some(bin) = bin(*at).and_then(|n| bins.get_mut(n)) {
+                bin.sent += 1;
+            }
         }
         for ended in self.ends.chunk_by(|a, b| bin(a.0) == bin(b.0)) {
             let mut latencies: Vec<u64> = ended.iter().map(|(_, _, latency)| *latency).collect();
             latencies.sort_unstable();
-            let bin = &mut bins[bin(ended[0].0)];
+            let Some(bin) = bin(ended[0].0).and_then(|n| bins.get_mut(n)) else { continue };
             bin.ended = ended.len() as u64;
             bin.useful = ended.iter().map(|(_, work, _)| *work as f64 / 1e9).sum();
             bin.p50 = quantile(&latencies, 0.5) as f64 / 1e9;
@@ -233,29 +241,40 @@ impl Score {
         bins
     }
 
+    /// The bins of this width from `since` to the end of the span: whole ones only.
+    fn whole_bins(&self, since: Duration, width: Duration) -> Vec<Bin> {
+        let from = nanos(since.max(self.span.start));
+        let length = nanos(self.span.end).saturating_sub(from);
+        let rest = length % nanos(width).max(1);
+        self.bins(from, from + length - rest, width)
+    }
+
     /// How long after `since` things were well again: the calls that came in each of the bins of this width, of the two seconds
-    /// from then on (one bin at least), ended well, all but a tenth. `None`: never.
+    /// from then on (or a little more: whole bins, one at least), ended well, all but a tenth. Bins begin with `since`, or with the
+    /// span if that is later. `None`: not before the span was over, which has to show two such seconds.
     ///
     /// # Panics
     ///
     /// If the width is zero.
     pub fn recovery(&self, since: Duration, width: Duration) -> Option<Duration> {
-        const STEADY: f64 = 2.0;
-        let steady = ((STEADY / width.as_secs_f64()).round() as usize).max(1);
-        let since = since.as_secs_f64();
-        let bins: Vec<Bin> = self.series(width).into_iter().filter(|bin| bin.at >= since - 1e-9).collect();
+        const STEADY: Duration = Duration::from_secs(2);
+        let bins = self.whole_bins(since, width);
+        let steady = usize::try_from(nanos(STEADY).div_ceil(nanos(width))).ok()?;
         let well = |bins: &[Bin]| bins.iter().all(|bin| bin.good_share() >= 0.9);
-        let from = bins.windows(steady.min(bins.len().max(1))).position(well)?;
-        Some(Duration::from_secs_f64((bins[from].at - since).max(0.0)))
+        let from = bins.windows(steady).position(well)?;
+        Some(Duration::from_secs_f64(bins[from].at).saturating_sub(since))
     }
 
-    /// How long after `since` upstreams got less than `share` of the calls that came in a bin of that width: how long it took to
-    /// notice. `None`: never.
+    /// How long after `since` upstreams had got less than `share` of the calls that came in a bin of that width: how long it took to
+    /// notice, up to the end of that bin. Bins begin with `since`, or with the span if that is later. `None`: never.
+    ///
+    /// # Panics
+    ///
+    /// If the width is zero.
     pub fn detection(&self, since: Duration, share: f64, width: Duration) -> Option<Duration> {
-        let since = since.as_secs_f64();
-        let mut bins = self.series(width).into_iter().filter(|bin| bin.at >= since - 1e-9);
-        let noticed = bins.find(|bin| (bin.sent as f64) < share * bin.arrived as f64)?;
-        Some(Duration::from_secs_f64((noticed.at - since).max(0.0)))
+        let spared = |bin: &Bin| (bin.sent as f64) < share * bin.arrived as f64;
+        let noticed = self.whole_bins(since, width).into_iter().find(spared)?;
+        Some((Duration::from_secs_f64(noticed.at) + width).saturating_sub(since))
     }
 }
 

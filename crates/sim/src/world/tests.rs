@@ -1,6 +1,7 @@
 use super::*;
 use tower::{
-    ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_shed::LoadShedLayer, service_fn, timeout::TimeoutLayer,
+    ServiceBuilder, ServiceExt, limit::GlobalConcurrencyLimitLayer, load_shed::LoadShedLayer, service_fn,
+    timeout::TimeoutLayer,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -125,11 +126,48 @@ fn an_outage_shows_in_the_series_and_recovery_is_when_it_is_over() {
     assert_eq!((refused.capacity, refused.achievable), (0.0, 0.0));
     let recovered = score.recovery(seconds(2), Duration::from_millis(50)).unwrap();
     assert!((Duration::from_millis(1_900)..=Duration::from_millis(2_050)).contains(&recovered), "{recovered:?}");
+    // What comes last before the end of an outage is refused, too: it is over at a moment, whatever the width.
+    for width in [300, 700, 1_000, 3_000].map(Duration::from_millis) {
+        assert_eq!(score.recovery(seconds(4), width), Some(Duration::ZERO), "{width:?}");
+    }
     assert_eq!(score.detection(seconds(2), 0.5, Duration::from_millis(50)), None, "nobody notices");
     let bins = score.series(SECOND);
     assert_eq!(bins.len(), 7);
     assert!(bins[1].good == 0 && bins[1].arrived > 900 && bins[0].good_share() > 0.95 && bins[4].good_share() > 0.99);
     assert!(bins[4].p50 > 0.005 && bins[4].p50 < 0.007 && bins[4].p99 > 0.04);
+}
+
+#[test]
+fn recovery_is_two_whole_seconds_and_detection_is_known_when_its_bin_is_over() {
+    let millis = Duration::from_millis;
+    let (long, short) = World::play(1, async |world| {
+        let upstream = world.upstream(Model::new(20));
+        // A layer that notices an outage after a quarter of a second.
+        let spared = Arc::new(AtomicU32::new(0));
+        let gate = {
+            let (spared, upstream) = (spared.clone(), upstream.clone());
+            service_fn(move |call: Call| {
+                let pass = spared.load(std::sync::atomic::Ordering::Relaxed) == 0;
+                let upstream = upstream.clone();
+                async move {
+                    if pass { upstream.oneshot(call).await } else { Err(buttress_core::Error::Inner(Fault::Down)) }
+                }
+            })
+        };
+        world.load(Load::new(1_000.0), gate);
+        let down = upstream.clone();
+        world.at(millis(2_030), move || down.set_down(Some(Down::Refusing)));
+        world.at(millis(2_280), move || spared.store(1, std::sync::atomic::Ordering::Relaxed));
+        world.run_until(seconds(9)).await;
+        (world.score(&upstream, Duration::ZERO..seconds(6)), world.score(&upstream, Duration::ZERO..millis(2_020)))
+    });
+    // Bins that began with the span would say 270 ms, and the beginning of the bin 250 ms.
+    assert_eq!(long.detection(millis(2_030), 0.5, millis(50)), Some(millis(300)));
+    assert_eq!(long.recovery(millis(2_030), millis(50)), None);
+    // Of two seconds of health at the end of a span not all are seen.
+    assert_eq!(short.recovery(millis(10), millis(50)), Some(Duration::ZERO));
+    assert_eq!(short.recovery(millis(30), millis(50)), None);
+    assert_eq!(short.recovery(millis(20), millis(300)), None, "seven bins of 300 ms are more than there is");
 }
 
 #[test]
@@ -149,7 +187,7 @@ fn naive_clients_multiply_what_fails_by_their_attempts() {
 fn bursts_and_steps_bring_the_calls_they_say() {
     let bins = World::play(5, async |world| {
         let upstream = world.upstream(Model::new(1_000));
-        let bursts = Bursts { every: SECOND, length: Duration::from_millis(100), factor: 5.0 };
+        let bursts = Bursts::new(SECOND, Duration::from_millis(100), 5.0);
         world.load(Load::new(1_000.0).step(seconds(5), 2_000.0).bursts(bursts), upstream.clone());
         world.run_until(seconds(10)).await;
         world.score(&upstream, Duration::ZERO..seconds(10)).series(Duration::from_millis(100))
@@ -168,16 +206,170 @@ fn bursts_and_steps_bring_the_calls_they_say() {
 fn a_hop_hides_threads_and_passes_answers_and_departures() {
     World::play(1, async |world| {
         let upstream = world.upstream(Model::new(1).cancels(true));
-        let hop = world.hop(upstream.clone());
-        world.load(Load::new(50.0), hop.clone());
+        world.load(Load::new(50.0), world.hop(upstream.clone()));
         world.run_until(seconds(2)).await;
         assert!(world.score(&upstream, SECOND..seconds(2)).good_share() > 0.8);
-        let never =
-            world.hop(service_fn(|_: Call| std::future::pending::<Result<Reply, buttress_core::Error<Fault>>>()));
-        world.load(Load::new(50.0), never);
-        world.run_until(seconds(3)).await;
-        assert!(upstream.inside() < 20);
+        let inside = Arc::new(());
+        let never = {
+            let inside = inside.clone();
+            world.hop(service_fn(move |_: Call| {
+                let held = inside.clone();
+                async move {
+                    std::future::pending::<()>().await;
+                    drop(held);
+                    Err::<Reply, _>(buttress_core::Error::Inner(Fault::Failed))
+                }
+            }))
+        };
+        world.load(Load::new(50.0).time_out(Duration::from_millis(100)).until(seconds(4)), never);
+        world.run_until(seconds(4)).await;
+        // The service and its clones hold one each, calls one more: of a hundred those of the last 100 ms.
+        let held = Arc::strong_count(&inside);
+        assert!((2..20).contains(&held), "{held}");
+        world.run_until(seconds(5)).await;
+        assert!(Arc::strong_count(&inside) <= 3, "all have left: {}", Arc::strong_count(&inside));
     });
+}
+
+#[test]
+fn who_leaves_an_upstream_that_cancels_leaves_its_queue_as_well() {
+    for (cancels, left) in [(true, 0), (false, 9)] {
+        World::play(1, async |world| {
+            let upstream =
+                world.upstream(Model::new(1).mean(seconds(100)).work(Work::Fixed).queue(10).cancels(cancels));
+            let load = Load::new(1_000.0).time_out(Duration::from_millis(10)).until(SECOND);
+            world.load(load, upstream.clone());
+            world.run_until(seconds(2)).await;
+            let waiting = upstream.inside().saturating_sub(1);
+            assert!(waiting >= left && (waiting == 0) == (left == 0), "cancels: {cancels}, inside: {waiting}");
+            let busy = world.score(&upstream, Duration::ZERO..seconds(2)).count(|end| end == End::Failed);
+            assert_eq!(busy < 600, cancels, "its room is free again: {busy}");
+        });
+    }
+}
+
+#[test]
+fn a_latency_factor_makes_calls_slower_and_capacity_less() {
+    let (slow, after) = World::play(1, async |world| {
+        let upstream = world.upstream(Model::new(20).work(Work::Fixed));
+        world.load(Load::new(100.0), upstream.clone());
+        upstream.set_latency_factor(3.0);
+        let healthy = upstream.clone();
+        world.at(seconds(2), move || healthy.set_latency_factor(1.0));
+        world.run_until(seconds(5)).await;
+        (world.score(&upstream, Duration::ZERO..seconds(2)), world.score(&upstream, seconds(3)..seconds(4)))
+    });
+    assert_eq!((slow.latency(0.5), after.latency(0.5)), (Duration::from_millis(30), Duration::from_millis(10)));
+    assert!((slow.capacity - 40.0 / 3.0).abs() < 1e-6 && (after.capacity - 20.0).abs() < 1e-6, "{}", slow.capacity);
+}
+
+#[test]
+fn a_wall_clock_goes_with_the_world_and_is_as_wrong_as_it_is_told() {
+    World::play(1, async |world| {
+        let (right, wrong) = (world.wall_clock(0.0), world.wall_clock(-0.25));
+        let began = right();
+        assert!(began > seconds(1_600_000_000), "{began:?}");
+        world.run_until(Duration::from_millis(1_500)).await;
+        let near = |a: Duration, b: Duration| a.abs_diff(b) < Duration::from_micros(1);
+        assert!(near(right() - began, Duration::from_millis(1_500)));
+        assert!(near(right() - wrong(), Duration::from_millis(250)));
+    });
+}
+
+#[test]
+fn nobody_comes_any_more_after_the_end_of_a_load() {
+    World::play(1, async |world| {
+        let upstream = world.upstream(Model::new(20));
+        world.load(Load::new(1_000.0).until(seconds(2)), upstream);
+        world.run_until(seconds(4)).await;
+        let last = world.records().last().unwrap().arrived;
+        assert!((1_950_000_000..2_000_000_000).contains(&last), "{last}");
+    });
+}
+
+#[test]
+fn a_load_that_ends_in_a_step_to_nothing_lets_the_world_go_on() {
+    World::play(1, async |world| {
+        let upstream = world.upstream(Model::new(20));
+        let bursts = Bursts::new(SECOND, Duration::from_millis(100), 5.0);
+        world.load(Load::new(100.0).step(seconds(2), 0.0).step(seconds(8), 100.0).bursts(bursts), upstream);
+        world.run_until(seconds(10)).await;
+        let came = |from, to| world.records().iter().filter(|call| (from..to).contains(&call.arrived)).count();
+        assert_eq!(came(2_000_000_000, 8_000_000_000), 0);
+        assert!(came(0, 2_000_000_000) > 200 && came(8_000_000_000, 10_000_000_000) > 200);
+    });
+}
+
+#[test]
+fn who_waits_for_ever_and_looks_at_all_of_time_gets_what_there_is() {
+    World::play(1, async |world| {
+        let upstream = world.upstream(Model::new(20));
+        world.load(Load::new(100.0).time_out(Duration::MAX), upstream.clone());
+        world.run_until(seconds(3)).await;
+        let score = world.score(&upstream, Duration::ZERO..Duration::MAX);
+        assert_eq!(score.span, Duration::ZERO..seconds(3));
+        assert!(score.good_share() > 0.95 && (score.capacity - 60.0).abs() < 1e-6, "{}", score.capacity);
+    });
+}
+
+#[test]
+fn what_cannot_be_is_said_where_it_is_given() {
+    let upstream = |world: &World| world.upstream(Model::new(1));
+    let load = |world: &World, load: Load| world.load(load, upstream(world));
+    let burst = |every, length, factor| Load::new(1.0).bursts(Bursts::new(every, length, factor));
+    type Wrong<'a> = (&'a str, Box<dyn Fn(&World) + 'a>);
+    let wrong: Vec<Wrong<'_>> = vec![
+        ("rate is finite", Box::new(|world| load(world, Load::new(f64::INFINITY)))),
+        ("rate is finite", Box::new(|world| load(world, Load::new(f64::NAN)))),
+        ("rate is finite", Box::new(|world| load(world, Load::new(-1.0)))),
+        ("rate is finite", Box::new(|world| load(world, Load::new(1.0).step(SECOND, -1.0)))),
+        ("length is less", Box::new(|world| load(world, burst(Duration::ZERO, Duration::ZERO, 2.0)))),
+        ("length is less", Box::new(|world| load(world, burst(SECOND, SECOND, 0.0)))),
+        ("factor is finite", Box::new(|world| load(world, burst(SECOND, SECOND / 2, f64::NAN)))),
+        ("weights of classes", Box::new(|world| load(world, Load::new(1.0).classes([0.0; 3])))),
+        ("weights of classes", Box::new(|world| load(world, Load::new(1.0).classes([f64::NAN, 1.0, 1.0])))),
+        ("weights of tenants", Box::new(|world| load(world, Load::new(1.0).tenants(Vec::new())))),
+        ("sigma is finite", Box::new(|world| drop(world.upstream(Model::new(1).work(Work::Lognormal(f64::NAN)))))),
+        ("contention is finite", Box::new(|world| drop(world.upstream(Model::new(1).contention(-1.0))))),
+        ("factor is finite and above 0", Box::new(|world| upstream(world).set_latency_factor(0.0))),
+        ("share from 0 to 1", Box::new(|world| upstream(world).set_error_rate(f64::NAN))),
+        (
+            "needs a width",
+            Box::new(|world| {
+                world.score(&upstream(world), Duration::ZERO..SECOND).detection(Duration::ZERO, 0.5, Duration::ZERO);
+            }),
+        ),
+    ];
+    World::play(1, async |world| {
+        for (said, wrong) in wrong {
+            let heard = panic_of(|| wrong(&world));
+            assert!(heard.contains(said), "{said}: {heard}");
+        }
+    });
+    let endless = panic_of(|| World::play(1, async |world| world.run_until(Duration::MAX).await));
+    assert!(endless.contains("a run has an end"), "{endless}");
+}
+
+#[test]
+fn a_script_that_waits_for_tokio_is_told() {
+    let heard = panic_of(|| {
+        World::play(1, async |world| {
+            world.run_until(SECOND).await;
+            tokio::time::sleep(SECOND).await;
+            world.run_until(seconds(2)).await;
+        });
+    });
+    assert!(heard.contains("a script waits by `run_until` alone"), "{heard}");
+}
+
+/// What it says when it panics; nothing if it does not.
+fn panic_of(run: impl FnOnce()) -> String {
+    let payload = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).err();
+    let text = |payload: Box<dyn std::any::Any + Send>| match payload.downcast::<String>() {
+        Ok(text) => *text,
+        Err(payload) => payload.downcast_ref::<&str>().map_or(String::new(), |text| (*text).to_owned()),
+    };
+    payload.map(text).unwrap_or_default()
 }
 
 #[test]

@@ -12,7 +12,6 @@ use std::{
     task::{Context, Poll, Waker},
     time::Duration,
 };
-use tower::ServiceExt;
 use tower_service::Service;
 
 /// A service that behaves as its [`Model`] says, and worse when it is told to. Clones are the same upstream.
@@ -98,7 +97,12 @@ enum Phase {
 
 impl World {
     /// An upstream of this world.
+    ///
+    /// # Panics
+    ///
+    /// If the model's contention, or the sigma of its work, is negative, infinite or not a number.
     pub fn upstream(&self, model: Model) -> Upstream {
+        model.check();
         let state = State {
             workers: model.workers,
             factor: 1.0,
@@ -115,11 +119,6 @@ impl World {
         let shared = Shared { model, purpose: random::name("work"), state: Mutex::new(state) };
         Upstream { world: self.clone(), shared: Arc::new(shared) }
     }
-
-    /// `service` as another process sees it: its calls run in tasks of their own, and are dropped with the caller's.
-    pub fn hop<S>(&self, service: S) -> Hop<S> {
-        Hop { world: self.clone(), service }
-    }
 }
 
 impl Upstream {
@@ -133,13 +132,23 @@ impl Upstream {
         self.change(|state| state.workers = workers);
     }
 
-    /// Calls that begin now take `factor` times as long.
+    /// Calls that begin from now on take `factor` times as long.
+    ///
+    /// # Panics
+    ///
+    /// If it is not a finite number above 0.
     pub fn set_latency_factor(&self, factor: f64) {
+        assert!(factor.is_finite() && factor > 0.0, "a latency factor is finite and above 0: {factor}");
         self.change(|state| state.factor = factor);
     }
 
     /// This share of the calls that come from now on fails, after their work was done.
+    ///
+    /// # Panics
+    ///
+    /// If it is not a share from 0 to 1.
     pub fn set_error_rate(&self, rate: f64) {
+        assert!((0.0..=1.0).contains(&rate), "an error rate is a share from 0 to 1: {rate}");
         self.change(|state| state.errors = rate);
     }
 
@@ -188,7 +197,7 @@ impl Upstream {
         let stream = Stream::of(self.world.0.seed, self.shared.purpose, id, u64::from(n));
         let luck = stream.uniform();
         let work = self.shared.model.work.draw(&stream) * self.shared.model.mean.as_secs_f64();
-        (nanos(Duration::from_secs_f64(work)), luck)
+        (nanos(Duration::try_from_secs_f64(work).unwrap_or(Duration::MAX)), luck)
     }
 
     /// What it could do between two moments, in nanoseconds of one worker.
@@ -242,8 +251,7 @@ impl Upstream {
 
     /// Workers that are free take what waits.
     fn begin(&self, state: &mut State) {
-        let sharing = self.shared.model.sharing;
-        while (sharing || state.busy < state.workers)
+        while state.busy < state.workers
             && let Some(job) = state.queue.pop_front()
         {
             {
@@ -255,12 +263,13 @@ impl Upstream {
             }
             state.busy += 1;
             let crowd = (state.busy as usize + state.queue.len()) as f64 / f64::from(state.workers.max(1)) - 1.0;
-            let shared = if sharing { crowd.max(0.0) } else { 0.0 };
-            let slower = 1.0 + shared + self.shared.model.contention * crowd.max(0.0);
-            let takes = (job.work as f64 * state.factor * slower) as u64 + std::mem::take(&mut state.debt);
+            let slower = 1.0 + self.shared.model.contention * crowd.max(0.0);
+            let takes = (job.work as f64 * state.factor * slower) as u64;
+            let takes = takes.saturating_add(std::mem::take(&mut state.debt));
             state.running.insert(job.number, job.clone());
             let upstream = self.clone();
-            self.world.0.kernel.run_at(nanos(self.world.now()) + takes, Box::new(move || upstream.finish(&job)));
+            let over = nanos(self.world.now()).saturating_add(takes);
+            self.world.0.kernel.run_at(over, Box::new(move || upstream.finish(&job)));
         }
     }
 
@@ -268,6 +277,15 @@ impl Upstream {
         if self.leave(job) {
             let reply = Reply { work: Duration::from_nanos(job.work) };
             job.answer(if job.fails { Err(Fault::Failed) } else { Ok(reply) });
+        }
+    }
+
+    /// Takes out a job that waits.
+    fn forgo(&self, job: &Job) {
+        let mut state = lock(&self.shared.state);
+        // They wait in the order of their numbers.
+        if let Ok(place) = state.queue.binary_search_by_key(&job.number, |waiting| waiting.number) {
+            state.queue.remove(place);
         }
     }
 
@@ -339,8 +357,10 @@ impl Drop for Answer {
             return;
         }
         let phase = std::mem::replace(&mut lock(&self.job.slot).phase, Phase::Over);
-        if phase == Phase::Runs {
-            self.upstream.leave(&self.job);
+        match phase {
+            Phase::Waits => self.upstream.forgo(&self.job),
+            Phase::Runs => drop(self.upstream.leave(&self.job)),
+            Phase::Over => {}
         }
     }
 }
@@ -366,47 +386,5 @@ impl fmt::Debug for Upstream {
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Answer").field("number", &self.job.number).finish_non_exhaustive()
-    }
-}
-
-/// A service behind a network: see [`World::hop`].
-#[derive(Clone, Debug)]
-pub struct Hop<S> {
-    world: World,
-    service: S,
-}
-
-impl<S, Req> Service<Req> for Hop<S>
-where
-    S: Service<Req> + Clone + Send + 'static,
-    S::Future: Send,
-    S::Response: Send + 'static,
-    S::Error: Send + 'static,
-    Req: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, req: Req) -> Self::Future {
-        let (mut answer, answered) = tokio::sync::oneshot::channel();
-        let service = self.service.clone();
-        self.world.spawn(async move {
-            tokio::select! {
-                biased;
-                result = service.oneshot(req) => drop(answer.send(result)),
-                () = answer.closed() => {}
-            }
-        });
-        Box::pin(async move {
-            match answered.await {
-                Ok(result) => result,
-                Err(_) => std::future::pending().await,
-            }
-        })
     }
 }

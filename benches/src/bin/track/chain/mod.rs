@@ -1,13 +1,17 @@
 //! What each contestant puts between clients and upstream.
 
+mod attempts;
 mod oracle;
 mod ours;
 mod storm;
 mod tower;
 
+pub use attempts::Attempts;
+
 use crate::{contestant::Contestant, scenario::Story, setup::Setup};
+use ::tower::ServiceExt;
 use ::tower::util::BoxCloneSyncService;
-use buttress_core::Error;
+use buttress_core::{Draw, Error};
 use buttress_shed::limit::WallClock;
 use buttress_sim::world::{Call, Fault, Reply, Upstream, World};
 use std::time::Duration;
@@ -24,6 +28,8 @@ pub struct Site<'a> {
     pub seed: u64,
     /// Which of the story's gateways.
     pub gateway: u32,
+    /// Where a chain notes what its innermost layer that retries sends on.
+    pub attempts: &'a Attempts,
 }
 
 impl Site<'_> {
@@ -33,9 +39,16 @@ impl Site<'_> {
         WallClock::new(self.world.wall_clock(self.story.skew.as_secs_f64() * share))
     }
 
-    /// Where layers of this site draw from.
-    fn draws(&self) -> u64 {
-        self.seed.wrapping_mul(1_000).wrapping_add(self.gateway.into())
+    /// Where the `n`-th layer of that name of this site draws from: no two of them draw the same numbers.
+    fn draws(&self, layer: &str, n: usize) -> u64 {
+        let mix = |hash: u64, next: u64| Draw::new(hash.rotate_left(23) ^ next).draw();
+        let site = mix(mix(self.seed, self.gateway.into()), n as u64);
+        layer.bytes().fold(site, |hash, byte| mix(hash, byte.into()))
+    }
+
+    /// Notes attempts that pass.
+    fn note(&self) -> impl Fn(Call) -> Call + Clone + Send + Sync + 'static {
+        self.attempts.note(self.world)
     }
 }
 
@@ -51,6 +64,7 @@ pub struct Entry {
 impl Entry {
     /// Clients that make the story's attempts themselves.
     fn naive(site: &Site<'_>, chain: Chain) -> Self {
+        let chain = Chain::new(chain.map_request(site.note()));
         Self { chain, attempts: site.story.attempts, time_out: site.setup.timeout }
     }
 

@@ -38,7 +38,8 @@ pub fn enter(site: &Site<'_>) -> Entry {
     let noisy = story.tenants.len() > 1;
     let oracle = Oracle { upstream: site.upstream.clone(), limits, noisy };
     let chain = ServiceBuilder::new()
-        .option_layer((story.attempts > 1).then(|| ours::retry(site)))
+        .option_layer((story.attempts > 1).then(|| ours::retry(site, "retry", 0)))
+        .map_request(site.note())
         .layer(GateLayer::<Oracle>::new(oracle))
         .service(site.upstream.clone());
     Entry::patient(site, Chain::new(chain))

@@ -11,41 +11,35 @@ use buttress_shed::{
     limit::{AdaptiveConfig, AimdConfig, EnvoyGradientConfig, Gradient2Config, Limit, VegasConfig},
 };
 use buttress_sim::world::Call;
-use std::{
-    hash::{DefaultHasher, Hash, Hasher},
-    time::Duration,
-};
+use std::time::Duration;
 use tower::ServiceBuilder;
 
 const VALID: &str = "made of valid numbers";
 
 /// deadline > retry > shed > gate > deadline of one attempt.
+///
+/// The gate is always there, whatever the scenario: a cluster of several endpoints has it by default, and who stacks layers does not
+/// know what will happen to his upstream.
 pub fn enter(site: &Site<'_>) -> Entry {
     let several = site.story.attempts > 1;
     let adaptive = AdaptiveConfig::default().wall_clock(site.wall_clock());
-    let shed = ShedConfig::default().limit(Algorithm::Adaptive(adaptive)).seed(site.draws());
-    let gate = RampedGateConfig::default().seed(site.draws());
-    let ask = |call: &Call| Ask::new().priority(call.priority).tenant_hash(hash(call.tenant)).deadline(call.deadline);
+    let shed = ShedConfig::default().limit(Algorithm::Adaptive(adaptive)).seed(site.draws("shed", 0));
+    let gate = RampedGateConfig::default().seed(site.draws("gate", 0));
+    let ask = |call: &Call| Ask::new().priority(call.priority).tenant_hash(call.tenant.into()).deadline(call.deadline);
     let chain = ServiceBuilder::new()
         .layer(deadline(site.setup.timeout * site.story.attempts))
-        .option_layer(several.then(|| retry(site)))
+        .option_layer(several.then(|| retry(site, "retry", 0)))
+        .map_request(site.note())
         .layer(shed.layer_by(ask).expect(VALID))
-        .option_layer(site.story.gate.then(|| RampedGateLayer::new(gate.build().expect(VALID))))
+        .layer(RampedGateLayer::new(gate.build().expect(VALID)))
         .option_layer(several.then(|| deadline(site.setup.timeout)))
         .service(site.upstream.clone());
     Entry::patient(site, Chain::new(chain))
 }
 
-/// Spread as the names of tenants are, and the same in every process, as a seed must say all.
-fn hash(tenant: u32) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    tenant.hash(&mut hasher);
-    hasher.finish()
-}
-
 /// A published limit without a queue, in front of clients that retry by themselves.
 pub fn published(contestant: Contestant, site: &Site<'_>) -> Entry {
-    let draws = site.draws();
+    let draws = site.draws("shed", 0);
     let make = move || -> Box<dyn Limit> {
         match contestant {
             Contestant::Aimd => Box::new(AimdConfig::default().build().expect(VALID)),
@@ -65,7 +59,7 @@ pub fn published(contestant: Contestant, site: &Site<'_>) -> Entry {
 
 /// A breaker in front of the upstream, and clients that retry by themselves.
 pub fn breaker(site: &Site<'_>) -> Entry {
-    let config = BreakerConfig::default().seed(site.draws());
+    let config = BreakerConfig::default().seed(site.draws("breaker", 0));
     let chain = ServiceBuilder::new()
         .layer(BreakerLayer::new(config.build().expect(VALID)))
         .layer(deadline(site.setup.timeout))
@@ -74,8 +68,9 @@ pub fn breaker(site: &Site<'_>) -> Entry {
 }
 
 /// What errors are worth another attempt is for the user to say: all of them.
-pub fn retry(site: &Site<'_>) -> ResendLayer<Opaque, Repeatable> {
-    let config = RetryConfig::new(site.story.attempts).seed(site.draws());
+/// `name`, `n`: which of a site's it is.
+pub fn retry(site: &Site<'_>, name: &str, n: usize) -> ResendLayer<Opaque, Repeatable> {
+    let config = RetryConfig::new(site.story.attempts).seed(site.draws(name, n));
     RetryLayer::new(config.build().expect(VALID)).when(Repeatable)
 }
 

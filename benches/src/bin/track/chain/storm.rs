@@ -23,8 +23,8 @@ use tower::{
 type Retrying = BoxCloneSyncServiceLayer<Chain, Call, Reply, Error<Fault>>;
 
 pub fn enter(contestant: Contestant, storm: Storm, site: &Site<'_>) -> Entry {
-    let retry = || match contestant {
-        Contestant::Ours => Retrying::new(ours::retry(site)),
+    let retry = |name, n| match contestant {
+        Contestant::Ours => Retrying::new(ours::retry(site, name, n)),
         Contestant::Tower => towers(site, Some(TpsBudget::new(Duration::from_secs(10), 1, 0.1))),
         _ => towers(site, None),
     };
@@ -32,10 +32,10 @@ pub fn enter(contestant: Contestant, storm: Storm, site: &Site<'_>) -> Entry {
         Storm::Apart => Chain::new(site.world.hop(chain)),
         Storm::Marked => chain,
     };
-    let inner = hop(retry().layer(Chain::new(site.upstream.clone())));
-    let middle = hop(retry().layer(inner));
+    let inner = hop(retry("inner", 0).layer(Chain::new(site.upstream.clone().map_request(site.note()))));
+    let middle = hop(retry("middle", 0).layer(inner));
     // Every client has a layer of its own.
-    let clients = site.story.tenants.iter().map(|_| retry().layer(middle.clone())).collect();
+    let clients = (0..site.story.tenants.len()).map(|n| retry("client", n).layer(middle.clone())).collect();
     let chain =
         ServiceBuilder::new().layer(ours::deadline(site.setup.timeout * site.story.attempts)).service(Clients(clients));
     Entry::patient(site, Chain::new(chain))

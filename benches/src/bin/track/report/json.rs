@@ -1,16 +1,18 @@
 //! The same as JSON.
 
 use crate::{
+    contestant::Contestant,
     goals::Target,
     metric::{Metrics, Sense},
     run::Sheet,
+    scenario::NotBuilt,
 };
 use serde_json::{Map, Value, json};
 
 /// An array with an entry for each contestant of each case: `scenario`, `contestant`, `seeds`, `median` and `worst` (figures by
 /// name; `null` is a time that never came), `optimum`, `goal` (`at_least` or `at_most` by figure) and `met` (whether all of them
-/// are; `null` without one).
-pub fn json(sheets: &[Sheet]) -> String {
+/// are; `null` without one). What is not built has an entry of ours without figures and with what it `lacks`; its `met` is `null`.
+pub fn json(sheets: &[Sheet], not_built: &[NotBuilt]) -> String {
     let mut entries = Vec::new();
     for sheet in sheets {
         for row in &sheet.rows {
@@ -25,6 +27,19 @@ pub fn json(sheets: &[Sheet]) -> String {
                 "met": if sheet.targets.is_empty() { Value::Null } else { Value::Bool(row.met.iter().all(|met| *met)) },
             }));
         }
+    }
+    for NotBuilt { name, lacks, .. } in not_built {
+        entries.push(json!({
+            "scenario": name,
+            "contestant": Contestant::Ours.name(),
+            "seeds": [],
+            "median": {},
+            "worst": {},
+            "optimum": {},
+            "goal": {},
+            "met": null,
+            "lacks": lacks,
+        }));
     }
     format!("{:#}\n", Value::Array(entries))
 }
@@ -52,10 +67,9 @@ fn rounded(value: f64) -> Value {
 mod tests {
     use super::*;
     use crate::{
-        contestant::Contestant,
         report,
         run::{self, Case, Verdict},
-        scenario::SCENARIOS,
+        scenario::{NOT_BUILT, SCENARIOS},
         setup::Setup,
     };
     use std::{sync::Arc, time::Duration};
@@ -73,12 +87,12 @@ mod tests {
         let bytes = || {
             let sheets = run::play(cases(), &all, &[1, 2], 2, |_, _| {});
             let plots: String = sheets.iter().map(report::plot).collect();
-            json(&sheets) + &report::table(&sheets, &Verdict::of(&sheets)) + &plots
+            json(&sheets, &[]) + &report::table(&sheets, &Verdict::of(&sheets), &[]) + &plots
         };
         let first = bytes();
         assert_eq!(first, bytes());
         let sheets = run::play(cases(), &all, &[1, 2], 2, |_, _| {});
-        let entries: Vec<Map<String, Value>> = serde_json::from_str(&json(&sheets)).unwrap();
+        let entries: Vec<Map<String, Value>> = serde_json::from_str(&json(&sheets, &[])).unwrap();
         assert_eq!(entries.len(), 9);
         let keys = ["contestant", "goal", "median", "met", "optimum", "scenario", "seeds", "worst"];
         for entry in entries {
@@ -86,9 +100,17 @@ mod tests {
             there.sort_unstable();
             assert_eq!(there, keys);
         }
-        for line in report::table(&sheets, &Verdict::of(&sheets)).lines().filter(|line| !line.contains("not built")) {
+        for line in report::table(&sheets, &Verdict::of(&sheets), &[]).lines() {
             assert!(line.chars().count() <= 160, "{line}");
         }
+    }
+
+    #[test]
+    fn what_is_not_built_has_an_entry_that_says_what_it_lacks() {
+        let entries: Vec<Map<String, Value>> = serde_json::from_str(&json(&[], &NOT_BUILT)).unwrap();
+        let names: Vec<_> = entries.iter().map(|entry| &entry["scenario"]).collect();
+        assert_eq!(names, ["15", "16", "18", "20"]);
+        assert!(entries.iter().all(|entry| entry["met"].is_null() && entry["lacks"].as_str().unwrap().len() > 20));
     }
 
     #[test]

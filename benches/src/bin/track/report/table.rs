@@ -6,13 +6,13 @@ use crate::{
     goals::{Over, is_must},
     metric::{Metric, Sense},
     run::{Sheet, Verdict},
-    scenario::NOT_BUILT,
+    scenario::NotBuilt,
 };
 use std::fmt::Write;
 
 /// Every case with a line for each of its figures, 160 columns wide at most. Contestants show their medians, ours also its worst
 /// seed.
-pub fn table(sheets: &[Sheet], verdict: &Verdict) -> String {
+pub fn table(sheets: &[Sheet], verdict: &Verdict, not_built: &[NotBuilt]) -> String {
     let is_there = |one: &Contestant| sheets.iter().any(|sheet| sheet.of(*one).is_some());
     let shown: Vec<_> = Contestant::ALL.into_iter().filter(is_there).collect();
     let wide = sheets.iter().map(|sheet| title(sheet).chars().count()).max().unwrap_or(0).max(8);
@@ -24,12 +24,12 @@ pub fn table(sheets: &[Sheet], verdict: &Verdict) -> String {
     for sheet in sheets {
         lines(&mut text, sheet, &shown, wide);
     }
-    foot(&mut text, sheets, verdict);
+    foot(&mut text, sheets, verdict, not_built);
     text
 }
 
 fn lines(text: &mut String, sheet: &Sheet, shown: &[Contestant], wide: usize) {
-    for (n, metric) in sheet.case.scenario.measures.iter().enumerate() {
+    for (n, metric) in sheet.case.scenario.measures_of(&sheet.case.setup).iter().enumerate() {
         let name = if n == 0 { title(sheet) } else { String::new() };
         let value = |value: Option<&f64>| value.map_or("-".to_owned(), |value| figure(*metric, *value));
         let _ = write!(text, "{name:wide$} {:9} {:>7}", label(*metric), value(sheet.optimum.get(metric)));
@@ -56,16 +56,16 @@ fn lines(text: &mut String, sheet: &Sheet, shown: &[Contestant], wide: usize) {
     }
 }
 
-fn foot(text: &mut String, sheets: &[Sheet], verdict: &Verdict) {
+fn foot(text: &mut String, sheets: &[Sheet], verdict: &Verdict, not_built: &[NotBuilt]) {
     text.push('\n');
     if sheets.iter().flat_map(|sheet| &sheet.targets).any(|target| target.is_moved) {
-        text.push_str("* the oracle misses the goal, which is therefore a point worse than the oracle\n");
+        text.push_str("* all others miss the goal, which is therefore a point worse than the best of them\n");
     }
     if sheets.iter().flat_map(|sheet| &sheet.targets).any(|target| target.over == Over::Worst) {
         text.push_str("w of the worst seed\n");
     }
-    for (name, why) in NOT_BUILT {
-        let _ = writeln!(text, "{name} is not built yet: {why}");
+    for NotBuilt { name, title, lacks } in not_built {
+        let _ = writeln!(text, "{name} is not built yet, {title}: {lacks}");
     }
     if let Some(score) = verdict.score {
         let _ = writeln!(text, "score: {:.2} % of the optimum (geometric mean)", score * 100.0);
@@ -85,10 +85,13 @@ fn foot(text: &mut String, sheets: &[Sheet], verdict: &Verdict) {
 
 fn title(sheet: &Sheet) -> String {
     if sheet.case.is_grid {
-        sheet.case.name()
-    } else {
-        format!("{:10} {}", sheet.case.name(), sheet.case.scenario.title)
+        return sheet.case.name();
     }
+    // Where times are not those that the title has, they are said.
+    let story = sheet.case.scenario.story_of(&sheet.case.setup);
+    let took = story.spell_length().filter(|_| (story.factor - 1.0).abs() > 1e-9);
+    let took = took.map_or(String::new(), |took| format!(" ({took:.1?})"));
+    format!("{:10} {}{took}", sheet.case.name(), sheet.case.scenario.title)
 }
 
 fn short(contestant: Contestant) -> &'static str {

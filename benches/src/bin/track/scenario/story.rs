@@ -29,12 +29,12 @@ pub struct Story {
     pub gateways: u32,
     /// How far apart the wall clocks of the first and the last gateway are.
     pub skew: Duration,
-    /// Whether the upstream itself fails, so that a gate in front of it makes sense.
-    pub gate: bool,
     /// Three layers that retry, instead of what else a contestant has.
     pub storm: Option<Storm>,
     /// How much longer everything takes than it was written for.
     pub factor: f64,
+    /// It takes less time than it should, for there would be too many calls.
+    pub is_cut: bool,
 }
 
 /// What happens to the upstream.
@@ -68,6 +68,9 @@ impl Event {
     }
 }
 
+/// How much must be seen after a fault: as long as things have to stay well.
+const RECOVERY: Duration = Duration::from_secs(2);
+
 /// No more calls than this in one run: time is cut to it.
 const MOST_CALLS: f64 = 2e6;
 
@@ -93,9 +96,9 @@ impl Story {
             patience: setup.mean.mul_f64(0.5),
             gateways: 1,
             skew: Duration::ZERO,
-            gate: false,
             storm: None,
             factor,
+            is_cut: factor < setup.stretch(),
         }
     }
 
@@ -146,6 +149,43 @@ impl Story {
     /// Calls a second that keep every worker busy.
     pub fn capacity(&self, setup: &Setup) -> f64 {
         f64::from(self.workers) / setup.mean.as_secs_f64()
+    }
+
+    /// Whether the upstream answers with errors or not at all, by itself: what a breaker is for.
+    pub fn fails(&self) -> bool {
+        self.events.iter().any(|(_, event)| matches!(event, Event::Errors(_) | Event::Down(_)))
+    }
+
+    /// How long what is wrong lasts, where it ends before the span does.
+    pub fn spell_length(&self) -> Option<Duration> {
+        (self.fault.end != self.span.end).then(|| self.fault.end.saturating_sub(self.fault.start))
+    }
+
+    /// Why figures of it would say nothing. `recovers`: whether one of them is when it recovered.
+    ///
+    /// # Errors
+    ///
+    /// What is too short or does not happen, and what is allowed.
+    pub fn check(&self, recovers: bool) -> Result<(), String> {
+        let Some(fault) = self.spell_length() else { return Ok(()) };
+        let loses = |(_, event): &(Duration, Event)| !matches!(event, Event::Workers(left) if *left >= self.workers);
+        if self.load.len() == 1 && !self.events.iter().any(loses) {
+            return Err(format!("with {} worker nothing would be lost; allowed: --c of 2 and more", self.workers));
+        }
+        let seen = self.span.end.saturating_sub(self.fault.end);
+        let needed = if recovers { RECOVERY } else { Duration::ZERO };
+        if self.fault.end <= self.span.end && seen >= needed {
+            return Ok(());
+        }
+        let cut =
+            if self.is_cut { ", and fewer workers or a longer --mean: a run is cut to 2 million calls" } else { "" };
+        let of = |length: Duration| length.as_secs_f64();
+        Err(format!(
+            "what is wrong lasts {:.2} s, and {:.2} s are seen after it; allowed: --measured of the fault and {} s more{cut}",
+            of(fault),
+            of(seen),
+            of(needed)
+        ))
     }
 
     /// What is offered at the end, over capacity.
