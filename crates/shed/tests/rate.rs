@@ -142,6 +142,17 @@ fn a_burst_passes_at_once_and_then_the_rate() {
 }
 
 #[test]
+fn a_clock_that_lags_gives_no_permit_back() {
+    let start = epoch();
+    let limit = limit(RateLimitConfig::per_second(1).burst(1), start);
+    assert!(limit.check_at(&(start + S)).is_ok());
+    let late = limit.check_at(&start).unwrap_err();
+    assert_eq!(late.retry_after, Some(2 * S));
+    assert!(limit.check_at(&(start + S)).is_err(), "it was taken");
+    assert!(limit.check_at(&(start + 2 * S)).is_ok());
+}
+
+#[test]
 fn an_update_keeps_what_was_taken_and_loses_no_caller() {
     let start = epoch();
     let limit = limit(RateLimitConfig::new(2, 3600 * S), start);
