@@ -57,7 +57,8 @@ impl Tree {
     }
 
     fn cpu(&self, cpus: usize) -> CpuPressure {
-        CpuPressure::under(&self.0, cpus)
+        self.file("proc/self/status", &format!("Name:\ttest\nCpus_allowed:\tf\nCpus_allowed_list:\t0-{}\n", cpus - 1));
+        CpuPressure::under(&self.0)
     }
 
     fn memory(&self) -> Option<f64> {
@@ -101,6 +102,32 @@ fn cpu_of_a_v2_cgroup_is_its_time_of_its_quota() {
     tree.file("sys/fs/cgroup/job/cpu.max", "800000 100000\n");
     used(4_000_010);
     about(cpu.look(start + 5 * S), 0.5);
+}
+
+#[test]
+fn a_quota_that_is_no_whole_number_of_cpus_is_not_cut_to_one() {
+    let start = epoch();
+    for (cpus_allowed, quota, wanted) in
+        [("0-3", 190_000, 0.5), ("0-3", 150_000, 0.95 / 1.5), ("0,2-3", 400_000, 0.95 / 3.0), ("5", 190_000, 0.95)]
+    {
+        let tree = Tree::v2("cpu-fraction", "/job");
+        tree.file("proc/self/status", &format!("Name:\tx\nCpus_allowed_list:\t{cpus_allowed}\nMems_allowed_list:\t0\n"));
+        tree.file("sys/fs/cgroup/job/cpu.max", &format!("{quota} 100000\n"));
+        tree.file("sys/fs/cgroup/job/cpu.stat", "usage_usec 0\n");
+        let mut cpu = CpuPressure::under(&tree.0);
+        assert_eq!(cpu.look(start), None);
+        tree.file("sys/fs/cgroup/job/cpu.stat", "usage_usec 950000\n");
+        about(cpu.look(start + S), wanted);
+    }
+    // What is no list leaves what std says.
+    for status in ["", "Cpus_allowed_list:\t\n", "Cpus_allowed_list:\t3-0\n", "Cpus_allowed_list:\t0-99999999999999999999,1\n"] {
+        let tree = Tree::v2("cpu-status", "/job");
+        tree.file("proc/self/status", status).file("sys/fs/cgroup/job/cpu.stat", "usage_usec 0\n");
+        let mut cpu = CpuPressure::under(&tree.0);
+        cpu.look(start);
+        tree.file("sys/fs/cgroup/job/cpu.stat", "usage_usec 500000\n");
+        assert!(cpu.look(start + S).is_some_and(|seen| seen > 0.0 && seen <= 0.5));
+    }
 }
 
 #[test]
