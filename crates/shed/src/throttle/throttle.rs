@@ -4,7 +4,7 @@ use super::{
 };
 use buttress_core::{
     Admit, Clock, ConfigError, Draw, Fresh, Gate, GateLayer, Gatekeeper, Handle, Mode, ModeCell, Opaque, Origin,
-    Outcome, Reason, Rejection, Resting, Striped, TokioClock, Value,
+    Reason, Rejection, Resting, Striped, TokioClock, Value,
     sync::{AtomicBool, AtomicU64, Mutex, Ordering::Relaxed, lock},
 };
 use std::{
@@ -123,10 +123,11 @@ impl Throttle {
     pub fn try_send_at(&self, clock: &impl Clock) -> Result<ThrottlePermit, Rejection> {
         let stripe = self.shared.stripe();
         if self.shared.mode.is_auto() && probability_of(self.shared.word.load(Relaxed)) == 0 {
-            if self.shared.calls.sent(stripe) {
+            let (epoch, is_late) = self.shared.calls.sent(stripe);
+            if is_late {
                 self.shared.calls.advance(self.shared.origin.nanos(clock.now()));
             }
-            return Ok(ThrottlePermit::new(self.shared.lease_of(stripe)));
+            return Ok(ThrottlePermit::new(self.shared.lease_of(stripe), epoch));
         }
         self.try_send_slowly(stripe, clock)
     }
@@ -151,8 +152,8 @@ impl Throttle {
         }
         shared.over_total.fetch_add(is_refused.into(), Relaxed);
         shared.calls.advance(now);
-        shared.calls.sent(stripe);
-        Ok(ThrottlePermit::new(self.shared.lease_of(stripe)))
+        let (epoch, _) = shared.calls.sent(stripe);
+        Ok(ThrottlePermit::new(self.shared.lease_of(stripe), epoch))
     }
 
     /// The present readings.
@@ -221,16 +222,15 @@ impl Throttle {
 }
 
 impl Shared {
-    /// Says what came of a call: [`Outcome::Overload`], or nothing.
+    /// Says what came of a call that was sent in `epoch`: that it was too much, or nothing.
     #[cold]
-    pub(super) fn said(&self, stripe: usize, outcome: Outcome, clock: &impl Clock) {
+    pub(super) fn said(&self, stripe: usize, epoch: u64, too_much: bool, clock: &impl Clock) {
         let now = self.origin.nanos(clock.now());
-        if outcome != Outcome::Overload {
-            return self.calls.nothing(stripe, now);
+        self.calls.said(stripe, epoch, too_much, now);
+        if too_much {
+            self.overload_total.fetch_add(1, Relaxed);
+            self.probability(now);
         }
-        self.overload_total.fetch_add(1, Relaxed);
-        self.calls.overload(stripe, now);
-        self.probability(now);
     }
 
     /// The probability at `now`, of 2^24, worked out anew if that is due.
