@@ -105,7 +105,7 @@ fn loom_the_signal_says_when_the_next_call_passes_for_certain() {
     check(|now| {
         let valve = valve(now);
         after(&valve, 50);
-        let at = |millis| 1_000_000_000 + millis * 1_000_000;
+        let at = |millis: u64| 1_000_000_000 + millis * 1_000_000;
         let other = {
             let valve = valve.clone();
             spawn(move || drop(valve.decide(0, at(700))))
