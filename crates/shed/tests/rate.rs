@@ -226,8 +226,12 @@ fn a_wrong_config_says_what_is_wrong() {
         let limit = limit(config, start);
         assert!(limit.check_at(&start).is_ok() && limit.check_at(&(start + 3_000_000_000 * S)).is_ok());
     }
-    let keyed = |config: RateLimitConfig, table| config.keyed(table, |key: &u64| *key).map(drop).unwrap_err().to_string();
-    assert_eq!(keyed(RateLimitConfig::per_second(0), KeyedConfig::default()), "`permits` is 0, allowed: 1 to 4294967295");
+    let keyed =
+        |config: RateLimitConfig, table| config.keyed(table, |key: &u64| *key).map(drop).unwrap_err().to_string();
+    assert_eq!(
+        keyed(RateLimitConfig::per_second(0), KeyedConfig::default()),
+        "`permits` is 0, allowed: 1 to 4294967295"
+    );
     assert_eq!(keyed(RateLimitConfig::default(), KeyedConfig::new(0)), "`capacity` is 0, allowed: 1 to 16777216");
 }
 

@@ -27,7 +27,10 @@ enum Decided {
     /// Against the decision: the mode says so.
     LetThrough,
     /// It does not pass: drawn in this generation, and until one passes for certain, in nanoseconds since the origin.
-    Refused { generation: u64, until: u64 },
+    Refused {
+        generation: u64,
+        until: u64,
+    },
 }
 
 impl RampedGateTurn {

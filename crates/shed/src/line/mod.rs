@@ -398,7 +398,7 @@ impl<T> Line<T> {
 }
 
 /// The place of a class in our tables, the lowest first.
-fn class(priority: Priority) -> usize {
+pub(crate) fn class(priority: Priority) -> usize {
     match priority {
         Priority::Sheddable => 0,
         Priority::Critical => 2,

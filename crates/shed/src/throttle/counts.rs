@@ -77,6 +77,11 @@ impl Calls {
         Seen { made: (made.total + made.slow).saturating_sub(said.slow), refused: made.slow, overloads: said.total }
     }
 
+    /// How often the odds are worked out anew at most, in milliseconds.
+    pub(super) fn every(&self) -> u64 {
+        (self.made.length().as_millis() as u64 / 1000).max(1)
+    }
+
     pub(super) fn resize(&self, window: Duration, now: u64) {
         self.made.resize(window, now);
     }
