@@ -331,7 +331,8 @@ impl Valve {
             }
             // A read that writes is of the very last word: what is said here comes before what its next writer says.
             let last = Word(self.state.fetch_or(0, AcqRel));
-            if (last, self.mode.get(), self.share.last_due()) == (word, mode, due) {
+            let is_due_then = !is_shut(word) || self.share.last_due() == due;
+            if is_due_then && (last, self.mode.get()) == (word, mode) {
                 return;
             }
         }

@@ -120,7 +120,8 @@ impl Machine {
             self.signal.set_pressure(refused as f32);
             // A read that writes is of the very last word: what is raised here comes before what its next writer raises.
             let last = Word(self.state.fetch_or(0, AcqRel));
-            if (last, self.mode.get(), self.share.last_due()) == (word, mode, due) {
+            let is_due_then = word.kind() != RAMPING || self.share.last_due() == due;
+            if is_due_then && (last, self.mode.get()) == (word, mode) {
                 return;
             }
         }

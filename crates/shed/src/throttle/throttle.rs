@@ -70,6 +70,8 @@ pub struct ThrottleSnapshot {
     pub calls: u64,
     /// Of these, those that were accepted, or may yet be.
     pub accepted: u64,
+    /// Calls that were sent and are not over.
+    pub in_flight: u64,
     /// Calls that were refused here.
     pub refused_total: u64,
     /// Calls that the service called too many.
@@ -171,6 +173,7 @@ impl Throttle {
             probability: shared.work_out(&seen),
             calls: seen.made,
             accepted: seen.accepted(),
+            in_flight: self.shared.leased() as u64,
             refused_total: shared.refused_total.load(Relaxed),
             overload_total: shared.overload_total.load(Relaxed),
             over_total: shared.over_total.load(Relaxed),
@@ -297,6 +300,7 @@ impl Handle for Throttle {
         show("probability", Value::Ratio(snapshot.probability));
         show("calls", Value::Gauge(snapshot.calls));
         show("accepted", Value::Gauge(snapshot.accepted));
+        show("in_flight", Value::Gauge(snapshot.in_flight));
         show("refused_total", Value::Count(snapshot.refused_total));
         show("overload_total", Value::Count(snapshot.overload_total));
         show("over_total", Value::Count(snapshot.over_total));
