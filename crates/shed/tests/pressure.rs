@@ -503,6 +503,9 @@ fn a_refusal_says_when_to_come_back_and_not_all_at_once() {
     assert_eq!((rejections[0].reason, rejections[0].layer), (Reason::Shed, "pressure"));
     assert!(after.iter().all(|after| (2 * S..4 * S).contains(after)));
     assert!(after.iter().max().unwrap().saturating_sub(*after.iter().min().unwrap()) > S, "{after:?}");
+    gate.update(PressureGateConfig::default().retry_after(10 * S)).unwrap();
+    let refused = gate.decide_at(Priority::Normal, &start).unwrap_err();
+    assert!((10 * S..20 * S).contains(&refused.retry_after.unwrap()));
 }
 
 #[test]
