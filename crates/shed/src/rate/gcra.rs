@@ -175,3 +175,21 @@ fn ticks(nanos: u64) -> u64 {
 fn from_ticks(ticks: u64) -> Duration {
     Duration::from_nanos(ticks.div_ceil(1 << FINE))
 }
+
+#[cfg(all(test, not(buttress_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_two_rates_is_no_rate_that_overflows() {
+        // A call that comes while a day's rate follows on a fast one may read the day, and the burst of before.
+        let day = Rate::new(1, Duration::from_secs(86_400), 1);
+        let torn = Bucket::new(Rate { every: day.every, burst: 100_000 });
+        assert!(torn.take(5).is_ok());
+        let (left, next) = torn.look(5);
+        assert!(left < 100_000 && next == Duration::from_secs(86_400));
+        assert!(torn.take(u64::MAX).is_ok(), "nor at the end of time");
+        torn.set_rate(day, 5);
+        assert!(torn.take(5).is_err());
+    }
+}

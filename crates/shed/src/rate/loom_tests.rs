@@ -43,17 +43,3 @@ fn loom_a_call_that_an_update_overtakes_keeps_nobody_out_for_the_old_time() {
         assert!(bucket.take(5 + tenth.as_nanos() as u64 + 1).is_ok());
     });
 }
-
-#[test]
-fn loom_half_of_two_rates_is_no_rate_that_overflows() {
-    check(|| {
-        let bucket = Arc::new(Bucket::new(Rate::new(1000, SECOND, 100_000)));
-        let call = {
-            let bucket = bucket.clone();
-            spawn(move || bucket.take(5).is_ok())
-        };
-        bucket.set_rate(Rate::new(1, 86_400 * SECOND, 1), 5);
-        assert!(call.join().unwrap());
-        assert!(bucket.take(5 + 2 * 86_400 * SECOND.as_nanos() as u64).is_ok());
-    });
-}
