@@ -51,8 +51,7 @@ impl Share {
     }
 
     fn draws(&self, share: f64) -> bool {
-        const ALL: f64 = (1u64 << 53) as f64;
-        ((self.draw.draw() >> 11) as f64) < share * ALL
+        self.draw.unit() < share
     }
 }
 

@@ -1,9 +1,9 @@
 //! The state of a gate: decides, records and moves, with the time as an argument.
 
 use super::{RampedGateConfig, permit::Ticket, snapshot::GateChange, word::Word};
-use crate::{in_flight::InFlight, machine::random_seed, share::Share};
+use crate::{in_flight::InFlight, share::Share};
 use buttress_core::{
-    Clock, Mode, ModeCell, Origin, Reason, Rejection, Signal, Wakers,
+    Clock, Draw, Mode, ModeCell, Origin, Reason, Rejection, Signal, Wakers,
     sync::{
         AtomicU64, Mutex,
         Ordering::{AcqRel, Relaxed},
@@ -53,7 +53,7 @@ const MOST_BY_RATE: f64 = 0.25;
 
 impl Valve {
     pub(super) fn new(config: RampedGateConfig, now: Instant, stripes: usize) -> Self {
-        let seed = config.seed.unwrap_or_else(random_seed);
+        let seed = Draw::seed(config.seed);
         let valve = Self {
             state: AtomicU64::new(Word::new().0),
             mode: ModeCell::new(seed),

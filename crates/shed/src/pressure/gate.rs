@@ -183,7 +183,7 @@ const REFUSED: Rejection = Rejection::new(Reason::Shed, "pressure");
 
 impl PressureGate {
     fn with(config: PressureGateConfig, pressure: Pressure) -> Self {
-        let seed = config.seed.unwrap_or_else(|| fastrand::u64(..));
+        let seed = Draw::seed(config.seed);
         Self {
             pressure,
             ramps: config.classes().map(|(_, scaled)| AtomicU64::new(ramp(scaled))),
@@ -228,7 +228,7 @@ impl PressureGate {
     #[cold]
     fn decide_slowly(&self, class: usize, share: f64) -> Result<(), Rejection> {
         let mode = self.mode.get();
-        if mode == Mode::Disabled || (mode != Mode::ForcedOpen && self.chance() >= share) {
+        if mode == Mode::Disabled || (mode != Mode::ForcedOpen && self.draw.unit() >= share) {
             return Ok(());
         }
         if !self.mode.enforces() {
@@ -237,12 +237,7 @@ impl PressureGate {
         }
         self.shed_total[class].fetch_add(1, Relaxed);
         let least = Duration::from_nanos(self.retry_after.load(Relaxed));
-        Err(REFUSED.retry_after(least.mul_f64(1.0 + self.chance())))
-    }
-
-    /// From 0 to less than 1.
-    fn chance(&self) -> f64 {
-        (self.draw.draw() >> 11) as f64 / (1_u64 << 53) as f64
+        Err(REFUSED.retry_after(least.mul_f64(1.0 + self.draw.unit())))
     }
 
     /// What it heeds.

@@ -91,7 +91,7 @@ const REFUSED: Rejection = Rejection::new(Reason::Shed, "throttle").retry_after(
 impl Throttle {
     pub(super) fn with(config: ThrottleConfig, now: Instant) -> Self {
         let stripes = Striped::<()>::default_stripes();
-        let seed = config.seed.unwrap_or_else(|| fastrand::u64(..));
+        let seed = Draw::seed(config.seed);
         let shared = Shared {
             calls: Calls::new(config.window, stripes),
             word: Sampled::default(),
