@@ -22,6 +22,9 @@ use permit::Ticket;
 use std::{fmt, future::Future, sync::Arc};
 use valve::Valve;
 
+/// The target of events, as the facade names the crate.
+const TARGET: &str = "buttress::breaker";
+
 /// A ramped gate: the policy, its handle and its standalone use in one.
 ///
 /// ```
@@ -154,6 +157,9 @@ impl RampedGate {
     /// As [`update`](Self::update).
     pub fn update_at(&self, config: RampedGateConfig, clock: &impl Clock) -> Result<(), ConfigError> {
         config.validate()?;
+        let (name, hang_after, min_share, probe_every) =
+            (&*config.name, config.hang_after, config.min_share, config.probe_every);
+        tracing::info!(target: TARGET, name, ?hang_after, min_share, ?probe_every, "gate changed");
         self.shared.update(config, self.shared.nanos(clock));
         Ok(())
     }
@@ -203,6 +209,7 @@ impl Handle for RampedGate {
 
     fn set_mode(&self, mode: Mode) -> Result<(), ConfigError> {
         self.shared.mode.set(mode)?;
+        tracing::info!(target: TARGET, name = &*self.config().name, mode = mode.as_str(), "gate mode changed");
         self.shared.sync_signal();
         self.shared.wakers.wake_all();
         Ok(())

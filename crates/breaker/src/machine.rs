@@ -70,7 +70,7 @@ pub(crate) enum Calls {
 
 impl Machine {
     pub(crate) fn new(config: BreakerConfig, now: Instant, stripes: usize) -> Self {
-        let seed = config.seed.unwrap_or_else(random_seed);
+        let seed = Draw::seed(config.seed);
         Self {
             state: AtomicU64::new(Word::new(CLOSED, 0, 0).0),
             streak: AtomicU64::new(0),
@@ -158,9 +158,4 @@ impl Machine {
         };
         self.is_plainly_closed() && healed && !remembers && self.updated.load(Relaxed) == 0
     }
-}
-
-pub(crate) fn random_seed() -> u64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    RandomState::new().build_hasher().finish()
 }

@@ -1,6 +1,9 @@
 use buttress_core::{
     Draw,
-    sync::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        AtomicU64,
+        Ordering::{AcqRel, Relaxed},
+    },
 };
 use std::time::Duration;
 
@@ -22,11 +25,11 @@ impl Share {
     pub(crate) fn admit(&self, share: f64, now: u64, quiet: u64) -> Result<(), Duration> {
         let due = self.due.load(Relaxed);
         let next = now.saturating_add(quiet);
-        if due <= now && self.due.compare_exchange(due, next, Relaxed, Relaxed).is_ok() {
+        if due <= now && self.due.compare_exchange(due, next, AcqRel, Relaxed).is_ok() {
             return Ok(());
         }
         if self.draws(share) {
-            self.due.fetch_max(next, Relaxed);
+            self.due.fetch_max(next, AcqRel);
             return Ok(());
         }
         Err(Duration::from_nanos(self.due.load(Relaxed).saturating_sub(now).max(1)))
@@ -34,7 +37,7 @@ impl Share {
 
     /// One passes for certain from `now` on.
     pub(crate) fn begin(&self, now: u64) {
-        self.due.store(now, Relaxed);
+        self.due.swap(now, AcqRel);
     }
 
     /// When the next one passes for certain.
@@ -42,9 +45,13 @@ impl Share {
         self.due.load(Relaxed)
     }
 
+    /// The very last of it, by a read that writes: what was done before comes before what is done by whoever changes it next.
+    pub(crate) fn last_due(&self) -> u64 {
+        self.due.fetch_or(0, AcqRel)
+    }
+
     fn draws(&self, share: f64) -> bool {
-        const ALL: f64 = (1u64 << 53) as f64;
-        ((self.draw.draw() >> 11) as f64) < share * ALL
+        self.draw.unit() < share
     }
 }
 

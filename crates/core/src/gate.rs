@@ -16,7 +16,8 @@ pub trait Gatekeeper: Send + Sync + 'static {
     /// What an admitted call holds.
     type Permit: Settle;
 
-    /// What one clone of a service keeps between `poll_ready` and `call`: nothing, or its place among parked tasks.
+    /// What one clone of a service keeps between `poll_ready` and `call`: nothing, or its place among parked tasks. It is made anew after a call
+    /// that `poll_ready` has refused.
     type Turn: Default + Send;
 
     /// Whether it wants to see the [`Context`](crate::Context) of a request: its priority, its deadline. Nobody looks for one otherwise.
@@ -266,6 +267,8 @@ where
     #[inline(always)]
     fn call(&mut self, req: Req) -> Self::Future {
         if let Some(shut) = self.shut.take() {
+            // Said: what the policy keeps of it is not of the next call.
+            self.turn = A::Turn::default();
             return GateFuture::refused(shut.into(), self.protocol.start_refusable(&req));
         }
         let admitted = if A::HEEDS_CONTEXT {

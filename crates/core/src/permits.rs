@@ -497,16 +497,21 @@ impl Told {
 impl<L: Line> Place<L> {
     /// The verdict, if there is one; otherwise the task is woken when there is.
     pub fn poll(&mut self, cx: &Context<'_>) -> Poll<Verdict<L::Refusal>> {
-        let mut state = lock(&self.seat.state);
-        let known = match &mut *state {
+        match &*lock(&self.seat.state) {
             State::Told(verdict) => return Poll::Ready(*verdict),
             State::Waiting(Some(known)) if known.will_wake(cx.waker()) => return Poll::Pending,
-            State::Waiting(waker) => waker.replace(cx.waker().clone()),
+            State::Waiting(_) => {}
+        }
+        // Wakers are an executor's code, and may be the last of their task: none is cloned or dropped under the lock.
+        let waker = cx.waker().clone();
+        let mut state = lock(&self.seat.state);
+        let (polled, unused) = match &mut *state {
+            State::Told(verdict) => (Poll::Ready(*verdict), Some(waker)),
+            State::Waiting(known) => (Poll::Pending, known.replace(waker)),
         };
-        // A waker may be the last of its task: not dropped under the lock.
         drop(state);
-        drop(known);
-        Poll::Pending
+        drop(unused);
+        polled
     }
 
     /// How the line knows it.

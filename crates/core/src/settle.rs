@@ -85,6 +85,12 @@ pub enum Status {
     Grpc(u8),
 }
 
+impl Status {
+    /// gRPC's `RESOURCE_EXHAUSTED`. It is an [`Outcome::Overload`], but libraries also say it of a message that is too large: only with a pushback
+    /// is it certain to speak of load.
+    pub const RESOURCE_EXHAUSTED: Self = Self::Grpc(8);
+}
+
 /// Tells of a refusal, if that is asked for.
 #[inline]
 pub(crate) fn tell_refused<G: Settle>(guard: &mut Option<G>, rejection: Option<crate::Rejection>) {

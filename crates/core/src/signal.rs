@@ -33,6 +33,11 @@ impl Signal {
         Self(Arc::new(Words { state: AtomicU32::new(0), until: AtomicU64::new(0), origin: now }))
     }
 
+    /// Whether there is another clone of it: one that nobody else has is read by nobody.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     /// Raises `flags`, until `until` (the next probe). An open circuit or an ejected endpoint for which that is not known stays
     /// so until it is cleared.
     pub fn raise(&self, flags: u16, until: Option<Instant>) {

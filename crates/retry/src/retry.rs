@@ -120,7 +120,7 @@ impl Retry {
                 grpc_peek: AtomicBool::new(config.grpc_peek),
             },
             budget,
-            draw: Draw::new(config.seed.unwrap_or_else(|| fastrand::u64(..))),
+            draw: Draw::new(Draw::seed(config.seed)),
             rules: RwLock::new(Rules::new(&config)),
             counts: Counts::default(),
             config: Mutex::new(config),

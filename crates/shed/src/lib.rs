@@ -119,6 +119,7 @@ mod meter;
 mod permit;
 pub mod pressure;
 pub mod rate;
+mod sampled;
 mod shared;
 mod shed;
 mod snapshot;

@@ -1,5 +1,5 @@
 use crate::{meter::End, shared::SharedLease};
-use buttress_core::{Clock, Outcome, Pushback, Reason, Rejection, Settle, TokioClock, sync::Ordering::Relaxed};
+use buttress_core::{Clock, Outcome, Pushback, Reason, Rejection, Settle, Status, TokioClock, sync::Ordering::Relaxed};
 use std::fmt;
 
 /// A call that was let in, until its end.
@@ -12,7 +12,7 @@ use std::fmt;
 /// |---|---|
 /// | `Success` | its time |
 /// | `Failure` | its time, unless it failed fast: in less than half of the usual time; at a deadline, that it would have taken longer |
-/// | `Overload` | that it was too much |
+/// | `Overload` | that it was too much; of gRPC's `RESOURCE_EXHAUSTED` without a pushback what a `Failure` says: it may mean a message that is too large |
 /// | `Ignored`, or dropped | that it would have taken longer, unless it was given up at once |
 #[must_use = "dropped at once, the call counts as given up"]
 pub struct ShedPermit {
@@ -40,6 +40,8 @@ const CUT: u64 = 32;
 const CONCLUDED: u64 = 64;
 /// The limit has its time.
 const SAMPLED: u64 = 128;
+/// gRPC said `RESOURCE_EXHAUSTED`.
+const EXHAUSTED: u64 = 256;
 
 impl ShedPermit {
     /// With a permit of the lease's stripe.
@@ -184,9 +186,19 @@ impl Settle for ShedPermit {
         }
     }
 
+    const HEEDS_STATUS: bool = true;
+
     #[inline]
-    fn conclude(&mut self, outcome: Outcome, _: Option<Pushback>) {
-        self.conclude_at(outcome, &TokioClock);
+    fn status(&mut self, status: Status) {
+        if status == Status::RESOURCE_EXHAUSTED {
+            self.marks |= EXHAUSTED;
+        }
+    }
+
+    #[inline]
+    fn conclude(&mut self, outcome: Outcome, pushback: Option<Pushback>) {
+        let is_unsure = outcome == Outcome::Overload && pushback.is_none() && self.is(EXHAUSTED);
+        self.conclude_at(if is_unsure { Outcome::Failure } else { outcome }, &TokioClock);
     }
 }
 

@@ -92,7 +92,7 @@ enum AtOnce {
 
 impl Shared {
     pub(crate) fn new(config: ShedConfig, limit: Box<dyn Limit>, now: Instant, stripes: usize) -> Self {
-        let seed = config.seed.unwrap_or_else(random_seed);
+        let seed = Draw::seed(config.seed);
         Self {
             permits: Permits::new(limit.limit(), stripes, Waiters::new(config.queue.rules())),
             meter: Meter::new(limit, now),
@@ -355,11 +355,6 @@ pub(crate) fn mode_name(mode: LineMode) -> &'static str {
         LineMode::Burst => "burst",
         LineMode::Standing => "standing",
     }
-}
-
-fn random_seed() -> u64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    RandomState::new().build_hasher().finish()
 }
 
 pub(crate) type SharedLease = Arc<Lease<Shared>>;

@@ -26,8 +26,11 @@ fn rate_limit() -> Subject {
     subject!(RateLimitConfig::per_second(1_000_000).layer().unwrap())
 }
 
+/// The one of them whose calls hold something. None counts successes and failures.
 fn throttle() -> Subject {
-    subject!(ThrottleConfig::default().layer().unwrap())
+    let layer = ThrottleConfig::default().layer().unwrap();
+    let calls = layer.handle();
+    subject!(layer).in_flight(move || calls.snapshot().in_flight)
 }
 
 fn pressure() -> Subject {

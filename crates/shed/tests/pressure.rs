@@ -57,7 +57,8 @@ impl Tree {
     }
 
     fn cpu(&self, cpus: usize) -> CpuPressure {
-        CpuPressure::under(&self.0, cpus)
+        self.file("proc/self/status", &format!("Name:\ttest\nCpus_allowed:\tf\nCpus_allowed_list:\t0-{}\n", cpus - 1));
+        CpuPressure::under(&self.0)
     }
 
     fn memory(&self) -> Option<f64> {
@@ -101,6 +102,37 @@ fn cpu_of_a_v2_cgroup_is_its_time_of_its_quota() {
     tree.file("sys/fs/cgroup/job/cpu.max", "800000 100000\n");
     used(4_000_010);
     about(cpu.look(start + 5 * S), 0.5);
+}
+
+#[test]
+fn a_quota_that_is_no_whole_number_of_cpus_is_not_cut_to_one() {
+    let start = epoch();
+    for (cpus_allowed, quota, wanted) in
+        [("0-3", 190_000, 0.5), ("0-3", 150_000, 0.95 / 1.5), ("0,2-3", 400_000, 0.95 / 3.0), ("5", 190_000, 0.95)]
+    {
+        let tree = Tree::v2("cpu-fraction", "/job");
+        tree.file(
+            "proc/self/status",
+            &format!("Name:\tx\nCpus_allowed_list:\t{cpus_allowed}\nMems_allowed_list:\t0\n"),
+        );
+        tree.file("sys/fs/cgroup/job/cpu.max", &format!("{quota} 100000\n"));
+        tree.file("sys/fs/cgroup/job/cpu.stat", "usage_usec 0\n");
+        let mut cpu = CpuPressure::under(&tree.0);
+        assert_eq!(cpu.look(start), None);
+        tree.file("sys/fs/cgroup/job/cpu.stat", "usage_usec 950000\n");
+        about(cpu.look(start + S), wanted);
+    }
+    // What is no list leaves what std says.
+    for status in
+        ["", "Cpus_allowed_list:\t\n", "Cpus_allowed_list:\t3-0\n", "Cpus_allowed_list:\t0-99999999999999999999,1\n"]
+    {
+        let tree = Tree::v2("cpu-status", "/job");
+        tree.file("proc/self/status", status).file("sys/fs/cgroup/job/cpu.stat", "usage_usec 0\n");
+        let mut cpu = CpuPressure::under(&tree.0);
+        cpu.look(start);
+        tree.file("sys/fs/cgroup/job/cpu.stat", "usage_usec 500000\n");
+        assert!(cpu.look(start + S).is_some_and(|seen| seen > 0.0 && seen <= 0.5));
+    }
 }
 
 #[test]
@@ -303,17 +335,66 @@ async fn while_a_task_drives_it_nobody_else_looks() {
     assert_eq!(looks.load(Relaxed), 1);
     percent.store(90, Relaxed);
     for _ in 0..10 {
-        pressure.current_at(&(epoch() + 3600 * S));
+        pressure.current_at(&(epoch() + 998 * MS));
     }
     assert_eq!(looks.load(Relaxed), 1);
     tokio::time::sleep(100 * MS).await;
     assert_eq!(looks.load(Relaxed), 2);
     about(Some(pressure.current()), 0.9);
+    percent.store(20, Relaxed);
+    about(Some(pressure.current_at(&(epoch() + 1001 * MS))), 0.2);
+    assert_eq!(looks.load(Relaxed), 3, "ten times too late, it is stuck, and who asks looks");
+    tokio::time::sleep(100 * MS).await;
+    assert_eq!(looks.load(Relaxed), 4, "and it goes on");
     task.abort();
     assert!(task.await.unwrap_err().is_cancelled());
     percent.store(10, Relaxed);
     about(Some(pressure.current()), 0.1);
-    assert_eq!(looks.load(Relaxed), 3, "and then who asks looks again");
+    assert_eq!(looks.load(Relaxed), 5, "and then who asks looks again");
+}
+
+#[test]
+fn a_look_by_a_clock_that_is_ahead_holds_nothing_back() {
+    let start = epoch();
+    let (pressure, percent, looks) = counted(start);
+    about(Some(pressure.current_at(&(start + 3600 * S))), 0.5);
+    percent.store(90, Relaxed);
+    about(Some(pressure.current_at(&start)), 0.9);
+    about(Some(pressure.current_at(&(start + MS))), 0.9);
+    assert_eq!(looks.load(Relaxed), 2);
+}
+
+#[test]
+fn a_signal_that_nobody_reads_is_let_go() {
+    let start = epoch();
+    let (pressure, percent, _) = counted(start);
+    let kept = Signal::new(start);
+    pressure.tell(kept.clone());
+    let read_by_nobody = Signal::new(start);
+    pressure.tell(read_by_nobody.clone());
+    drop(read_by_nobody);
+    let last = Signal::new(start);
+    pressure.tell(last.clone());
+    percent.store(100, Relaxed);
+    pressure.current_at(&start);
+    assert_eq!((kept.pressure(), last.pressure()), (1.0, 1.0));
+    assert!(format!("{pressure:?}").contains("signals: 2"), "{pressure:?}");
+}
+
+#[test]
+fn waits_of_before_a_lull_are_forgotten() {
+    let start = epoch();
+    for (every, lull, wanted) in [(250 * MS, 4900 * MS, 0.75), (250 * MS, 5100 * MS, 0.0), (60 * S, 70 * S, 0.75)] {
+        let waits = QueueWait::new(200 * MS).unwrap();
+        let pressure = PressureConfig::default().every(every).build_at(&start).unwrap();
+        pressure.source("queue", waits.clone());
+        waits.observe(50 * MS);
+        about(Some(pressure.current_at(&start)), 0.25);
+        waits.observe(150 * MS);
+        about(Some(pressure.current_at(&(start + lull))), wanted);
+        waits.observe(100 * MS);
+        about(Some(pressure.current_at(&(start + lull + every))), 0.5);
+    }
 }
 
 #[test]
@@ -438,6 +519,9 @@ fn a_refusal_says_when_to_come_back_and_not_all_at_once() {
     assert_eq!((rejections[0].reason, rejections[0].layer), (Reason::Shed, "pressure"));
     assert!(after.iter().all(|after| (2 * S..4 * S).contains(after)));
     assert!(after.iter().max().unwrap().saturating_sub(*after.iter().min().unwrap()) > S, "{after:?}");
+    gate.update(PressureGateConfig::default().retry_after(10 * S)).unwrap();
+    let refused = gate.decide_at(Priority::Normal, &start).unwrap_err();
+    assert!((10 * S..20 * S).contains(&refused.retry_after.unwrap()));
 }
 
 #[test]

@@ -142,6 +142,17 @@ fn a_burst_passes_at_once_and_then_the_rate() {
 }
 
 #[test]
+fn a_clock_that_lags_gives_no_permit_back() {
+    let start = epoch();
+    let limit = limit(RateLimitConfig::per_second(1).burst(1), start);
+    assert!(limit.check_at(&(start + S)).is_ok());
+    let late = limit.check_at(&start).unwrap_err();
+    assert_eq!(late.retry_after, Some(2 * S));
+    assert!(limit.check_at(&(start + S)).is_err(), "it was taken");
+    assert!(limit.check_at(&(start + 2 * S)).is_ok());
+}
+
+#[test]
 fn an_update_keeps_what_was_taken_and_loses_no_caller() {
     let start = epoch();
     let limit = limit(RateLimitConfig::new(2, 3600 * S), start);
@@ -215,9 +226,13 @@ fn a_wrong_config_says_what_is_wrong() {
         let limit = limit(config, start);
         assert!(limit.check_at(&start).is_ok() && limit.check_at(&(start + 3_000_000_000 * S)).is_ok());
     }
-    let mended = RateLimit::from(RateLimitConfig::new(0, Duration::ZERO).burst(0));
-    assert!(mended.check().is_ok(), "where nobody can be told it becomes one call per nanosecond");
-    assert_eq!(mended.snapshot().every, NS);
+    let keyed =
+        |config: RateLimitConfig, table| config.keyed(table, |key: &u64| *key).map(drop).unwrap_err().to_string();
+    assert_eq!(
+        keyed(RateLimitConfig::per_second(0), KeyedConfig::default()),
+        "`permits` is 0, allowed: 1 to 4294967295"
+    );
+    assert_eq!(keyed(RateLimitConfig::default(), KeyedConfig::new(0)), "`capacity` is 0, allowed: 1 to 16777216");
 }
 
 #[cfg(feature = "serde")]
@@ -248,8 +263,7 @@ async fn a_bucket_rests_when_it_is_full() {
 /// So many tenants, one after the other, through a table of 10 000.
 async fn many(tenants: u64) {
     let config = RateLimitConfig::per_second(1000).burst(2);
-    let make = move |_: &u64| RateLimit::from(config.clone());
-    let keyed = KeyedConfig::new(10_000).build(|tenant: &u64| *tenant, make).unwrap();
+    let keyed = config.keyed(KeyedConfig::new(10_000), |tenant: &u64| *tenant).unwrap();
     let admit = |tenant| keyed.admit(&mut (), &tenant);
     assert!(admit(1).is_ok() && admit(1).is_ok() && admit(1).is_err());
     assert!(admit(2).is_ok());
@@ -278,7 +292,7 @@ async fn a_million_tenants_stay_bounded() {
 #[tokio::test(start_paused = true)]
 async fn who_invents_tenants_gets_no_new_bucket() {
     let config = RateLimitConfig::new(1, 3600 * S);
-    let keyed = KeyedConfig::new(100).build(|tenant: &u64| *tenant, move |_| RateLimit::from(config.clone())).unwrap();
+    let keyed = config.keyed(KeyedConfig::new(100), |tenant: &u64| *tenant).unwrap();
     assert!(keyed.admit(&mut (), &0).is_ok());
     let admitted = (1..10_000).filter(|tenant| keyed.admit(&mut (), tenant).is_ok()).count();
     assert!(admitted <= 101, "{admitted}");

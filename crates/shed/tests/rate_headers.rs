@@ -2,7 +2,7 @@
 #![cfg(feature = "http")]
 
 use buttress_core::{Handle, KeyedConfig, Mode, http::HttpServer};
-use buttress_shed::rate::{KeyedRateLimitLayer, RateLimit, RateLimitConfig, RateLimitHeadersLayer};
+use buttress_shed::rate::{KeyedRateLimitLayer, RateLimitConfig, RateLimitHeadersLayer};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
@@ -57,14 +57,21 @@ async fn every_response_says_what_is_left() {
     let (_, is, left, _) = ask(&service, of("a")).await;
     assert_eq!((is, left), (r#""default";q=100;w=10"#.to_owned(), r#""default";r=97;t=10"#.to_owned()));
     handle.set_mode(Mode::ForcedOpen).unwrap();
-    assert_eq!(ask(&service, of("a")).await.0, 429);
+    let (status, is, left, _) = ask(&service, of("a")).await;
+    assert_eq!((status, is, left), said(429, "", ""), "nobody knows until when");
+    handle.set_mode(Mode::Disabled).unwrap();
+    let (status, is, left, _) = ask(&service, of("a")).await;
+    assert_eq!((status, is, left), said(200, "", ""), "there is no limit");
+    handle.set_mode(Mode::OBSERVE_ONLY).unwrap();
+    let (_, is, left, _) = ask(&service, of("a")).await;
+    assert_eq!((is, left), (r#""default";q=100;w=10"#.to_owned(), r#""default";r=96;t=10"#.to_owned()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn each_tenant_is_told_of_its_own_and_limits_around_each_other_add_up() {
     let config = RateLimitConfig::per_second(3);
     let tenant = |req: &Req| req.headers()["tenant"].clone();
-    let keyed = KeyedConfig::new(10).build(tenant, move |_| RateLimit::from(config.clone())).unwrap();
+    let keyed = config.keyed(KeyedConfig::new(10), tenant).unwrap();
     let inner = KeyedRateLimitLayer::<_, _>::new(keyed).protocol(HttpServer::new());
     let outer = RateLimitConfig::new(1, Duration::from_secs(2)).burst(5).layer().unwrap().protocol(HttpServer::new());
     let inner_headers = RateLimitHeadersLayer::new(inner.handle()).name("per tenant").unwrap();

@@ -19,7 +19,7 @@ fn throttle(config: ThrottleConfig, start: Instant) -> Throttle {
     config.seed(1).build_at(&start).unwrap()
 }
 
-/// Every call and every answer with its time, in milliseconds; the window is the present second and the nine before it.
+/// Every call with its time, in milliseconds, and every answer with the time of its call; the window is the present second and the nine before it.
 #[derive(Default)]
 struct Naive {
     sent: Vec<u64>,
@@ -87,7 +87,7 @@ proptest! {
         let start = epoch();
         let throttle = ThrottleConfig::default().k(k).min_calls(min).seed(seed).build_at(&start).unwrap();
         let (mut naive, draw, mut now) = (Naive::default(), Draw::new(seed), 0_u64);
-        let mut in_flight: VecDeque<ThrottlePermit> = VecDeque::new();
+        let mut in_flight: VecDeque<(ThrottlePermit, u64)> = VecDeque::new();
         for step in steps {
             let at = start + MS * now as u32;
             // It also makes the window advance, so that no success is counted in a bucket before its own.
@@ -106,7 +106,7 @@ proptest! {
                         Ok(permit) => {
                             prop_assert!(!refused);
                             naive.sent.push(now);
-                            in_flight.push_back(permit);
+                            in_flight.push_back((permit, now));
                         }
                         Err(rejection) => {
                             prop_assert!(refused);
@@ -116,25 +116,25 @@ proptest! {
                     }
                 }
                 Step::Settle(call, outcome) => {
-                    let Some(permit) = in_flight.remove(call) else { continue };
+                    let Some((permit, sent)) = in_flight.remove(call) else { continue };
                     permit.settle_at(outcome, &at);
                     match outcome {
                         Outcome::Overload => {
-                            naive.overloads.push(now);
+                            naive.overloads.push(sent);
                             naive.refresh(k, min.into(), now);
                         }
-                        Outcome::Ignored => naive.ignored.push(now),
+                        Outcome::Ignored => naive.ignored.push(sent),
                         _ => {}
                     }
                 }
                 Step::Drop(call) => {
-                    let Some(permit) = in_flight.remove(call) else { continue };
+                    let Some((permit, sent)) = in_flight.remove(call) else { continue };
                     permit.settle_at(Outcome::Ignored, &at);
-                    naive.ignored.push(now);
+                    naive.ignored.push(sent);
                 }
             }
         }
-        in_flight.into_iter().for_each(|permit| permit.settle_at(Outcome::Success, &start));
+        in_flight.into_iter().for_each(|(permit, _)| permit.settle_at(Outcome::Success, &start));
     }
 }
 
@@ -196,6 +196,26 @@ fn few_calls_are_all_worth_sending() {
     throttle.try_send_at(&(start + S)).unwrap().settle_at(Outcome::Overload, &(start + S));
     let seen = throttle.snapshot_at(&(start + S));
     assert_eq!((seen.calls, seen.probability), (20, 20.0 / 21.0));
+}
+
+#[test]
+fn an_answer_counts_with_its_call_however_late_it_comes() {
+    let start = epoch();
+    let throttle = throttle(ThrottleConfig::default(), start);
+    let slow: Vec<_> = (0..100).map(|call| throttle.try_send_at(&(start + 10 * MS * call)).unwrap()).collect();
+    slow.into_iter().for_each(|permit| permit.settle_at(Outcome::Overload, &(start + 9 * S)));
+    assert!(throttle.snapshot_at(&(start + 9 * S)).probability > 0.9);
+    // The calls have left the window, and with them what was said of them.
+    let (sent, accepted) = drive(&throttle, start + 12 * S, 5, 10, 10);
+    assert_eq!((sent, accepted), (500, 500));
+    // Calls that end do not hide those that are refused now: nothing is said of calls of long ago.
+    let hung: Vec<_> = (0..1000).map(|call| throttle.try_send_at(&(start + 30 * S + MS * call)).unwrap()).collect();
+    drive(&throttle, start + 45 * S, 1, 100, 0);
+    let before = throttle.snapshot_at(&(start + 46 * S));
+    hung.into_iter().for_each(|permit| permit.settle_at(Outcome::Ignored, &(start + 46 * S)));
+    let seen = throttle.snapshot_at(&(start + 46 * S));
+    assert_eq!((seen.calls, seen.probability), (before.calls, before.probability));
+    assert!(seen.calls > 900 && seen.probability > 0.9, "{seen:?}");
 }
 
 #[test]
@@ -263,7 +283,7 @@ fn a_wrong_config_says_what_is_wrong() {
     let said = |config: ThrottleConfig| config.build().unwrap_err().to_string();
     assert_eq!(said(ThrottleConfig::default().k(f64::NAN)), "`k` is NaN, allowed: 1 to 100");
     assert_eq!(said(ThrottleConfig::default().k(101.0)), "`k` is 101, allowed: 1 to 100");
-    assert_eq!(said(ThrottleConfig::default().window(Duration::ZERO)), "`window` is 0s, allowed: 100ms to 1h");
+    assert_eq!(said(ThrottleConfig::default().window(Duration::ZERO)), "`window` is 0s, allowed: 100ms to 1m");
     assert_eq!(said(ThrottleConfig::default().min_calls(0)), "`min_calls` is 0, allowed: 1 to 4294967295");
     for cap in [0.0, 1.1, f64::NAN] {
         let allowed = "more than 0 and at most 1";
@@ -309,29 +329,44 @@ async fn only_too_much_counts_over_http() {
     use http_body_util::Empty;
     use tower::{Layer, ServiceExt, service_fn};
 
-    for (status, retry_after, counts) in [
-        (429, None, true),
-        (503, Some("1"), true),
-        (503, None, false),
-        (500, None, false),
-        (404, None, false),
-        (200, None, false),
-    ] {
-        let answer = move |_: Request<()>| async move {
+    type Headers = &'static [(&'static str, &'static str)];
+    const AFTER: Headers = &[("retry-after", "1")];
+    const EXHAUSTED: Headers = &[("grpc-status", "8")];
+    const PUSHED_BACK: Headers = &[("grpc-status", "8"), ("grpc-retry-pushback-ms", "1000")];
+    const UNAVAILABLE: Headers = &[("grpc-status", "14"), ("grpc-retry-pushback-ms", "1000")];
+    let rows: [(u16, Headers, bool); 9] = [
+        (429, &[], true),
+        (503, AFTER, true),
+        (503, &[], false),
+        (500, &[], false),
+        (404, &[], false),
+        (200, &[], false),
+        (200, PUSHED_BACK, true),
+        (200, EXHAUSTED, false),
+        (200, UNAVAILABLE, false),
+    ];
+    for (status, headers, counts) in rows {
+        let grpc = headers.iter().any(|(name, _)| *name == "grpc-status");
+        let answer = move |_: Request<()>| {
             let mut res = Response::builder().status(status);
-            if let Some(after) = retry_after {
-                res = res.header("retry-after", after);
+            for (name, value) in headers {
+                res = res.header(*name, *value);
             }
-            Ok::<_, Error<std::io::Error>>(res.body(Empty::<bytes::Bytes>::new()).unwrap())
+            std::future::ready(Ok::<_, Error<std::io::Error>>(res.body(Empty::<bytes::Bytes>::new()).unwrap()))
         };
         let layer = ThrottleConfig::default().seed(1).layer().unwrap().protocol(HttpClient::new());
         let service = layer.layer(service_fn(answer));
         let mut refused = 0;
         for _ in 0..100 {
             tokio::time::advance(20 * MS).await;
-            refused += u32::from(service.clone().oneshot(Request::new(())).await.is_err());
+            let mut request = Request::new(());
+            if grpc {
+                *request.method_mut() = http::Method::POST;
+                request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+            }
+            refused += u32::from(service.clone().oneshot(request).await.is_err());
         }
-        assert_eq!(refused > 50, counts, "{status} {retry_after:?}: {refused}");
+        assert_eq!(refused > 50, counts, "{status} {headers:?}: {refused}");
         assert_eq!(refused > 0, counts);
     }
 }

@@ -81,10 +81,7 @@ const CLOSED: Rejection = Rejection::new(Reason::RateLimited, "rate_limit");
 impl Quotas {
     /// Those of the route at `scope`.
     pub(crate) fn new(config: &config::RateLimit, scope: &str) -> Result<Self, ConfigError> {
-        let limit = config.config(scope);
-        limit.clone().build()?;
-        let table = config.table().build(key(config.by.clone()), move |_| RateLimit::from(limit.clone()))?;
-        let table = Arc::new(table);
+        let table = Arc::new(config.config(scope).keyed(config.table(), key(config.by.clone()))?);
         Ok(Self {
             words: config.headers.then(|| RateLimitHeadersLayer::new(table.clone())),
             table,

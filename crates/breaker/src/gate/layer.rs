@@ -1,8 +1,9 @@
-use super::{RampedGate, permit::RampedGatePermit};
-use buttress_core::{Admit, GateLayer, Gatekeeper, Mode, Outcome, Parked, Rejection, Settle, TokioClock};
+use super::{RampedGate, permit::RampedGatePermit, valve::refusal};
+use buttress_core::{Admit, GateLayer, Gatekeeper, Mode, Parked, Rejection, TokioClock};
 use std::{
     fmt,
     task::{Context, Poll},
+    time::Duration,
 };
 
 /// The layer of a [`RampedGate`]: `RampedGateLayer::new(config.build()?)`.
@@ -25,6 +26,11 @@ enum Decided {
     Passes,
     /// Against the decision: the mode says so.
     LetThrough,
+    /// It does not pass: drawn in this generation, and until one passes for certain, in nanoseconds since the origin.
+    Refused {
+        generation: u64,
+        until: u64,
+    },
 }
 
 impl RampedGateTurn {
@@ -73,13 +79,17 @@ impl RampedGate {
     /// A failure of the inner service that no call had a part in.
     #[cold]
     fn count_unready(&self) {
-        if let Ok(permit) = self.try_acquire() {
-            permit.settle(Outcome::Failure, None);
+        let valve = &*self.shared;
+        // Whom it befell had been let through: nobody draws again.
+        if valve.mode.get() != Mode::Disabled {
+            let now = valve.nanos(&TokioClock);
+            valve.fail(valve.word().generation(), now);
+            valve.look(now);
         }
     }
 
     /// Which call of a narrow gate passes is drawn before the inner service is asked whether it is ready: a fleet that is down may
-    /// never be.
+    /// never be. It is drawn once, however often a call is asked for before it comes.
     #[inline(never)]
     fn decide(&self, turn: &mut RampedGateTurn) -> Result<(), Rejection> {
         let valve = &*self.shared;
@@ -89,18 +99,26 @@ impl RampedGate {
             Mode::ForcedOpen => return Err(valve.refuse(self.shared.stripe(), None)),
             _ => {}
         }
-        let decided = match before {
-            Some(decided) => decided,
-            None => match valve.decide(self.shared.stripe(), valve.nanos(&TokioClock)) {
+        let now = valve.nanos(&TokioClock);
+        let (decided, answer) = match before {
+            Some(Decided::Refused { generation, until }) if generation == valve.word().generation() && now < until => {
+                (Decided::Refused { generation, until }, Err(refusal(Some(Duration::from_nanos(until - now)))))
+            }
+            Some(decided @ (Decided::Passes | Decided::LetThrough)) => (decided, Ok(())),
+            _ => match valve.decide(self.shared.stripe(), now) {
                 Ok(word) if word.is_wide_open() => return Ok(()),
-                Ok(_) => Decided::Passes,
-                Err(wait) if valve.mode.enforces() => return Err(valve.refuse(self.shared.stripe(), Some(wait))),
-                Err(_) => Decided::LetThrough,
+                Ok(_) => (Decided::Passes, Ok(())),
+                Err(wait) if valve.mode.enforces() => {
+                    let until = now.saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX));
+                    let refused = Decided::Refused { generation: valve.word().generation(), until };
+                    (refused, Err(valve.refuse(self.shared.stripe(), Some(wait))))
+                }
+                Err(_) => (Decided::LetThrough, Ok(())),
             },
         };
         turn.decided = Some(decided);
         turn.busy = true;
-        Ok(())
+        answer
     }
 }
 
@@ -119,7 +137,9 @@ impl RampedGate {
     fn admit_decided(&self, turn: &mut RampedGateTurn) -> Result<RampedGatePermit, Rejection> {
         let decided = turn.clear();
         let ticket = match (self.shared.mode.get(), decided) {
-            (Mode::Disabled | Mode::ForcedOpen, _) | (_, None) => return self.try_acquire(),
+            (Mode::Disabled | Mode::ForcedOpen, _) | (_, None | Some(Decided::Refused { .. })) => {
+                return self.try_acquire();
+            }
             (_, Some(Decided::Passes)) => self.shared.pass(),
             (_, Some(Decided::LetThrough)) => self.shared.let_through(),
         };

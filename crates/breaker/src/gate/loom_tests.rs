@@ -99,3 +99,20 @@ fn loom_the_signal_says_the_last_share() {
         assert!(valve.signal.is(Signal::OPEN) && (valve.signal.pressure() - 0.75).abs() < 0.001);
     });
 }
+
+#[test]
+fn loom_the_signal_says_when_the_next_call_passes_for_certain() {
+    check(|now| {
+        let valve = valve(now);
+        after(&valve, 50);
+        let at = |millis: u64| 1_000_000_000 + millis * 1_000_000;
+        let other = {
+            let valve = valve.clone();
+            spawn(move || valve.decide(0, at(700)).is_ok())
+        };
+        let _ = valve.decide(0, at(2_000));
+        other.join().unwrap();
+        let due = Duration::from_nanos(valve.origin.nanos(valve.signal.until()));
+        assert_eq!(valve.probe_in(0), Some(due));
+    });
+}

@@ -36,7 +36,6 @@ const GOOD: u64 = 16;
 const TOO_MANY: u64 = 32;
 
 const TOO_MANY_REQUESTS: Status = Status::Http(429);
-const RESOURCE_EXHAUSTED: Status = Status::Grpc(8);
 
 impl Ticket {
     #[inline]
@@ -184,7 +183,7 @@ impl Settle for RampedGatePermit {
     fn status(&mut self, status: Status) {
         match status {
             TOO_MANY_REQUESTS => self.ticket.marks |= TOO_MANY,
-            RESOURCE_EXHAUSTED => self.ticket.marks |= EXHAUSTED,
+            Status::RESOURCE_EXHAUSTED => self.ticket.marks |= EXHAUSTED,
             _ => {}
         }
     }

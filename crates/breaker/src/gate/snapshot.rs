@@ -1,4 +1,4 @@
-use super::valve::Valve;
+use super::{TARGET, valve::Valve};
 use buttress_core::{Clock, Mode, Value, sync::Ordering::Relaxed};
 use std::time::Duration;
 
@@ -14,7 +14,6 @@ pub struct GateChange {
 
 impl GateChange {
     pub(super) fn trace(&self, name: &str) {
-        const TARGET: &str = "buttress::breaker";
         let (from, to) = (self.from, self.to);
         if from >= 1.0 {
             tracing::warn!(target: TARGET, name, from, to, "gate narrows");
@@ -37,7 +36,7 @@ pub struct RampedGateSnapshot {
     pub mode: Mode,
     /// How often the share has changed, modulo 2^20.
     pub generation: u64,
-    /// What speaks against the service, of the results since then: a bad one counts 1, a good one -3. Wide open 0 to 40, else -9 to 10.
+    /// What speaks against the service, of the results since then: a bad one counts 1, a good one -3. Wide open 0 to 40, else -5 to 9.
     pub evidence: i64,
     /// Calls that are waiting for an answer (those that were pending at least once), but for those from before it was widened last.
     pub in_flight: u64,

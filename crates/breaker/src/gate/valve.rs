@@ -1,9 +1,9 @@
 //! The state of a gate: decides, records and moves, with the time as an argument.
 
 use super::{RampedGateConfig, permit::Ticket, snapshot::GateChange, word::Word};
-use crate::{in_flight::InFlight, machine::random_seed, share::Share};
+use crate::{in_flight::InFlight, share::Share};
 use buttress_core::{
-    Clock, Mode, ModeCell, Origin, Reason, Rejection, Signal, Wakers,
+    Clock, Draw, Mode, ModeCell, Origin, Reason, Rejection, Signal, Wakers,
     sync::{
         AtomicU64, Mutex,
         Ordering::{AcqRel, Relaxed},
@@ -53,7 +53,7 @@ const MOST_BY_RATE: f64 = 0.25;
 
 impl Valve {
     pub(super) fn new(config: RampedGateConfig, now: Instant, stripes: usize) -> Self {
-        let seed = config.seed.unwrap_or_else(random_seed);
+        let seed = Draw::seed(config.seed);
         let valve = Self {
             state: AtomicU64::new(Word::new().0),
             mode: ModeCell::new(seed),
@@ -137,8 +137,7 @@ impl Valve {
 
     pub(super) fn refuse(&self, stripe: usize, wait: Option<Duration>) -> Rejection {
         self.counts[stripe].refused.fetch_add(1, Relaxed);
-        let rejection = Rejection::new(Reason::BreakerOpen, "gate");
-        wait.map_or(rejection, |wait| rejection.retry_after(wait))
+        refusal(wait)
     }
 
     /// A call of which it was decided before that it passes.
@@ -202,8 +201,8 @@ impl Valve {
             self.examine(now);
         }
         let word = self.word();
-        if word.is_wide_open() && word.evidence() >= word.limit() {
-            // The evidence is there, and the time may be now.
+        if word.is_wide_open() && word.evidence() >= word.limit() && self.hung.old(now) > 0 {
+            // The evidence is there, and the time may be now. Without a call that hangs it is old: after a lull the next answer tells.
             self.accuse(word, 0, now);
         }
     }
@@ -318,12 +317,12 @@ impl Valve {
     /// Makes the signal say what share is refused. Whoever writes looks again, so the last word is right.
     pub(super) fn sync_signal(&self) {
         loop {
-            let (word, mode) = (self.word(), self.mode.get());
+            let (word, mode, due) = (self.word(), self.mode.get(), self.share.due());
             let (pressure, until) = match mode {
                 Mode::ForcedOpen => (1.0, Some(None)),
                 // A share of the calls passes whatever the gate says, and whoever heeds the signal would keep that away as well.
                 Mode::Disabled | Mode::Enforcing(..100) => (0.0, None),
-                _ => (1.0 - word.share(), is_shut(word).then(|| Some(self.origin.at(self.share.due())))),
+                _ => (1.0 - word.share(), is_shut(word).then(|| Some(self.origin.at(due)))),
             };
             self.signal.set_pressure(pressure as f32);
             match until {
@@ -332,7 +331,8 @@ impl Valve {
             }
             // A read that writes is of the very last word: what is said here comes before what its next writer says.
             let last = Word(self.state.fetch_or(0, AcqRel));
-            if (last, self.mode.get()) == (word, mode) {
+            let is_due_then = !is_shut(word) || self.share.last_due() == due;
+            if is_due_then && (last, self.mode.get()) == (word, mode) {
                 return;
             }
         }
@@ -355,6 +355,12 @@ impl Valve {
     pub(super) fn let_through_total(&self) -> u64 {
         self.let_through.load(Relaxed)
     }
+}
+
+/// `wait`: until a call passes for certain.
+pub(super) fn refusal(wait: Option<Duration>) -> Rejection {
+    let rejection = Rejection::new(Reason::BreakerOpen, "gate");
+    wait.map_or(rejection, |wait| rejection.retry_after(wait))
 }
 
 /// It refuses more than it lets through.

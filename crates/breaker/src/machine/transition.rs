@@ -97,7 +97,7 @@ impl Machine {
     /// that nobody holds back: with the moment from which one passes for certain, and the share that it refuses as the pressure.
     pub(crate) fn sync_signal(&self, now: u64) {
         loop {
-            let (word, mode) = (self.word(), self.mode.get());
+            let (word, mode, due) = (self.word(), self.mode.get(), self.share.due());
             let refuses = match mode {
                 Mode::ForcedOpen => true,
                 // A share of the calls passes, and whoever heeds the signal would keep that away as well.
@@ -109,7 +109,7 @@ impl Machine {
                 let until = match word.kind() {
                     _ if mode == Mode::ForcedOpen => None,
                     HALF_OPEN => Some(self.next_place(word, now)),
-                    RAMPING => Some(self.share.due()),
+                    RAMPING => Some(due),
                     _ => Some(word.payload().saturating_mul(1_000_000)),
                 };
                 self.signal.raise(Signal::OPEN, until.map(|until| self.origin.at(until)));
@@ -120,7 +120,8 @@ impl Machine {
             self.signal.set_pressure(refused as f32);
             // A read that writes is of the very last word: what is raised here comes before what its next writer raises.
             let last = Word(self.state.fetch_or(0, AcqRel));
-            if (last, self.mode.get()) == (word, mode) {
+            let is_due_then = word.kind() != RAMPING || self.share.last_due() == due;
+            if is_due_then && (last, self.mode.get()) == (word, mode) {
                 return;
             }
         }

@@ -6,7 +6,7 @@ use buttress_core::{
     Clock, Fresh, Handle, Mode, Outcome, Pushback, Reason, Rejection, Settle, Signal, Status, TokioClock, Value,
 };
 use std::{
-    future::pending,
+    future::{Future, pending},
     io,
     sync::{
         Arc, Mutex,
@@ -101,6 +101,18 @@ fn it_takes_forty_failures_and_a_tenth_of_a_second() {
     rig.call(Outcome::Failure);
     assert_eq!(rig.gate.share(), 1.0);
     rig.now += MS;
+    drop(rig.hang());
+    assert_eq!(rig.gate.share(), 1.0, "nobody has answered since, and nobody hangs");
+    rig.call(Outcome::Failure);
+    assert_eq!(rig.gate.share(), 0.5);
+
+    // A call that hangs says that it goes on.
+    let mut rig = Rig::new(RampedGateConfig::default().hang_after(S));
+    let _hung = rig.hang();
+    rig.now += 1100 * MS;
+    rig.calls(Outcome::Failure, 400);
+    assert_eq!(rig.gate.share(), 1.0, "all in one moment");
+    rig.now += 100 * MS;
     drop(rig.hang());
     assert_eq!(rig.gate.share(), 0.5, "whoever waits looks");
 }
@@ -424,6 +436,66 @@ async fn a_call_that_is_refused_does_not_wait_for_a_fleet_that_is_never_ready() 
         }
     }
     assert!(refused > 0 && waits > 900, "{refused} refused, {waits} looks at a call that waits");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_drawn_once_and_not_as_often_as_somebody_asks() {
+    let layer = RampedGateLayer::new(RampedGateConfig::default().seed(1).build().unwrap());
+    let gate = layer.handle();
+    narrow(&gate, 0.5).await;
+    gate.try_acquire().ok();
+    let mut service = layer.layer(service_fn(|()| pending::<Result<(), Error<io::Error>>>()));
+    let mut cx = Context::from_waker(Waker::noop());
+    let refused_before = gate.snapshot().refused_total;
+    let mut refused = 0;
+    for _ in 0..200 {
+        for _ in 0..20 {
+            assert!(service.poll_ready(&mut cx).is_ready());
+        }
+        // One that passes is given up, and says nothing.
+        let mut call = std::pin::pin!(service.call(()));
+        refused += u64::from(call.as_mut().poll(&mut cx).is_ready());
+    }
+    assert!((70..=130).contains(&refused), "{refused}: half of the calls, however often it was asked");
+    assert_eq!(gate.snapshot().refused_total - refused_before, refused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fleet_that_fails_before_it_is_called_narrows_it_by_every_failure() {
+    let layer = RampedGateLayer::new(RampedGateConfig::default().seed(1).build().unwrap());
+    let gate = layer.handle();
+    narrow(&gate, 0.125).await;
+    let (before, mut failed) = (gate.snapshot(), 0);
+    let mut broken = layer.layer(Broken);
+    let mut cx = Context::from_waker(Waker::noop());
+    while failed < 9 {
+        match broken.poll_ready(&mut cx) {
+            Poll::Ready(Err(_)) => failed += 1,
+            _ => drop(broken.call(())),
+        }
+    }
+    let seen = gate.snapshot();
+    assert_eq!((seen.evidence, seen.generation), (before.evidence + 9, before.generation));
+    gate.set_mode(Mode::Disabled).unwrap();
+    assert!(broken.poll_ready(&mut cx).is_ready());
+    assert_eq!(gate.snapshot().evidence, seen.evidence);
+}
+
+#[derive(Clone)]
+struct Broken;
+
+impl Service<()> for Broken {
+    type Response = ();
+    type Error = Error<io::Error>;
+    type Future = std::future::Pending<Result<(), Error<io::Error>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Err(Error::Inner(io::Error::other("gone"))))
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        pending()
+    }
 }
 
 #[derive(Clone)]

@@ -25,7 +25,7 @@ struct Numbers(Draw);
 
 impl Numbers {
     fn unit(&self) -> f64 {
-        (self.0.draw() >> 11) as f64 / (1u64 << 53) as f64
+        self.0.unit()
     }
 
     fn exponential(&self, mean: Duration) -> Duration {

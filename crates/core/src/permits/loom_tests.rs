@@ -376,3 +376,40 @@ fn loom_who_takes_without_the_lock_overtakes_nobody_and_keeps_nothing_from_him()
         watched.permits.assert_at_rest(3);
     });
 }
+
+#[test]
+fn loom_who_waits_passes_once_or_has_a_permit_and_the_permits_are_as_before() {
+    explore(|| {
+        let watched = Watched::new(1, 1);
+        assert!(watched.permits.try_acquire(0, || ()));
+        let counted = Arc::new(AtomicU32::new(0));
+        let waiters = [(); 2].map(|()| match join(&watched.permits, 0, 2) {
+            Ok(Joined::Later(place)) => place,
+            _ => panic!("there is no room"),
+        });
+        let opens = {
+            let (watched, counted) = (watched.clone(), counted.clone());
+            thread::spawn(move || watched.permits.pass_all((), || _ = counted.fetch_add(1, AcqRel)))
+        };
+        let [mut first, leaves] = waiters;
+        let leaves = {
+            let watched = watched.clone();
+            thread::spawn(move || {
+                let verdict = watched.permits.leave(&leaves, || ());
+                if verdict == Some(Verdict::Permit) {
+                    watched.permits.release(0, || ());
+                }
+                verdict == Some(Verdict::Pass)
+            })
+        };
+        watched.permits.release(0, || ());
+        let verdict = watched.block_on(&mut first);
+        if verdict == Verdict::Permit {
+            watched.permits.release(0, || ());
+        }
+        opens.join().unwrap();
+        let passed = u32::from(leaves.join().unwrap()) + u32::from(verdict == Verdict::Pass);
+        assert_eq!(counted.load(Acquire), passed, "each who passes is counted, and nobody else");
+        watched.permits.assert_at_rest(1);
+    });
+}

@@ -5,6 +5,7 @@ use super::{
 };
 use proptest::{collection::vec, prelude::*};
 use std::{
+    cell::Cell,
     collections::VecDeque,
     task::{Context, Poll, Waker},
 };
@@ -38,6 +39,7 @@ enum Op {
     Release(usize),
     Leave(usize),
     Limit(u32),
+    PassAll,
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
@@ -47,6 +49,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         5 => any::<usize>().prop_map(Op::Release),
         2 => any::<usize>().prop_map(Op::Leave),
         1 => (0..12u32).prop_map(Op::Limit),
+        1 => Just(Op::PassAll),
     ];
     vec(op, 0..120)
 }
@@ -59,6 +62,7 @@ proptest! {
         let mut held: Vec<usize> = Vec::new();
         let mut places: Vec<(usize, usize, Place<Waiting>)> = Vec::new();
         for (id, op) in ops.into_iter().enumerate() {
+            let mut passed = VecDeque::new();
             match op {
                 Op::Try(home) => {
                     let home = home % stripes;
@@ -99,18 +103,27 @@ proptest! {
                     permits.set_limit(|| limit, ());
                     model.limit = limit;
                 }
+                Op::PassAll => {
+                    let counted = Cell::new(0);
+                    permits.pass_all((), || counted.set(counted.get() + 1));
+                    passed = std::mem::take(&mut model.waiting);
+                    prop_assert_eq!(counted.get(), passed.len());
+                }
                 Op::Release(_) | Op::Leave(_) => {}
             }
             let granted = model.settle();
             places = places.into_iter().filter_map(|(id, home, mut place)| {
                 let turn = place.poll(&Context::from_waker(Waker::noop()));
-                let expected = if granted.contains(&id) { Poll::Ready(Verdict::Permit) } else { Poll::Pending };
+                let expected = match id {
+                    id if granted.contains(&id) => Poll::Ready(Verdict::Permit),
+                    id if passed.contains(&id) => Poll::Ready(Verdict::Pass),
+                    _ => Poll::Pending,
+                };
                 assert_eq!(turn, expected);
-                if turn.is_ready() {
+                if turn == Poll::Ready(Verdict::Permit) {
                     held.push(home);
-                    return None;
                 }
-                Some((id, home, place))
+                turn.is_pending().then_some((id, home, place))
             }).collect();
             prop_assert_eq!((permits.in_flight(), permits.queued()), (model.out, model.waiting.len() as u32));
         }

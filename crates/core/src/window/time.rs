@@ -108,9 +108,20 @@ impl TimeWindow {
     /// The epoch at `now` (nanoseconds since the policy's origin), which becomes the current one if it is later.
     #[inline]
     pub fn advance(&self, now: u64) -> u64 {
-        let epoch = self.epoch(now);
+        self.advance_to(self.epoch(now))
+    }
+
+    /// Makes `epoch` the current one if it is later, and returns that: for a window that takes its time from another one beside it.
+    #[inline]
+    pub fn advance_to(&self, epoch: u64) -> u64 {
         let current = self.current.load(Relaxed);
         if current >= epoch { current } else { self.rotate(current, epoch) }
+    }
+
+    /// The current epoch, as far as anybody looked.
+    #[inline]
+    pub fn current(&self) -> u64 {
+        self.current.load(Relaxed)
     }
 
     /// The epoch from which a generation that begins at `now` counts: nothing recorded before is in it. It may lie ahead of
@@ -130,7 +141,12 @@ impl TimeWindow {
     /// Counts a success in the current bucket, or in `start` if that is later. True: advance the window, please.
     #[inline]
     pub fn success(&self, stripe: usize, start: u64) -> bool {
-        let epoch = self.current.load(Relaxed).max(start);
+        self.success_in(stripe, self.current().max(start))
+    }
+
+    /// The same in the bucket `epoch`, for who has to know which it is.
+    #[inline]
+    pub fn success_in(&self, stripe: usize, epoch: u64) -> bool {
         self.stripes[stripe].record(epoch, 1) & self.sample == 0
     }
 
@@ -149,8 +165,13 @@ impl TimeWindow {
 
     /// What the window holds at `now`, of the generation that counts from `start`.
     pub fn counts(&self, start: u64, now: u64) -> Counts {
-        let newest = self.advance(now).max(start);
-        let oldest = start.max((newest + 1).saturating_sub(BUCKETS));
+        self.counts_to(start, self.epoch(now))
+    }
+
+    /// The same as of the bucket `epoch`, or of the current one if that is later.
+    pub fn counts_to(&self, start: u64, epoch: u64) -> Counts {
+        let newest = self.advance_to(epoch).max(start);
+        let oldest = start.max(Self::oldest(newest));
         let mut counts = Counts::default();
         for stripe in &self.stripes {
             for epoch in oldest..=newest {
@@ -167,6 +188,12 @@ impl TimeWindow {
             }
         }
         counts
+    }
+
+    /// The oldest bucket that counts while `newest` is the current one.
+    #[inline]
+    pub fn oldest(newest: u64) -> u64 {
+        (newest + 1).saturating_sub(BUCKETS)
     }
 
     /// Makes the window cover `length` from `now` on. Another length begins an empty window.

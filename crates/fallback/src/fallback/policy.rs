@@ -2,7 +2,7 @@ use super::{FallbackConfig, LAYER};
 use crate::TARGET;
 use crate::{Trigger, Triggers};
 use buttress_core::{
-    Cause, ConfigError, Fresh, Handle, Mode, ModeCell, Outcome, Parked, Value, Verdict, Wakers,
+    Cause, ConfigError, Draw, Fresh, Handle, Mode, ModeCell, Outcome, Parked, Value, Verdict, Wakers,
     sync::{AtomicU8, AtomicU64, Mutex, Ordering::Relaxed, lock},
 };
 use std::{borrow::Cow, fmt, task::Context};
@@ -81,7 +81,7 @@ impl Fallback {
     /// One with this config.
     pub fn new(config: FallbackConfig) -> Self {
         Self {
-            mode: ModeCell::new(fastrand::u64(..)),
+            mode: ModeCell::new(Draw::seed(None)),
             on: AtomicU8::new(config.on.bits()),
             counts: Counts::default(),
             wakers: Wakers::default(),

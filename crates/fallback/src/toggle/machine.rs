@@ -73,7 +73,7 @@ pub(super) enum Ticket {
 
 impl Machine {
     pub(super) fn new(config: ToggleConfig, now: Instant, stripes: usize) -> Self {
-        let seed = config.seed.unwrap_or_else(|| fastrand::u64(..));
+        let seed = Draw::seed(config.seed);
         Self {
             word: AtomicU64::new(Word::NEW.0),
             switch: AtomicU8::new(Switch::Auto as u8),

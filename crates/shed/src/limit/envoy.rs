@@ -117,7 +117,7 @@ impl EnvoyGradient {
             self.unloaded = mean.as_secs_f64();
         }
         self.limit = kept;
-        let chance = (self.draw.draw() >> 11) as f64 / (1_u64 << 53) as f64;
+        let chance = self.draw.unit();
         let until = window.end + self.config.interval.mul_f64(1.0 + self.config.jitter * chance);
         self.phase = Phase::Following { until };
     }

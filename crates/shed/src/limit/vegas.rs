@@ -107,7 +107,7 @@ pub struct Vegas {
 
 /// A half to one.
 fn patience(draw: &Draw) -> f64 {
-    0.5 + 0.5 * (draw.draw() >> 11) as f64 / (1_u64 << 53) as f64
+    0.5 + 0.5 * draw.unit()
 }
 
 impl Vegas {

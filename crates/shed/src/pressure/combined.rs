@@ -1,10 +1,7 @@
+use crate::sampled::{Claim, FULL, PATIENCE, Sampled};
 use buttress_core::{
     Clock, ConfigError, Handle, Measure, Origin, Series, Signal, TokioClock, Value,
-    sync::{
-        AtomicU64, Mutex,
-        Ordering::{AcqRel, Relaxed},
-        lock,
-    },
+    sync::{Mutex, lock},
 };
 use std::{
     borrow::Cow,
@@ -18,7 +15,12 @@ use std::{
 pub trait Source: Send + 'static {
     /// The pressure at `now`, from 0 to 1; `None`: unknown. It is asked again and again by whoever happens to call, so it must be quick and never
     /// wait. Values outside are cut to 0 and 1; what is no number is unknown.
+    ///
+    /// All sources are asked under one lock: it must not use the [`Pressure`] that asks it, which would wait for itself for ever.
     fn look(&mut self, now: Instant) -> Option<f64>;
+
+    /// Nobody has looked for seconds, and somebody does now: what was gathered until here is of the past.
+    fn forget(&mut self) {}
 }
 
 impl<F: FnMut() -> f64 + Send + 'static> Source for F {
@@ -68,10 +70,10 @@ impl PressureConfig {
             return Err(ConfigError::duration("every", self.every, "10ms to 1m"));
         }
         Ok(Pressure(Arc::new(Inner {
-            word: AtomicU64::new(0),
+            word: Sampled::default(),
             origin: Origin::new(clock.now()),
             every: self.every.as_millis() as u64,
-            sources: Mutex::new(Vec::new()),
+            sources: Mutex::default(),
             signals: Mutex::new(Vec::new()),
         })))
     }
@@ -82,13 +84,19 @@ impl PressureConfig {
 pub struct Pressure(Arc<Inner>);
 
 struct Inner {
-    /// [ when to look at the sources, in ms 40 | the pressure, of 2^24 ]; never while a task drives it.
-    word: AtomicU64,
+    /// The pressure, of 2^24. A task that drives it is always a while ahead of when it is due.
+    word: Sampled,
     origin: Origin,
     /// In milliseconds.
     every: u64,
-    sources: Mutex<Vec<Named>>,
+    sources: Mutex<Sources>,
     signals: Mutex<Vec<Signal>>,
+}
+
+#[derive(Default)]
+struct Sources {
+    all: Vec<Named>,
+    looked: Option<Instant>,
 }
 
 struct Named {
@@ -119,29 +127,25 @@ pub struct SourceSnapshot {
     pub pressure: Option<f64>,
 }
 
-const SHARE_BITS: u32 = 24;
-const FULL: u64 = (1 << SHARE_BITS) - 1;
-const NEVER: u64 = u64::MAX >> SHARE_BITS;
+/// Nobody has looked for so long, or for two intervals: a lull.
+const LULL: Duration = Duration::from_secs(5);
 
 #[inline]
-fn share_of(word: u64) -> f64 {
-    (word & FULL) as f64 / FULL as f64
-}
-
-#[inline]
-fn due_of(word: u64) -> u64 {
-    word >> SHARE_BITS
+fn share_of(value: u64) -> f64 {
+    value as f64 / FULL as f64
 }
 
 impl Pressure {
     /// Heeds one more source.
     pub fn source(&self, name: impl Into<Cow<'static, str>>, source: impl Source) {
-        lock(&self.0.sources).push(Named { name: name.into(), source: Box::new(source), seen: None });
+        lock(&self.0.sources).all.push(Named { name: name.into(), source: Box::new(source), seen: None });
     }
 
-    /// Shows it in `signal` from the next look on, for whoever reads that.
+    /// Shows it in `signal` from the next look on, for as long as somebody else has a clone of that to read.
     pub fn tell(&self, signal: Signal) {
-        lock(&self.0.signals).push(signal);
+        let mut signals = lock(&self.0.signals);
+        signals.retain(Signal::is_shared);
+        signals.push(signal);
     }
 
     /// The pressure, from 0 to 1.
@@ -150,31 +154,21 @@ impl Pressure {
         self.current_at(&TokioClock)
     }
 
-    /// The same, by another clock. It is not read while a task [drives](Self::drive).
+    /// The same, by another clock.
     #[inline]
     pub fn current_at(&self, clock: &impl Clock) -> f64 {
-        let word = self.0.word.load(Relaxed);
-        if due_of(word) == NEVER {
-            return share_of(word);
-        }
         let now = clock.now();
-        if self.0.millis(now) < due_of(word) { share_of(word) } else { self.look(word, now) }
+        share_of(self.0.word.read(self.0.millis(now), self.0.every).unwrap_or_else(|claim| self.look(claim, now)))
     }
 
     #[cold]
-    fn look(&self, word: u64, now: Instant) -> f64 {
-        let due = (self.0.millis(now) + self.0.every).min(NEVER - 1);
-        // Who moves the time of the next look is the one who looks.
-        let claimed = due << SHARE_BITS | word & FULL;
-        if self.0.word.compare_exchange(word, claimed, AcqRel, Relaxed).is_err() {
-            return share_of(self.0.word.load(Relaxed));
-        }
-        self.0.observe(now);
-        share_of(self.0.word.load(Relaxed))
+    fn look(&self, claim: Claim, now: Instant) -> u64 {
+        self.0.observe(claim, now);
+        self.0.word.last()
     }
 
     /// Looks at the sources [every](PressureConfig::every) so long, for as long as it is polled; meanwhile nobody else does. Spawn it where no
-    /// request is to read files; dropped (an aborted task), it leaves the looks to those who ask.
+    /// request is to read files; late by ten intervals (its runtime is stuck) or dropped (an aborted task), it leaves the looks to those who ask.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), buttress_core::ConfigError> {
@@ -193,7 +187,7 @@ impl Pressure {
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                driven.0.0.observe(TokioClock.now());
+                driven.look(TokioClock.now());
             }
         }
     }
@@ -207,7 +201,8 @@ impl Pressure {
     pub fn snapshot_at(&self, clock: &impl Clock) -> PressureSnapshot {
         let pressure = self.current_at(clock);
         let sources = lock(&self.0.sources);
-        let sources = sources.iter().map(|s| SourceSnapshot { name: s.name.clone().into_owned(), pressure: s.seen });
+        let sources =
+            sources.all.iter().map(|s| SourceSnapshot { name: s.name.clone().into_owned(), pressure: s.seen });
         PressureSnapshot { pressure, sources: sources.collect() }
     }
 }
@@ -217,19 +212,20 @@ pub(super) struct Driven(Pressure);
 
 impl Pressure {
     pub(super) fn driven(&self) -> Driven {
-        self.0.word.fetch_or(NEVER << SHARE_BITS, Relaxed);
         Driven(self.clone())
     }
+}
 
-    #[cfg(all(test, buttress_loom))]
-    pub(super) fn is_driven(&self) -> bool {
-        due_of(self.0.word.load(Relaxed)) == NEVER
+impl Driven {
+    pub(super) fn look(&self, now: Instant) {
+        let inner = &self.0.0;
+        inner.observe(inner.word.seize(inner.millis(now) + PATIENCE * inner.every), now);
     }
 }
 
 impl Drop for Driven {
     fn drop(&mut self) {
-        self.0.0.word.fetch_and(FULL, Relaxed);
+        self.0.0.word.expire();
     }
 }
 
@@ -240,23 +236,23 @@ impl Inner {
     }
 
     /// Asks every source, and shows the highest.
-    fn observe(&self, now: Instant) {
+    fn observe(&self, claim: Claim, now: Instant) {
+        let mut sources = lock(&self.sources);
+        let since = sources.looked.replace(now).map(|last| now.saturating_duration_since(last));
+        let after_lull = since.is_some_and(|since| since > LULL.max(2 * Duration::from_millis(self.every)));
         let mut highest = 0.0;
-        {
-            let mut sources = lock(&self.sources);
-            for named in &mut *sources {
-                named.seen = named.source.look(now).filter(|seen| !seen.is_nan()).map(|seen| seen.clamp(0.0, 1.0));
-                highest = named.seen.unwrap_or(0.0).max(highest);
+        for named in &mut sources.all {
+            if after_lull {
+                named.source.forget();
             }
-            // Under the lock, so that of two looks the later one is shown.
-            let share = (highest * FULL as f64).round() as u64;
-            let mut word = self.word.load(Relaxed);
-            while let Err(seen) = self.word.compare_exchange_weak(word, word & !FULL | share, Relaxed, Relaxed) {
-                word = seen;
-            }
+            named.seen = named.source.look(now).filter(|seen| !seen.is_nan()).map(|seen| seen.clamp(0.0, 1.0));
+            highest = named.seen.unwrap_or(0.0).max(highest);
         }
-        for signal in &*lock(&self.signals) {
-            signal.set_pressure(highest as f32);
+        // Under the lock, so that of two looks the later one is shown, and by all signals.
+        if self.word.write(claim, (highest * FULL as f64).round() as u64) {
+            for signal in &*lock(&self.signals) {
+                signal.set_pressure(highest as f32);
+            }
         }
     }
 }
@@ -289,6 +285,9 @@ impl Handle for Pressure {
 
 impl fmt::Debug for Pressure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pressure").field("pressure", &share_of(self.0.word.load(Relaxed))).finish()
+        f.debug_struct("Pressure")
+            .field("pressure", &share_of(self.0.word.last()))
+            .field("signals", &lock(&self.0.signals).len())
+            .finish()
     }
 }

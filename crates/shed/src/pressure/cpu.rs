@@ -43,13 +43,14 @@ const CLOSEST: Duration = Duration::from_millis(1);
 impl CpuPressure {
     /// Of this process.
     pub fn new() -> Self {
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        Self::under("/", cpus)
+        Self::under("/")
     }
 
-    /// The same with `/proc` and all that it names below `root`, and with so many CPUs to run on.
-    pub fn under(root: impl Into<PathBuf>, cpus: usize) -> Self {
-        Self { root: root.into(), cpus: cpus.max(1) as f64, groups: None, last: None }
+    /// The same with `/proc` and all that it names below `root`.
+    pub fn under(root: impl Into<PathBuf>) -> Self {
+        let root = root.into();
+        let cpus = allowed_cpus(&root).unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        Self { root, cpus: cpus as f64, groups: None, last: None }
     }
 }
 
@@ -113,6 +114,19 @@ impl Groups {
             });
         shares.reduce(f64::max)
     }
+}
+
+/// How many CPUs the process may run on: [proc_pid_status(5)](https://man7.org/linux/man-pages/man5/proc_pid_status.5.html). Not what std
+/// says, which counts a quota as well, and in whole CPUs: 1.9 would be 1.
+fn allowed_cpus(root: &Path) -> Option<usize> {
+    let status = fs::read_to_string(root.join("proc/self/status")).ok()?;
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+    let count = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        last.checked_sub(first)?.checked_add(1)
+    };
+    list.trim().split(',').try_fold(0_usize, |sum, range| sum.checked_add(count(range)?))
 }
 
 /// In CPUs: `max 100000`, `50000 100000`.

@@ -1,4 +1,5 @@
 use super::{Pressure, Scaled};
+use crate::line::class;
 use buttress_core::{
     Admit, Clock, ConfigError, Context, Draw, Fresh, Gate, GateLayer, Gatekeeper, Handle, Mode, ModeCell, Opaque,
     Priority, Reason, Rejection, TokioClock, Value,
@@ -151,6 +152,8 @@ pub struct PressureGate {
     over_total: AtomicU64,
     mode: ModeCell,
     draw: Draw,
+    /// In nanoseconds.
+    retry_after: AtomicU64,
     config: Mutex<PressureGateConfig>,
 }
 
@@ -180,7 +183,7 @@ const REFUSED: Rejection = Rejection::new(Reason::Shed, "pressure");
 
 impl PressureGate {
     fn with(config: PressureGateConfig, pressure: Pressure) -> Self {
-        let seed = config.seed.unwrap_or_else(|| fastrand::u64(..));
+        let seed = Draw::seed(config.seed);
         Self {
             pressure,
             ramps: config.classes().map(|(_, scaled)| AtomicU64::new(ramp(scaled))),
@@ -188,6 +191,7 @@ impl PressureGate {
             over_total: AtomicU64::new(0),
             mode: ModeCell::new(seed),
             draw: Draw::new(seed),
+            retry_after: AtomicU64::new(config.retry_after.as_nanos() as u64),
             config: Mutex::new(config),
         }
     }
@@ -209,7 +213,7 @@ impl PressureGate {
     /// As [`decide`](Self::decide).
     #[inline]
     pub fn decide_at(&self, priority: Priority, clock: &impl Clock) -> Result<(), Rejection> {
-        let class = class_of(priority);
+        let class = class(priority);
         let ramp = self.ramps[class].load(Relaxed);
         if self.mode.is_auto() && ramp == NEVER {
             return Ok(());
@@ -224,7 +228,7 @@ impl PressureGate {
     #[cold]
     fn decide_slowly(&self, class: usize, share: f64) -> Result<(), Rejection> {
         let mode = self.mode.get();
-        if mode == Mode::Disabled || (mode != Mode::ForcedOpen && self.chance() >= share) {
+        if mode == Mode::Disabled || (mode != Mode::ForcedOpen && self.draw.unit() >= share) {
             return Ok(());
         }
         if !self.mode.enforces() {
@@ -232,13 +236,8 @@ impl PressureGate {
             return Ok(());
         }
         self.shed_total[class].fetch_add(1, Relaxed);
-        let least = lock(&self.config).retry_after;
-        Err(REFUSED.retry_after(least.mul_f64(1.0 + self.chance())))
-    }
-
-    /// From 0 to less than 1.
-    fn chance(&self) -> f64 {
-        (self.draw.draw() >> 11) as f64 / (1_u64 << 53) as f64
+        let least = Duration::from_nanos(self.retry_after.load(Relaxed));
+        Err(REFUSED.retry_after(least.mul_f64(1.0 + self.draw.unit())))
     }
 
     /// What it heeds.
@@ -281,16 +280,9 @@ impl PressureGate {
         for (word, (_, scaled)) in self.ramps.iter().zip(config.classes()) {
             word.store(ramp(scaled), Relaxed);
         }
+        self.retry_after.store(config.retry_after.as_nanos() as u64, Relaxed);
         *present = config;
         Ok(())
-    }
-}
-
-fn class_of(priority: Priority) -> usize {
-    match priority {
-        Priority::Critical => 2,
-        Priority::Normal => 1,
-        _ => 0,
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering::SeqCst},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 fn check(test: impl Fn(Instant) + Sync + Send + 'static) {
@@ -37,14 +37,22 @@ fn loom_of_two_who_ask_one_looks() {
 fn loom_what_a_task_drives_stays_driven_and_is_shown() {
     check(|now| {
         let pressure = PressureConfig::default().build_at(&now).unwrap();
-        pressure.source("test", || 1.0);
+        let looks = Arc::new(AtomicU32::new(0));
+        let count = looks.clone();
+        pressure.source("test", move || {
+            count.fetch_add(1, SeqCst);
+            1.0
+        });
         let other = pressure.clone();
         let thread = spawn(move || other.current_at(&now));
         let driven = pressure.driven();
+        driven.look(now);
         thread.join().unwrap();
-        assert!(pressure.is_driven(), "a look under way does not take it back");
+        let before = looks.load(SeqCst);
+        let later = now + 9 * Duration::from_millis(250);
+        assert_eq!(pressure.current_at(&later), 1.0);
+        assert_eq!(looks.load(SeqCst), before, "a look under way does not take it back");
         drop(driven);
-        assert!(!pressure.is_driven());
-        assert_eq!(pressure.current_at(&now), 1.0);
+        assert_eq!((pressure.current_at(&now), looks.load(SeqCst)), (1.0, before + 1));
     });
 }

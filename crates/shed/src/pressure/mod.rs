@@ -32,7 +32,7 @@
 //!
 //! Whoever asks: at most once [`every`](PressureConfig::every) so long one caller looks at the sources, and all others read what was seen last: one
 //! relaxed load and a look at the clock. There is no thread. Reading the files takes some ten microseconds; who wants no request to do it spawns
-//! [`drive`](Pressure::drive), and callers read only from then on.
+//! [`drive`](Pressure::drive), and callers read only from then on, unless it is late by ten intervals.
 //!
 //! # What heeds it
 //!

@@ -11,7 +11,8 @@ use std::{
 /// How long calls wait, as somebody says: the longest wait since the last look, of a time that is all the pressure there can be. Clones are handles
 /// of the same.
 ///
-/// Where nobody says anything nobody waited: so a queue whose calls are all refused does not keep them out for ever.
+/// Where nobody says anything nobody waited: so a queue whose calls are all refused does not keep them out for ever. What was said before a lull (nobody has
+/// looked for 5 s, or for two [intervals](super::PressureConfig::every)) is forgotten: the first call after it meets no queue of long ago.
 ///
 /// ```
 /// use buttress_shed::pressure::{PressureConfig, QueueWait};
@@ -59,5 +60,9 @@ impl Source for QueueWait {
     fn look(&mut self, _: Instant) -> Option<f64> {
         let longest = Duration::from_nanos(self.longest.swap(0, Relaxed));
         Some(longest.as_secs_f64() / self.full.as_secs_f64())
+    }
+
+    fn forget(&mut self) {
+        self.longest.store(0, Relaxed);
     }
 }

@@ -1,6 +1,6 @@
 use super::{RateLimit, RateLimitLayer, gcra::Rate};
-use buttress_core::{Clock, ConfigError, GateLayer, TokioClock};
-use std::{borrow::Cow, time::Duration};
+use buttress_core::{Clock, ConfigError, GateLayer, Keyed, KeyedConfig, TokioClock};
+use std::{borrow::Cow, hash::Hash, time::Duration};
 
 /// What a [`RateLimit`] is made from, and what [`RateLimit::update`] changes while it runs.
 ///
@@ -95,6 +95,20 @@ impl RateLimitConfig {
         self.build().map(GateLayer::new)
     }
 
+    /// A table of rate limits: one with this config for each key that comes up.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build), or the first field of `table` that is out of its range.
+    pub fn keyed<K, F, Req>(self, table: KeyedConfig, key: F) -> Result<Keyed<K, RateLimit, F>, ConfigError>
+    where
+        K: Clone + Eq + Hash,
+        F: Fn(&Req) -> K,
+    {
+        let rate = self.rate()?;
+        table.build(key, move |_: &K| RateLimit::with(self.clone(), rate, TokioClock.now()))
+    }
+
     /// What the config says, if it is right.
     pub(super) fn rate(&self) -> Result<Rate, ConfigError> {
         let burst = self.burst.unwrap_or(self.permits);
@@ -118,19 +132,5 @@ impl RateLimitConfig {
             return Err(ConfigError::new("burst", burst, allowed));
         }
         Ok(rate)
-    }
-}
-
-/// The layer's own config: a wrong value becomes the nearest right one.
-///
-/// For tables of policies, whose maker cannot fail; [`build`](RateLimitConfig::build) says what is wrong.
-impl From<RateLimitConfig> for RateLimit {
-    fn from(config: RateLimitConfig) -> Self {
-        let permits = config.permits.max(1);
-        let period = config.period.clamp(Duration::from_nanos(permits.into()), LONGEST);
-        let most = LONGEST.as_nanos() * u128::from(permits) / period.as_nanos();
-        let burst = config.burst.unwrap_or(permits).clamp(1, u32::try_from(most).unwrap_or(u32::MAX));
-        let config = RateLimitConfig { permits, period, burst: Some(burst), ..config };
-        Self::with(config, Rate::new(permits, period, burst), TokioClock.now())
     }
 }

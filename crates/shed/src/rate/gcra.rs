@@ -1,8 +1,11 @@
 //! The decision, by `governor`: its arithmetic around our word, our time and our numbers.
 //!
-//! Time is counted in sixteenths of a nanosecond ("ticks"; 36 years fit), so that a rate like 7 000 000/s is not cut to whole nanoseconds.
+//! Time is counted in sixteenths of a nanosecond ("ticks"; 18 years fit, and a full bucket on top), so that a rate like 7 000 000/s is not cut to whole nanoseconds.
 
-use buttress_core::sync::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use buttress_core::sync::{
+    AtomicU32, AtomicU64,
+    Ordering::{AcqRel, Relaxed},
+};
 use governor::{
     NotUntil, Quota, RateLimiter, clock,
     middleware::NoOpMiddleware,
@@ -13,6 +16,9 @@ use std::{cell::Cell, num::NonZeroU32, time::Duration};
 
 /// Ticks of a nanosecond, as a shift.
 const FINE: u32 = 4;
+
+/// More ticks than any bucket of a config takes to fill (nine years), and so few that the end of time and they fit in 64 bits.
+const LONGEST: u64 = 1 << 62;
 
 /// How fast a bucket fills, and what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +43,13 @@ impl Rate {
     /// Ticks from an empty bucket to a full one.
     fn full(self) -> u64 {
         self.every.saturating_mul(self.burst.into())
+    }
+
+    /// The burst, or what of it stays in 64 bits: half of a slow rate and half of a fast one, read while they change, can be a bucket that takes
+    /// centuries.
+    #[inline]
+    fn bounded_burst(self) -> u32 {
+        if self.full() <= LONGEST { self.burst } else { u32::try_from(LONGEST / self.every).unwrap_or(u32::MAX) }
     }
 }
 
@@ -64,15 +77,21 @@ impl Bucket {
     #[inline]
     pub(super) fn take(&self, now: u64) -> Result<(), Duration> {
         let (now, rate) = (ticks(now), self.rate());
-        let word = Word { full_at: &self.full_at, most: now.saturating_add(rate.full()) };
-        let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
+        let burst = NonZeroU32::new(rate.bounded_burst()).unwrap_or(NonZeroU32::MIN);
         // Never 0, so it is always `Some`.
         let quota = Quota::with_period(Duration::from_nanos(rate.every)).map(|quota| quota.allow_burst(burst));
         let quota = quota.unwrap_or_else(|| Quota::per_second(burst));
         // It asks the clock once when it is made, which is when its time begins, and once for each call.
-        let limiter: Limiter<'_> = RateLimiter::new(quota, word, Told(Cell::new(0)));
+        let limiter: Limiter<'_> = RateLimiter::new(quota, Word(&self.full_at), Told(Cell::new(0)));
         limiter.clock().0.set(now);
-        limiter.check().map_err(|not_until| wait(&not_until, now))
+        limiter.check().map_err(|not_until| wait(&not_until, now))?;
+        // Who wrote after an update has changed the word sees its rate here. By the slower one of before the bucket would be full so late that
+        // it refused calls for as long as that rate took. Only then: by a clock that lags, the bound would give permits back.
+        let present = self.rate();
+        if present != rate {
+            self.full_at.fetch_min(now.saturating_add(present.full()), AcqRel);
+        }
+        Ok(())
     }
 
     /// The permits there are at `now`, and how long it is until there is one more.
@@ -96,7 +115,8 @@ impl Bucket {
             let missing = u128::from(full_at.saturating_sub(now).min(before.full()));
             let scaled = (missing * u128::from(next.every)).div_ceil(u128::from(before.every));
             let rescaled = now + u64::try_from(scaled).unwrap_or(u64::MAX).min(next.full());
-            match self.full_at.compare_exchange_weak(full_at, rescaled, Relaxed, Relaxed) {
+            // Whoever changes the word after this sees the rate.
+            match self.full_at.compare_exchange_weak(full_at, rescaled, AcqRel, Relaxed) {
                 Ok(_) => return,
                 Err(seen) => full_at = seen,
             }
@@ -107,12 +127,7 @@ impl Bucket {
 type Limiter<'a> = RateLimiter<NotKeyed, Word<'a>, Told, NoOpMiddleware<Nanos>>;
 
 /// The word as `governor` wants it.
-struct Word<'a> {
-    full_at: &'a AtomicU64,
-    /// The latest moment that the present rate can have written. A later one is left from a slower rate, by a call that the change overtook:
-    /// as it stands, it would refuse calls for as long as that rate took.
-    most: u64,
-}
+struct Word<'a>(&'a AtomicU64);
 
 impl StateStore for Word<'_> {
     type Key = NotKeyed;
@@ -122,19 +137,10 @@ impl StateStore for Word<'_> {
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        // Nothing else is read behind this word, so nothing needs an order.
-        let mut seen = self.full_at.load(Relaxed);
+        let mut seen = self.0.load(Relaxed);
         loop {
-            if seen > self.most {
-                // For good, or every call would find the bucket as empty as this one does.
-                seen = self
-                    .full_at
-                    .compare_exchange(seen, self.most, Relaxed, Relaxed)
-                    .map_or_else(|now| now, |_| self.most);
-                continue;
-            }
             let (decided, next) = decide(Some(seen.into()))?;
-            match self.full_at.compare_exchange_weak(seen, next.into(), Relaxed, Relaxed) {
+            match self.0.compare_exchange_weak(seen, next.into(), AcqRel, Relaxed) {
                 Ok(_) => return Ok(decided),
                 Err(now) => seen = now,
             }
@@ -159,7 +165,7 @@ fn wait(not_until: &NotUntil<Nanos>, now: u64) -> Duration {
     from_ticks(not_until.earliest_possible().as_u64().saturating_sub(now))
 }
 
-/// 36 years after the origin time stands still, and with it the bucket.
+/// 18 years after the origin time stands still, and with it the bucket.
 #[inline]
 fn ticks(nanos: u64) -> u64 {
     nanos.min(u64::MAX >> (FINE + 1)) << FINE
@@ -168,4 +174,22 @@ fn ticks(nanos: u64) -> u64 {
 /// Rounded up: a nanosecond too early is too early.
 fn from_ticks(ticks: u64) -> Duration {
     Duration::from_nanos(ticks.div_ceil(1 << FINE))
+}
+
+#[cfg(all(test, not(buttress_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_two_rates_is_no_rate_that_overflows() {
+        // A call that comes while a day's rate follows on a fast one may read the day, and the burst of before.
+        let day = Rate::new(1, Duration::from_secs(86_400), 1);
+        let torn = Bucket::new(Rate { every: day.every, burst: 100_000 });
+        assert!(torn.take(5).is_ok());
+        let (left, next) = torn.look(5);
+        assert!(left < 100_000 && next == Duration::from_secs(86_400));
+        assert!(torn.take(u64::MAX).is_ok(), "nor at the end of time");
+        torn.set_rate(day, 5);
+        assert!(torn.take(5).is_err());
+    }
 }

@@ -1,10 +1,7 @@
 //! `RateLimit-Policy` and `RateLimit`: [draft-ietf-httpapi-ratelimit-headers-11](https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/).
 
-use super::{RateLimit, RateLimitConfig, gcra::Rate};
-use buttress_core::{
-    Clock, ConfigError, Keyed, KeyedEntry, TokioClock,
-    sync::{Mutex, lock},
-};
+use super::{RateLimit, RateLimitConfig};
+use buttress_core::{Clock, ConfigError, Keyed, KeyedEntry, TokioClock};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use pin_project_lite::pin_project;
 use std::{
@@ -13,7 +10,7 @@ use std::{
     hash::Hash,
     io::Write,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
 };
 use tower_layer::Layer;
@@ -53,7 +50,9 @@ const LEFT: HeaderName = HeaderName::from_static("ratelimit");
 /// They are lists: several limits around one service each add their own item, so give each its [`name`](Self::name). It says to a stranger how much the
 /// service takes; where that is a secret, leave it away.
 ///
-/// The policy's value is shared by all responses; the other one is an allocation.
+/// While an operator keeps everybody out, or lets everybody in ([`Mode`](buttress_core::Mode)), nothing is said: nobody knows until when.
+///
+/// The policy's value is shared by all responses, until an update changes it; the other one is an allocation, and so is that of a policy that came later.
 pub struct RateLimitHeadersLayer<A> {
     limit: Arc<A>,
     words: Arc<Words>,
@@ -62,8 +61,9 @@ pub struct RateLimitHeadersLayer<A> {
 struct Words {
     /// What goes in front of the parameters.
     name: String,
-    /// The policy as it was written last. Where keys have different rates it is written anew each time.
-    policy: Mutex<Option<(Rate, HeaderValue)>>,
+    /// The first policy that was written, and its value. One of another key's rate, or of an update, is written anew each time: no response waits for
+    /// another.
+    policy: OnceLock<(u64, HeaderValue)>,
 }
 
 impl<A> RateLimitHeadersLayer<A> {
@@ -234,12 +234,13 @@ const SECOND: u128 = 1_000_000_000;
 
 impl Words {
     fn new(name: &str) -> Self {
-        Self { name: format!("\"{name}\""), policy: Mutex::new(None) }
+        Self { name: format!("\"{name}\""), policy: OnceLock::new() }
     }
 
     /// Adds both to `headers`.
     fn write(&self, limit: &RateLimit, headers: &mut HeaderMap, clock: &impl Clock) {
-        if let Some(policy) = self.policy(limit) {
+        let Some(policy) = limit.policy() else { return };
+        if let Some(policy) = self.policy(policy) {
             headers.append(POLICY, policy);
         }
         let quota = limit.quota_at(clock);
@@ -252,18 +253,18 @@ impl Words {
         }
     }
 
-    fn policy(&self, limit: &RateLimit) -> Option<HeaderValue> {
-        let rate = limit.rate();
-        let mut written = lock(&self.policy);
-        if let Some((of, value)) = &*written
-            && *of == rate
-        {
-            return Some(value.clone());
+    fn policy(&self, policy: u64) -> Option<HeaderValue> {
+        let write = || self.value([("q", u128::from(policy & QUOTA)), ("w", u128::from(policy >> QUOTA_BITS))]);
+        match self.policy.get() {
+            Some((of, value)) if *of == policy => Some(value.clone()),
+            Some(_) => write(),
+            None => {
+                let value = write()?;
+                // Somebody else's may come first.
+                let _ = self.policy.set((policy, value.clone()));
+                Some(value)
+            }
         }
-        let (quota, window) = policy(&limit.config());
-        let value = self.value([("q", quota), ("w", window)])?;
-        *written = Some((rate, value.clone()));
-        Some(value)
     }
 
     /// `"default";r=59;t=59`, which always fits.
@@ -277,10 +278,15 @@ impl Words {
     }
 }
 
-/// The time in which a bucket fills, in whole seconds, and the permits that come in it.
-fn policy(config: &RateLimitConfig) -> (u128, u128) {
+const QUOTA_BITS: u32 = 36;
+const QUOTA: u64 = (1 << QUOTA_BITS) - 1;
+
+/// The time in which a bucket fills, in whole seconds, and the permits that come in it: `[ seconds 28 | permits 36 ]`. A year of seconds has 25 bits; the
+/// permits are less than the burst and those of one second, which have 33.
+pub(super) fn policy(config: &RateLimitConfig) -> u64 {
     let (permits, period) = (u128::from(config.permits), config.period.as_nanos());
     let burst = u128::from(config.burst.unwrap_or(config.permits));
     let window = (burst * period).div_ceil(permits * SECOND).max(1);
-    (window * SECOND * permits / period, window)
+    let quota = window * SECOND * permits / period;
+    (window << QUOTA_BITS | quota.min(QUOTA.into())) as u64
 }

@@ -54,6 +54,9 @@ pub struct RateLimit {
     over_limit_total: AtomicU64,
     /// Whether the config was updated.
     changed: AtomicBool,
+    /// What a client is told of the config.
+    #[cfg(feature = "http")]
+    policy: AtomicU64,
     config: Mutex<RateLimitConfig>,
 }
 
@@ -106,6 +109,8 @@ impl RateLimit {
             refused_total: AtomicU64::new(0),
             over_limit_total: AtomicU64::new(0),
             changed: AtomicBool::new(false),
+            #[cfg(feature = "http")]
+            policy: AtomicU64::new(super::headers::policy(&config)),
             config: Mutex::new(config),
         }
     }
@@ -207,13 +212,17 @@ impl RateLimit {
         // Under the config's lock, so that of two updates the later one wins in both places.
         self.bucket.set_rate(rate, self.origin.nanos(clock.now()));
         self.changed.store(true, Relaxed);
+        #[cfg(feature = "http")]
+        self.policy.store(super::headers::policy(&config), Relaxed);
         *present = config;
         Ok(())
     }
 
+    /// What a client is told of the config; `None` while an operator's word counts, and not the bucket.
     #[cfg(feature = "http")]
-    pub(super) fn rate(&self) -> Rate {
-        self.bucket.rate()
+    pub(super) fn policy(&self) -> Option<u64> {
+        let is_told = !matches!(self.mode.get(), Mode::Disabled | Mode::ForcedOpen);
+        is_told.then(|| self.policy.load(Relaxed))
     }
 
     /// The time in which so many permits come.

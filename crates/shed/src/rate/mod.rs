@@ -27,12 +27,11 @@
 //!
 //! ```
 //! use buttress_core::KeyedConfig;
-//! use buttress_shed::rate::{KeyedRateLimitLayer, RateLimit, RateLimitConfig};
+//! use buttress_shed::rate::{KeyedRateLimitLayer, RateLimitConfig};
 //! # struct Request { tenant: u64 }
 //!
-//! let config = RateLimitConfig::per_second(10);
-//! config.clone().build()?; // wrong? said here, and not at the first request
-//! let per_tenant = KeyedConfig::new(10_000).build(|req: &Request| req.tenant, move |_| RateLimit::from(config.clone()))?;
+//! // What is wrong is said here, and not at the first request.
+//! let per_tenant = RateLimitConfig::per_second(10).keyed(KeyedConfig::new(10_000), |req: &Request| req.tenant)?;
 //! let layer = KeyedRateLimitLayer::<u64, _>::new(per_tenant);
 //! # Ok::<(), buttress_core::ConfigError>(())
 //! ```

@@ -1,7 +1,7 @@
 //! What the limit learns from which end of a call.
 use super::{Scribe, ms};
 use crate::{Release, Shed, ShedConfig, limit::Span, permit::ShedPermit, shared::Admits};
-use buttress_core::{Clock, Outcome, Reason, Rejection, Settle, TokioClock};
+use buttress_core::{Clock, Outcome, Pushback, Reason, Rejection, Settle, Status, TokioClock};
 use std::{sync::Mutex, time::Instant};
 
 /// A clock that a test sets.
@@ -89,6 +89,25 @@ fn each_outcome_teaches_what_the_table_says() {
     ] {
         assert_eq!(Bench::new().call(millis, outcome), seen, "{outcome} after {millis} ms");
     }
+}
+
+#[test]
+fn what_grpc_calls_exhausted_is_too_much_only_with_a_pushback() {
+    let ended = |status: Status, pushback: Option<Pushback>| {
+        let bench = Bench::new();
+        let mut permit = bench.admit();
+        bench.pass(80);
+        permit.pause_at(&bench.clock);
+        permit.status(Status::Http(200));
+        permit.status(status);
+        permit.settle(Outcome::Overload, pushback);
+        bench.seen()
+    };
+    let (too_much, answered) = ((0, 0, 0, 0, 1), (1, 80, 0, 0, 0));
+    assert_eq!(ended(Status::Grpc(8), Some(Pushback::NEVER)), too_much);
+    assert_eq!(ended(Status::Grpc(8), None), answered, "as a failure does");
+    assert_eq!(ended(Status::Http(429), None), too_much);
+    assert_eq!(ended(Status::Http(503), Some(Pushback::after(ms(1_000)))), too_much);
 }
 
 #[tokio::test(start_paused = true)]

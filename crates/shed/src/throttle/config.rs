@@ -21,7 +21,7 @@ pub struct ThrottleConfig {
     /// So many times what is accepted may be sent: 1 (nothing more) to 100. What is sent in excess finds out that the service is better; more of
     /// it finds that out sooner, and costs the service more. Default: 2.
     pub k: f64,
-    /// How long a call counts: 100 ms to 1 h. Default: 10 s.
+    /// How long a call counts: 100 ms to 1 m. Default: 10 s.
     #[cfg_attr(feature = "serde", serde(with = "buttress_core::config::duration"))]
     pub window: Duration,
     /// With fewer calls in the window nothing is refused: at least 1. Default: 20, which is two a second.
@@ -96,8 +96,8 @@ impl ThrottleConfig {
         if !(1.0..=100.0).contains(&self.k) {
             return Err(ConfigError::new("k", self.k, "1 to 100"));
         }
-        if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&self.window) {
-            return Err(ConfigError::duration("window", self.window, "100ms to 1h"));
+        if !(Duration::from_millis(100)..=Duration::from_secs(60)).contains(&self.window) {
+            return Err(ConfigError::duration("window", self.window, "100ms to 1m"));
         }
         if self.min_calls == 0 {
             return Err(ConfigError::new("min_calls", 0, "1 to 4294967295"));

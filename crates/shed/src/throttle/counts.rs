@@ -3,12 +3,14 @@
 use buttress_core::window::TimeWindow;
 use std::{fmt, time::Duration};
 
-/// Calls by when they were made, and what came of them by when that was known: a call leaves the one window sooner than its answer leaves the
-/// other, by as long as it took.
+/// Calls by when they were made, and so is what came of them: an answer is counted in the bucket of its call, and leaves the window with it.
+///
+/// Refusals, and calls of which nothing was said, are counted where there are no halves, as the one window does not know when the other one halves:
+/// for the two others that takes a million calls a second of one stripe, for all of a bucket.
 pub(super) struct Calls {
-    /// Successes: calls that were sent. Failures: calls that were refused here.
+    /// Successes: calls that were sent. Slow: calls that were refused here.
     made: TimeWindow,
-    /// Failures: "too much". Slow: nothing was said.
+    /// Successes: "too much". Slow: nothing was said. Its epochs are those of `made`.
     said: TimeWindow,
 }
 
@@ -41,10 +43,11 @@ impl Calls {
         Self { made: TimeWindow::new(window, stripes), said: TimeWindow::new(window, stripes) }
     }
 
-    /// A call is sent. True: [`advance`](Self::advance), please.
+    /// A call is sent: in this epoch. True: [`advance`](Self::advance), please.
     #[inline]
-    pub(super) fn sent(&self, stripe: usize) -> bool {
-        self.made.success(stripe, 0)
+    pub(super) fn sent(&self, stripe: usize) -> (u64, bool) {
+        let epoch = self.made.current();
+        (epoch, self.made.success_in(stripe, epoch))
     }
 
     /// Times are nanoseconds since the origin.
@@ -53,25 +56,34 @@ impl Calls {
     }
 
     pub(super) fn refused(&self, stripe: usize, now: u64) {
-        self.made.failure(stripe, 0, self.made.advance(now));
+        self.made.slow(stripe, 0, self.made.advance(now));
     }
 
-    pub(super) fn overload(&self, stripe: usize, now: u64) {
-        self.said.failure(stripe, 0, self.said.advance(now));
-    }
-
-    pub(super) fn nothing(&self, stripe: usize, now: u64) {
-        self.said.slow(stripe, 0, self.said.advance(now));
+    /// What was said of a call that was sent in `epoch`: that it was too much, or nothing.
+    pub(super) fn said(&self, stripe: usize, epoch: u64, too_much: bool, now: u64) {
+        let newest = self.said.advance_to(self.made.advance(now));
+        if epoch < TimeWindow::oldest(newest) {
+            return;
+        }
+        match too_much {
+            true => _ = self.said.success_in(stripe, epoch),
+            false => self.said.slow(stripe, epoch, epoch),
+        }
     }
 
     pub(super) fn seen(&self, now: u64) -> Seen {
-        let (made, said) = (self.made.counts(0, now), self.said.counts(0, now));
-        Seen { made: made.total.saturating_sub(said.slow), refused: made.failures, overloads: said.failures }
+        let newest = self.made.advance(now);
+        let (made, said) = (self.made.counts_to(0, newest), self.said.counts_to(0, newest));
+        Seen { made: (made.total + made.slow).saturating_sub(said.slow), refused: made.slow, overloads: said.total }
+    }
+
+    /// How often the odds are worked out anew at most, in milliseconds.
+    pub(super) fn every(&self) -> u64 {
+        (self.made.length().as_millis() as u64 / 1000).max(1)
     }
 
     pub(super) fn resize(&self, window: Duration, now: u64) {
         self.made.resize(window, now);
-        self.said.resize(window, now);
     }
 }
 

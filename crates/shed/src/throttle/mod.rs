@@ -21,7 +21,8 @@
 //!   `max(0, (n - k s) / (n + 1))`. Every call counts in `n` from when it is made, also one that is refused here: else the share that is sent
 //!   would not settle.
 //! * **Only an explicit "too much" counts against the service**: [`Outcome::Overload`](buttress_core::Outcome::Overload) (429, 503 with
-//!   `Retry-After`, `RESOURCE_EXHAUSTED` with a pushback). Any other answer means that the call was accepted, and so it is presumed of a call
+//!   `Retry-After`, `RESOURCE_EXHAUSTED` with a pushback: without one it may mean a message that is too large). It counts with its call, from when
+//!   that was made, however late it comes. Any other answer means that the call was accepted, and so it is presumed of a call
 //!   that has no answer yet: a slow service is no reason to send less. What says nothing
 //!   ([`Ignored`](buttress_core::Outcome::Ignored), a call that is dropped) is not counted at all.
 //! * **[`Opaque`](buttress_core::Opaque) knows no "too much"**, only success and failure: what is no HTTP is never throttled, unless its results are told apart by
@@ -29,7 +30,7 @@
 //! * **It refuses** with [`Reason::Shed`](buttress_core::Reason::Shed), which is not retried, and only where at least
 //!   [`min_calls`](ThrottleConfig::min_calls) were made in the window: of few calls each is worth sending.
 //! * **Clones share it**: the state is made once; [`fresh`](buttress_core::GateLayer::fresh) makes another.
-//! * While nothing is refused a call costs one addition and reads no clock. The probability is worked out anew when "too much" is heard, and with
+//! * While nothing is refused a call costs one addition and reads no clock, but for one call in 16 (with many cores, in two). The probability is worked out anew when "too much" is heard, and with
 //!   the calls that come while it is not 0, at most a thousand times per window.
 //!
 //! # Where it stands

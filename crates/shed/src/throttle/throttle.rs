@@ -2,9 +2,10 @@ use super::{
     ThrottleConfig, ThrottlePermit,
     counts::{Calls, Seen},
 };
+use crate::sampled::{Claim, Sampled};
 use buttress_core::{
     Admit, Clock, ConfigError, Draw, Fresh, Gate, GateLayer, Gatekeeper, Handle, Mode, ModeCell, Opaque, Origin,
-    Outcome, Reason, Rejection, Resting, Striped, TokioClock, Value,
+    Reason, Rejection, Resting, Striped, TokioClock, Value,
     sync::{AtomicBool, AtomicU64, Mutex, Ordering::Relaxed, lock},
 };
 use std::{
@@ -45,8 +46,8 @@ pub struct Throttle {
 
 pub(super) struct Shared {
     calls: Calls,
-    /// [ when to work the probability out anew, in ms 40 | the probability, of 2^24 ]
-    word: AtomicU64,
+    /// The probability, of 2^24.
+    word: Sampled,
     mode: ModeCell,
     draw: Draw,
     origin: Origin,
@@ -69,6 +70,8 @@ pub struct ThrottleSnapshot {
     pub calls: u64,
     /// Of these, those that were accepted, or may yet be.
     pub accepted: u64,
+    /// Calls that were sent and are not over.
+    pub in_flight: u64,
     /// Calls that were refused here.
     pub refused_total: u64,
     /// Calls that the service called too many.
@@ -88,10 +91,10 @@ const REFUSED: Rejection = Rejection::new(Reason::Shed, "throttle").retry_after(
 impl Throttle {
     pub(super) fn with(config: ThrottleConfig, now: Instant) -> Self {
         let stripes = Striped::<()>::default_stripes();
-        let seed = config.seed.unwrap_or_else(|| fastrand::u64(..));
+        let seed = Draw::seed(config.seed);
         let shared = Shared {
             calls: Calls::new(config.window, stripes),
-            word: AtomicU64::new(0),
+            word: Sampled::default(),
             mode: ModeCell::new(seed),
             draw: Draw::new(seed),
             origin: Origin::new(now),
@@ -122,11 +125,12 @@ impl Throttle {
     #[inline]
     pub fn try_send_at(&self, clock: &impl Clock) -> Result<ThrottlePermit, Rejection> {
         let stripe = self.shared.stripe();
-        if self.shared.mode.is_auto() && probability_of(self.shared.word.load(Relaxed)) == 0 {
-            if self.shared.calls.sent(stripe) {
+        if self.shared.mode.is_auto() && self.shared.word.last() == 0 {
+            let (epoch, is_late) = self.shared.calls.sent(stripe);
+            if is_late {
                 self.shared.calls.advance(self.shared.origin.nanos(clock.now()));
             }
-            return Ok(ThrottlePermit::new(self.shared.lease_of(stripe)));
+            return Ok(ThrottlePermit::new(self.shared.lease_of(stripe), epoch));
         }
         self.try_send_slowly(stripe, clock)
     }
@@ -143,7 +147,7 @@ impl Throttle {
         }
         let now = shared.origin.nanos(clock.now());
         let probability = shared.probability(now);
-        let is_refused = shared.draw.draw() >> (64 - SHARE_BITS) < probability;
+        let is_refused = shared.draw.draw() >> (64 - SURE.count_ones()) < probability;
         if is_refused && shared.mode.enforces() {
             shared.calls.refused(stripe, now);
             shared.refused_total.fetch_add(1, Relaxed);
@@ -151,8 +155,8 @@ impl Throttle {
         }
         shared.over_total.fetch_add(is_refused.into(), Relaxed);
         shared.calls.advance(now);
-        shared.calls.sent(stripe);
-        Ok(ThrottlePermit::new(self.shared.lease_of(stripe)))
+        let (epoch, _) = shared.calls.sent(stripe);
+        Ok(ThrottlePermit::new(self.shared.lease_of(stripe), epoch))
     }
 
     /// The present readings.
@@ -169,6 +173,7 @@ impl Throttle {
             probability: shared.work_out(&seen),
             calls: seen.made,
             accepted: seen.accepted(),
+            in_flight: self.shared.leased() as u64,
             refused_total: shared.refused_total.load(Relaxed),
             overload_total: shared.overload_total.load(Relaxed),
             over_total: shared.over_total.load(Relaxed),
@@ -207,7 +212,7 @@ impl Throttle {
             *present = config;
         }
         // At once, so that a throttle that refused nothing hears of it before the next "too much"; and by this config, whatever a look under way read.
-        while shared.refresh(shared.word.load(Relaxed), now).is_none() {}
+        shared.refresh(shared.word.seize(now / 1_000_000 + shared.calls.every()), now);
         Ok(())
     }
 }
@@ -221,41 +226,28 @@ impl Throttle {
 }
 
 impl Shared {
-    /// Says what came of a call: [`Outcome::Overload`], or nothing.
+    /// Says what came of a call that was sent in `epoch`: that it was too much, or nothing.
     #[cold]
-    pub(super) fn said(&self, stripe: usize, outcome: Outcome, clock: &impl Clock) {
+    pub(super) fn said(&self, stripe: usize, epoch: u64, too_much: bool, clock: &impl Clock) {
         let now = self.origin.nanos(clock.now());
-        if outcome != Outcome::Overload {
-            return self.calls.nothing(stripe, now);
+        self.calls.said(stripe, epoch, too_much, now);
+        if too_much {
+            self.overload_total.fetch_add(1, Relaxed);
+            self.probability(now);
         }
-        self.overload_total.fetch_add(1, Relaxed);
-        self.calls.overload(stripe, now);
-        self.probability(now);
     }
 
     /// The probability at `now`, of 2^24, worked out anew if that is due.
     fn probability(&self, now: u64) -> u64 {
-        let word = self.word.load(Relaxed);
-        if now / 1_000_000 < due_of(word) {
-            return probability_of(word);
-        }
-        self.refresh(word, now).unwrap_or_else(|| probability_of(self.word.load(Relaxed)))
+        let read = self.word.read(now / 1_000_000, self.calls.every());
+        read.unwrap_or_else(|claim| self.refresh(claim, now))
     }
 
-    /// `None`: somebody else looks.
-    fn refresh(&self, word: u64, now: u64) -> Option<u64> {
-        let every = u64::try_from(lock(&self.config).window.as_millis() / 1000).unwrap_or(u64::MAX).max(1);
-        let due = (now / 1_000_000 + every) << SHARE_BITS;
-        // Who moves the time of the next look is the one who looks.
-        let claimed = due | probability_of(word);
-        if self.word.compare_exchange(word, claimed, Relaxed, Relaxed).is_err() {
-            return None;
-        }
+    fn refresh(&self, claim: Claim, now: u64) -> u64 {
         let share = self.work_out(&self.calls.seen(now));
         let probability = (share * SURE as f64) as u64;
-        // Who looks so long that another one has looked since knows less than he.
-        let _ = self.word.compare_exchange(claimed, due | probability, Relaxed, Relaxed);
-        Some(probability)
+        self.word.write(claim, probability);
+        probability
     }
 
     fn work_out(&self, seen: &Seen) -> f64 {
@@ -264,20 +256,8 @@ impl Shared {
     }
 }
 
-const SHARE_BITS: u32 = 24;
 /// The highest probability: one call in 2^24 is sent.
-const SURE: u64 = (1 << SHARE_BITS) - 1;
-
-#[inline]
-fn probability_of(word: u64) -> u64 {
-    word & SURE
-}
-
-/// In milliseconds: 34 years fit.
-#[inline]
-fn due_of(word: u64) -> u64 {
-    word >> SHARE_BITS
-}
+const SURE: u64 = crate::sampled::FULL;
 
 impl Gatekeeper for Throttle {
     type Permit = ThrottlePermit;
@@ -320,6 +300,7 @@ impl Handle for Throttle {
         show("probability", Value::Ratio(snapshot.probability));
         show("calls", Value::Gauge(snapshot.calls));
         show("accepted", Value::Gauge(snapshot.accepted));
+        show("in_flight", Value::Gauge(snapshot.in_flight));
         show("refused_total", Value::Count(snapshot.refused_total));
         show("overload_total", Value::Count(snapshot.overload_total));
         show("over_total", Value::Count(snapshot.over_total));

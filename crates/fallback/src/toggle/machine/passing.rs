@@ -150,8 +150,6 @@ impl Machine {
             self.turn(word, word.becomes(ToggleState::On), SwitchedBy::Time, now);
             return None;
         }
-        // 53 bits of the draw are a fraction.
-        let drawn = (self.draw.draw() >> 11) as f64 / (1u64 << 53) as f64;
-        Some((drawn < risen as f64 / over as f64).then(|| self.counted(word)))
+        Some((self.draw.unit() < risen as f64 / over as f64).then(|| self.counted(word)))
     }
 }
