@@ -116,6 +116,24 @@ fn a_service_that_hung_is_used_in_full_again_as_soon_as_it_answers() {
     assert!(recovered.is_some_and(|after| after < seconds(2)), "{recovered:?}");
 }
 
+#[test]
+fn a_limit_far_too_high_for_what_is_left_of_a_service_comes_down_though_nobody_is_answered_in_time() {
+    // Four of two hundred workers are left, and clients leave before their turn comes: no call says how long it takes.
+    let shares = World::play(3, async |world| {
+        let model = Model::new(200).mean(Duration::from_millis(25)).work(Work::Lognormal(0.6));
+        let upstream = world.upstream(model);
+        guard(&world, &upstream, Load::new(5_600.0).time_out(Duration::from_millis(150)));
+        for (at, workers) in [(3, 4), (30, 200)] {
+            let upstream = upstream.clone();
+            world.at(seconds(at), move || upstream.set_workers(workers));
+        }
+        world.run_until(seconds(46)).await;
+        let of_four_workers = world.score(&upstream, seconds(20)..seconds(30)).good_share() * 5_600.0 / 160.0;
+        [of_four_workers, world.score(&upstream, seconds(42)..seconds(45)).good_share()]
+    });
+    assert!(shares[0] >= 0.9 && shares[1] >= 0.99, "{shares:?}");
+}
+
 /// 1000 calls a second, and more at once than a limit begins with.
 fn roomy(work: Work) -> Model {
     Model::new(50).mean(Duration::from_millis(50)).work(work)
@@ -205,8 +223,8 @@ fn a_few_refusals_by_the_service_take_nothing_from_others() {
 fn a_few_calls_that_hang_take_nothing_from_others() {
     let time_out = Rejection::new(Reason::DeadlinePassed, "timeout");
     let served = others(model(Work::Lognormal(0.6)), 300.0, 0.12, ends(seconds(1), Error::Rejected(time_out)));
-    // It has to find out that fewer calls do not help, and that more do.
-    assert!(served[0] >= 0.45 && served[1] >= 0.95 && served[2] >= 0.97, "{served:?}");
+    // It has to find out that there is room for more.
+    assert!(served[0] >= 0.9 && served[1] >= 0.97 && served[2] >= 0.97, "{served:?}");
 }
 
 #[test]

@@ -54,7 +54,8 @@ use std::time::{Duration, Instant};
 ///
 /// If more than a tenth of the calls time out, and all others are slow as well, or the service itself refuses more than 2 %, the limit falls by as much,
 /// at most by 30 %, from window to window. Three times, that is: if there are as many of them then, they have another reason, the limit is what it was before, and for
-/// 10 s nothing is cut.
+/// 10 s nothing is cut. Where no call at all is answered, for whatever reason they end, it goes on twelve times, that is to a hundredth, and stays there until one is:
+/// the service has to work off what nobody waits for first.
 ///
 /// # Start
 ///
@@ -137,6 +138,7 @@ const RISE: f64 = 2.0;
 const SLOW: f64 = 2.0;
 /// After so many cuts without effect there are none for so long.
 const CUTS: u32 = 3;
+const CUTS_IN_VAIN: u32 = 12;
 const SPARED: Duration = Duration::from_secs(10);
 /// Seconds.
 const SHORT: f64 = 0.1;
@@ -150,8 +152,8 @@ const LONG: Duration = Duration::from_secs(2);
 const GROWTH: [f64; 5] = [0.0, 0.25, 0.25, 0.5, 1.0];
 
 /// At the lowest limit a slow service never answers twenty calls in a short time: who waited for them would stay there.
-fn is_enough(window: &Window) -> bool {
-    window.answered() >= ENOUGH || window.answered() >= FEW && window.length() >= LONG
+fn is_enough(calls: u32, window: &Window) -> bool {
+    calls >= ENOUGH || calls >= FEW && window.length() >= LONG
 }
 
 impl Adaptive {
@@ -291,7 +293,7 @@ impl Adaptive {
     }
 
     fn follow(&mut self, window: &Window, mut seen: Seen, now: Instant) {
-        let enough = is_enough(window);
+        let enough = is_enough(window.answered(), window);
         // A probe was due before much was seen: that nobody asked for room in that moment says nothing.
         self.limited = window.limited || !enough && self.limited;
         let Some(Base { low: base, .. }) = self.base else { return self.learn(&seen, 1.0) };
@@ -371,24 +373,33 @@ impl Adaptive {
     }
 
     /// Cuts the limit because of a share of calls that went wrong for having been too many. Whether that was done.
-    fn relieve(&mut self, share: f64, tolerable: f64, now: Instant) -> bool {
-        if share <= tolerable {
+    fn relieve(&mut self, wrong: Option<f64>, now: Instant) -> bool {
+        let Some(share) = wrong else {
+            if self.relief.cuts > CUTS {
+                // Answers again: most likely there is room for many more.
+                self.steps = GROWTH.len() - 1;
+            }
             self.relief.cuts = 0;
             return false;
-        }
+        };
         if self.relief.spared.is_some_and(|until| now < until) {
             return false;
         }
-        if self.relief.cuts == 0 {
+        // Where nobody is served there is nothing to lose, and the queue may be a hundred times too long.
+        let in_vain = share > 0.95;
+        if self.relief.cuts == 0 || self.relief.cuts > CUTS && !in_vain {
             self.relief = Relief { cuts: 0, share, limit: self.limit, spared: None };
         }
-        if self.relief.cuts >= CUTS && share > 0.8 * self.relief.share {
+        let most = if in_vain { CUTS_IN_VAIN } else { CUTS };
+        if self.relief.cuts < most || share <= 0.8 * self.relief.share {
+            self.set(self.limit * (1.0 - share).max(0.7));
+            self.relief.cuts += 1;
+        } else if share < 1.0 {
             // Fewer calls in flight, and as many of them in vain: they would be in any case.
             self.set(self.relief.limit);
             self.relief = Relief { spared: now.checked_add(SPARED), ..Relief::default() };
         } else {
-            self.set(self.limit * (1.0 - share).max(0.7));
-            self.relief.cuts += 1;
+            return false;
         }
         self.steps = 1;
         self.settle(After::Follow);
@@ -440,8 +451,10 @@ impl Limit for Adaptive {
         let length = window.length().as_secs_f64();
         let Some(mean) = window.mean().filter(|_| length > 0.0) else {
             // Refused at once, all of them: nothing was timed.
-            let ended = window.completed.max(1) as f64;
-            self.relieve(f64::from(window.overloads) / ended, 0.5, window.end);
+            let refused = f64::from(window.overloads) / window.completed.max(1) as f64;
+            if refused > 0.5 {
+                self.relieve(Some(refused), window.end);
+            }
             return;
         };
         // Streams are timed at their heads, and end much later.
@@ -456,15 +469,21 @@ impl Limit for Adaptive {
             samples: f64::from(window.answered()),
         };
         let now = window.end;
-        let timed_out = f64::from(window.timed_out) / f64::from(window.samples.max(1));
+        // Whoever ended them: if nobody is answered, all wait too long.
+        let late = if window.answered() > 0 { window.timed_out } else { window.samples };
+        let telling = is_enough(window.samples, window);
+        let late = if telling { f64::from(late) / f64::from(window.samples) } else { 0.0 };
         let refused = f64::from(window.overloads) / ended as f64;
+        let late_for_a_queue = late > 0.1 && window.limited && self.is_slow(&seen);
+        let wrong = match refused > late {
+            true => Some(refused).filter(|refused| *refused > 0.02),
+            false => Some(late).filter(|_| late_for_a_queue),
+        };
         match std::mem::replace(&mut self.phase, Phase::Follow) {
             Phase::Settle(After::Follow) => {}
             Phase::Settle(After::Reach(was)) => self.phase = Phase::Reach(was),
             Phase::Settle(After::Yield(was)) => self.phase = Phase::Yield(was),
-            _ if refused > timed_out && self.relieve(refused, 0.02, now) => {}
-            _ if refused <= timed_out && window.limited && self.is_slow(&seen) && self.relieve(timed_out, 0.1, now) => {
-            }
+            _ if (telling || wrong.is_some()) && self.relieve(wrong, now) => {}
             // Nothing can be learnt from calls that go wrong.
             _ if refused > 0.5 => {}
             Phase::Follow => self.follow(window, seen, now),
@@ -473,7 +492,7 @@ impl Limit for Adaptive {
             Phase::Reach(was) => self.reached(&was, &seen, window.limited, now),
             Phase::Yield(was) => self.yielded(&was, &seen, now),
         }
-        if is_enough(window) || self.seen.is_none() && window.answered() > 0 {
+        if is_enough(window.answered(), window) || self.seen.is_none() && window.answered() > 0 {
             self.seen = Some(seen);
         }
     }
