@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 ///
 /// A service that works on `c` calls at once is used in full by `c` calls in flight; each further one waits there, and everybody
 /// with it. In a queue that is served in order *every* call waits, the fastest as well. So the limit watches the first decile of
-/// the times of calls: it is several times less noisy than their mean (with log-normal times of sigma 1 the mean of 250 calls
+/// the times of calls that are answered: it is several times less noisy than their mean (with log-normal times of sigma 1 the mean of 250 calls
 /// is 8 % off, the decile 2 % of the mean), and does not mind a few slow calls, a pause of a garbage collector or another mix of them. What it
 /// is without a queue is the `base`. By Little's law the wait above it, times the rate of answers, is what looks like a queue:
 ///
@@ -33,7 +33,8 @@ use std::time::{Duration, Instant};
 /// ```
 ///
 /// It never grows unless a call found no room: a limit that nobody reaches tells nothing. And it never shrinks for what only looks like
-/// a queue: calls that have become slower look the same.
+/// a queue: calls that have become slower look the same. Where it is full of calls that hang, and the few that are answered between them are as fast as ever, there is no queue
+/// either, and it grows.
 ///
 /// # Probes
 ///
