@@ -304,7 +304,7 @@ pub use buttress_retry::{self as retry, Backoff, ResendLayer, Retry, RetryConfig
 pub use buttress_shed::{
     self as shed, Ask, KeyedShedLayer, QueueConfig, Shed, ShedConfig, ShedLayer,
     pressure::{Pressure, PressureGate, PressureGateConfig, PressureLayer},
-    rate::{KeyedRateLimitLayer, RateLimit, RateLimitConfig, RateLimitLayer},
+    rate::{KeyedRateLimit, KeyedRateLimitLayer, RateLimit, RateLimitConfig, RateLimitLayer},
     throttle::{Throttle, ThrottleConfig, ThrottleLayer},
 };
 pub use policy::IntoPolicy;

@@ -92,8 +92,8 @@ impl KeyedConfig {
 /// ```
 ///
 /// * The table never holds more than `capacity` keys. When it is full, an entry that is [`Resting`] makes room for a new key.
-/// * An entry that is not resting (calls in flight, a breaker that is open), or that somebody holds, is pinned: it
-///   stays, whatever comes.
+/// * An entry that is not resting (calls in flight, a breaker that is open, an `update` or a mode of its own), or that somebody holds, is
+///   pinned: it stays, whatever comes. So tell no table of many keys something key by key.
 /// * When every entry in reach is pinned, a new key shares one *overflow* entry with all such keys, made for the first of
 ///   them. That is counted: a capacity that overflows is too small.
 /// * An entry idle for `idle` leaves at the next new key, or at [`sweep`](Self::sweep); nothing runs in the background. A call
@@ -346,6 +346,18 @@ where
 {
     fn fresh(&self) -> Self {
         Self::with(self.config.clone(), self.key.clone(), self.make.clone())
+    }
+}
+
+impl<K, A, F> Keyed<K, A, F>
+where
+    K: Clone + Eq + Hash,
+    A: Resting,
+    F: Clone,
+{
+    /// An empty table like this one, in which `make` makes the policies.
+    pub fn fresh_with(&self, make: impl Fn(&K) -> A + Send + Sync + 'static) -> Self {
+        Self::with(self.config.clone(), self.key.clone(), Arc::new(make))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Rate limits, by an explicit clock.
 
 use buttress_core::{Admit, Fresh, Handle, KeyedConfig, Mode, Reason, Resting, TokioClock, Value};
-use buttress_shed::rate::{RateLimit, RateLimitConfig};
+use buttress_shed::rate::{KeyedRateLimit, RateLimit, RateLimitConfig};
 use proptest::prelude::*;
 use std::time::{Duration, Instant};
 
@@ -297,6 +297,79 @@ async fn who_invents_tenants_gets_no_new_bucket() {
     let admitted = (1..10_000).filter(|tenant| keyed.admit(&mut (), tenant).is_ok()).count();
     assert!(admitted <= 101, "{admitted}");
     assert!(keyed.admit(&mut (), &0).is_err(), "his bucket is still empty");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_table_is_told_holds_for_all_keys_those_to_come_included() {
+    let config = RateLimitConfig::per_second(10).burst(2);
+    let keyed = config.clone().keyed(KeyedConfig::new(64), |tenant: &u64| *tenant).unwrap();
+    let fresh = keyed.fresh();
+    let passed = |keyed: &KeyedRateLimit<u64, _>, tenant| (0..100).filter(|_| keyed.check(&tenant).is_ok()).count();
+    (0..63).for_each(|tenant| assert_eq!(passed(&keyed, tenant), 2));
+    // One of them has been promised more.
+    keyed.entry(&7).update(RateLimitConfig::per_second(1000).burst(40)).unwrap();
+
+    keyed.update(config.clone().burst(5)).unwrap();
+    tokio::time::advance(S).await;
+    assert_eq!((passed(&keyed, 1), passed(&keyed, 63), passed(&keyed, 7)), (5, 5, 40));
+    assert_eq!((passed(&fresh, 1), keyed.config().burst), (2, Some(5)), "another table is not told");
+    let error = keyed.update(config.clone().permits(0)).unwrap_err();
+    assert_eq!((error.to_string(), keyed.config().burst), ("`permits` is 0, allowed: 1 to 4294967295".into(), Some(5)));
+
+    // What was told to all keeps nobody in the table.
+    tokio::time::advance(60 * S).await;
+    for tenant in 100..300 {
+        assert_eq!(passed(&keyed, tenant), 5);
+        tokio::time::advance(S / 10).await;
+    }
+    let seen = keyed.snapshot();
+    assert!(seen.keys <= 64 && seen.evicted_total >= 100, "{seen:?}");
+    assert_eq!(passed(&keyed, 7), 40, "but who was told something else stays");
+    keyed.entry(&7).update(config.clone().burst(5)).unwrap();
+    keyed.update(config.burst(5)).unwrap();
+    tokio::time::advance(S).await;
+    assert!(keyed.entry(&7).is_resting(), "until that is what all are told");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_counts_for_all_its_keys_and_is_overridden_as_one() {
+    let config = RateLimitConfig::per_second(1);
+    let keyed = config.keyed(KeyedConfig::new(10), |tenant: &u64| *tenant).unwrap();
+    let passed = |n: u64| (0..n).filter(|tenant| keyed.check(tenant).is_ok()).count();
+    assert_eq!((passed(5), passed(5)), (5, 0));
+    keyed.set_mode(Mode::OBSERVE_ONLY).unwrap();
+    assert_eq!(passed(7), 7, "five of them too many");
+    keyed.set_mode(Mode::ForcedOpen).unwrap();
+    assert_eq!((passed(1), keyed.limit_of(&0).entry().is_none()), (0, true));
+    let refusal = keyed.check(&99).unwrap_err();
+    assert_eq!((refusal.reason, refusal.retry_after), (Reason::RateLimited, Some(S)));
+    keyed.set_mode(Mode::Disabled).unwrap();
+    assert_eq!(passed(50), 50);
+    let seen = keyed.snapshot();
+    assert_eq!((seen.refused_total, seen.over_limit_total, seen.keys, seen.mode), (5 + 1 + 1, 5, 7, Mode::Disabled));
+    keyed.set_mode(Mode::Auto).unwrap();
+    // What an operator says of one key holds where nothing is said of all.
+    keyed.entry(&3).set_mode(Mode::ForcedOpen).unwrap();
+    tokio::time::advance(S).await;
+    assert!(keyed.check(&3).is_err() && keyed.check(&4).is_ok());
+    keyed.set_mode(Mode::Disabled).unwrap();
+    assert!(keyed.check(&3).is_ok());
+}
+
+#[test]
+fn a_key_that_comes_up_while_its_table_changes_has_the_new_rate_in_the_end() {
+    let config = RateLimitConfig::new(1, 3600 * S);
+    for round in 0..50 {
+        let keyed = config.clone().burst(1).keyed(KeyedConfig::new(10_000), |tenant: &u64| *tenant).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..200).for_each(|tenant| drop(keyed.entry(&(round * 1000 + tenant)))));
+            scope.spawn(|| keyed.update(config.clone().burst(2)).unwrap());
+        });
+        (0..200).for_each(|tenant| {
+            let entry = keyed.entry(&(round * 1000 + tenant));
+            assert_eq!((entry.snapshot().burst, entry.config().burst), (2, Some(2)));
+        });
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 use super::{RateLimit, RateLimitLayer, gcra::Rate};
-use buttress_core::{Clock, ConfigError, GateLayer, Keyed, KeyedConfig, TokioClock};
-use std::{borrow::Cow, hash::Hash, time::Duration};
+use buttress_core::{Clock, ConfigError, GateLayer, TokioClock};
+use std::{borrow::Cow, time::Duration};
 
 /// What a [`RateLimit`] is made from, and what [`RateLimit::update`] changes while it runs.
 ///
@@ -93,20 +93,6 @@ impl RateLimitConfig {
     /// As [`build`](Self::build).
     pub fn layer(self) -> Result<RateLimitLayer, ConfigError> {
         self.build().map(GateLayer::new)
-    }
-
-    /// A table of rate limits: one with this config for each key that comes up.
-    ///
-    /// # Errors
-    ///
-    /// As [`build`](Self::build), or the first field of `table` that is out of its range.
-    pub fn keyed<K, F, Req>(self, table: KeyedConfig, key: F) -> Result<Keyed<K, RateLimit, F>, ConfigError>
-    where
-        K: Clone + Eq + Hash,
-        F: Fn(&Req) -> K,
-    {
-        let rate = self.rate()?;
-        table.build(key, move |_: &K| RateLimit::with(self.clone(), rate, TokioClock.now()))
     }
 
     /// What the config says, if it is right.

@@ -1,7 +1,7 @@
 //! `RateLimit-Policy` and `RateLimit`: [draft-ietf-httpapi-ratelimit-headers-11](https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/).
 
-use super::{RateLimit, RateLimitConfig};
-use buttress_core::{Clock, ConfigError, Keyed, KeyedEntry, TokioClock};
+use super::{KeyedRateLimit, RateLimit, RateLimitConfig};
+use buttress_core::{Clock, ConfigError, KeyedEntry, TokioClock};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use pin_project_lite::pin_project;
 use std::{
@@ -159,7 +159,8 @@ pin_project! {
     pub struct RateLimitHeadersFuture<F> {
         #[pin]
         inner: F,
-        limit: Limit,
+        // `None`: no number holds while an operator lets everybody pass, or nobody.
+        limit: Option<Limit>,
         words: Arc<Words>,
     }
 }
@@ -173,7 +174,9 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         this.inner.poll(cx).map_ok(|mut res| {
-            this.words.write(this.limit.get(), res.headers_mut(), &TokioClock);
+            if let Some(limit) = this.limit {
+                this.words.write(limit.get(), res.headers_mut(), &TokioClock);
+            }
             res
         })
     }
@@ -188,7 +191,7 @@ impl<F> fmt::Debug for RateLimitHeadersFuture<F> {
 /// What has a rate limit for each request: a [`RateLimit`], or a table of them. Sealed.
 pub trait HasRateLimit<Req>: sealed::Sealed + Send + Sync + 'static {
     #[doc(hidden)]
-    fn limit_of(this: &Arc<Self>, req: &Req) -> Limit;
+    fn limit_of(this: &Arc<Self>, req: &Req) -> Option<Limit>;
 }
 
 /// The rate limit of one request; of a table it is held, so that it is still there when the response comes.
@@ -211,22 +214,22 @@ impl Limit {
 mod sealed {
     pub trait Sealed {}
     impl Sealed for super::RateLimit {}
-    impl<K, F> Sealed for super::Keyed<K, super::RateLimit, F> {}
+    impl<K, F> Sealed for super::KeyedRateLimit<K, F> {}
 }
 
 impl<Req> HasRateLimit<Req> for RateLimit {
-    fn limit_of(this: &Arc<Self>, _: &Req) -> Limit {
-        Limit::One(this.clone())
+    fn limit_of(this: &Arc<Self>, _: &Req) -> Option<Limit> {
+        Some(Limit::One(this.clone()))
     }
 }
 
-impl<K, F, Req> HasRateLimit<Req> for Keyed<K, RateLimit, F>
+impl<K, F, Req> HasRateLimit<Req> for KeyedRateLimit<K, F>
 where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     F: Fn(&Req) -> K + Send + Sync + 'static,
 {
-    fn limit_of(this: &Arc<Self>, req: &Req) -> Limit {
-        Limit::Keyed(this.entry_of(req))
+    fn limit_of(this: &Arc<Self>, req: &Req) -> Option<Limit> {
+        this.limit_of(req).entry().cloned().map(Limit::Keyed)
     }
 }
 

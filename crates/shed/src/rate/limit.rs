@@ -3,8 +3,8 @@ use super::{
     gcra::{Bucket, Rate},
 };
 use buttress_core::{
-    Admit, Clock, ConfigError, Fresh, Gate, GateLayer, Gatekeeper, Handle, Keyed, Mode, ModeCell, Opaque, Origin,
-    Reason, Rejection, Resting, TokioClock, Value,
+    Admit, Clock, ConfigError, Fresh, Gate, GateLayer, Gatekeeper, Handle, Mode, ModeCell, Opaque, Origin, Reason,
+    Rejection, Resting, TokioClock, Value,
     sync::{AtomicBool, AtomicU64, Mutex, Ordering::Relaxed, lock},
 };
 use std::{
@@ -17,9 +17,6 @@ pub type RateLimitLayer = GateLayer<RateLimit>;
 
 /// The service of [`RateLimitLayer`].
 pub type RateLimitService<S, P = Opaque> = Gate<S, RateLimit, P>;
-
-/// [`RateLimitLayer`] with a bucket per key (host, tenant, client): see the example in the [module's docs](super#per-host-tenant-client).
-pub type KeyedRateLimitLayer<K, F> = GateLayer<Keyed<K, RateLimit, F>>;
 
 /// So many calls in a period, and so many at once.
 ///
@@ -54,6 +51,8 @@ pub struct RateLimit {
     over_limit_total: AtomicU64,
     /// Whether the config was updated.
     changed: AtomicBool,
+    /// In a table: which of its configs this is.
+    edition: AtomicU64,
     /// What a client is told of the config.
     #[cfg(feature = "http")]
     policy: AtomicU64,
@@ -98,11 +97,25 @@ const TARGET: &str = "buttress::shed";
 const REFUSED: Rejection = Rejection::new(Reason::RateLimited, "rate_limit");
 
 /// What is said of a limit that an operator closed: nobody knows until when.
-const CLOSED_FOR: Duration = Duration::from_secs(1);
+pub(super) const CLOSED: Rejection = REFUSED.retry_after(Duration::from_secs(1));
+
+pub(super) fn tell(config: &RateLimitConfig, rate: Rate) {
+    let (name, permits, burst) = (&*config.name, config.permits, rate.burst);
+    tracing::info!(target: TARGET, rate_limit = name, permits, period = ?config.period, burst, "rate limit changed");
+}
+
+pub(super) fn tell_mode(config: &RateLimitConfig, mode: Mode) {
+    tracing::info!(target: TARGET, rate_limit = &*config.name, mode = mode.as_str(), "rate limit mode changed");
+}
 
 impl RateLimit {
     pub(super) fn with(config: RateLimitConfig, rate: Rate, now: Instant) -> Self {
+        Self::of_edition(0, config, rate, now)
+    }
+
+    pub(super) fn of_edition(edition: u64, config: RateLimitConfig, rate: Rate, now: Instant) -> Self {
         Self {
+            edition: AtomicU64::new(edition),
             bucket: Bucket::new(rate),
             mode: ModeCell::new(0),
             origin: Origin::new(now),
@@ -132,27 +145,34 @@ impl RateLimit {
     /// As [`check`](Self::check).
     #[inline]
     pub fn check_at(&self, clock: &impl Clock) -> Result<(), Rejection> {
-        if !self.mode.is_auto() {
-            match self.mode.get() {
-                Mode::Disabled => return Ok(()),
-                Mode::ForcedOpen => return self.refuse(CLOSED_FOR),
+        self.check_under(&self.mode, clock).map(drop)
+    }
+
+    /// The same; `mode`, where it says anything, counts more than the limit's own. `Ok(false)`: it was too much, and passes.
+    #[inline]
+    pub(super) fn check_under(&self, mode: &ModeCell, clock: &impl Clock) -> Result<bool, Rejection> {
+        let mode = if mode.is_auto() { &self.mode } else { mode };
+        if !mode.is_auto() {
+            match mode.get() {
+                Mode::Disabled => return Ok(true),
+                Mode::ForcedOpen => return self.refuse(CLOSED),
                 _ => {}
             }
         }
         match self.bucket.take(self.origin.nanos(clock.now())) {
-            Ok(()) => Ok(()),
-            Err(wait) if self.mode.enforces() => self.refuse(wait),
+            Ok(()) => Ok(true),
+            Err(wait) if mode.enforces() => self.refuse(REFUSED.retry_after(wait)),
             Err(_) => {
                 self.over_limit_total.fetch_add(1, Relaxed);
-                Ok(())
+                Ok(false)
             }
         }
     }
 
     #[cold]
-    fn refuse(&self, wait: Duration) -> Result<(), Rejection> {
+    fn refuse(&self, refusal: Rejection) -> Result<bool, Rejection> {
         self.refused_total.fetch_add(1, Relaxed);
-        Err(REFUSED.retry_after(wait))
+        Err(refusal)
     }
 
     /// What is left.
@@ -206,16 +226,38 @@ impl RateLimit {
     /// As [`update`](Self::update).
     pub fn update_at(&self, config: RateLimitConfig, clock: &impl Clock) -> Result<(), ConfigError> {
         let rate = config.rate()?;
-        let mut present = lock(&self.config);
-        let (name, permits, burst) = (&*config.name, config.permits, rate.burst);
-        tracing::info!(target: TARGET, rate_limit = name, permits, period = ?config.period, burst, "rate limit changed");
         // Under the config's lock, so that of two updates the later one wins in both places.
-        self.bucket.set_rate(rate, self.origin.nanos(clock.now()));
+        let mut present = lock(&self.config);
+        tell(&config, rate);
         self.changed.store(true, Relaxed);
+        self.change(config, rate, &mut present, clock);
+        Ok(())
+    }
+
+    fn change(&self, config: RateLimitConfig, rate: Rate, present: &mut RateLimitConfig, clock: &impl Clock) {
+        self.bucket.set_rate(rate, self.origin.nanos(clock.now()));
         #[cfg(feature = "http")]
         self.policy.store(super::headers::policy(&config), Relaxed);
         *present = config;
-        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn edition(&self) -> u64 {
+        self.edition.load(Relaxed)
+    }
+
+    /// Takes over what the table says, unless this key was told something else, or knows better.
+    pub(super) fn adopt(&self, edition: u64, config: &RateLimitConfig, rate: Rate) {
+        let mut present = lock(&self.config);
+        if edition <= self.edition() {
+            return;
+        }
+        if *present == *config {
+            self.changed.store(false, Relaxed);
+        } else if !self.changed.load(Relaxed) {
+            self.change(config.clone(), rate, &mut present, &TokioClock);
+        }
+        self.edition.store(edition, Relaxed);
     }
 
     /// What a client is told of the config; `None` while an operator's word counts, and not the bucket.
@@ -279,7 +321,7 @@ impl Handle for RateLimit {
 
     fn set_mode(&self, mode: Mode) -> Result<(), ConfigError> {
         self.mode.set(mode)?;
-        tracing::info!(target: TARGET, rate_limit = &*self.config().name, mode = mode.as_str(), "rate limit mode changed");
+        tell_mode(&self.config(), mode);
         Ok(())
     }
 }

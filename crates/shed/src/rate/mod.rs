@@ -33,6 +33,7 @@
 //! // What is wrong is said here, and not at the first request.
 //! let per_tenant = RateLimitConfig::per_second(10).keyed(KeyedConfig::new(10_000), |req: &Request| req.tenant)?;
 //! let layer = KeyedRateLimitLayer::<u64, _>::new(per_tenant);
+//! let handle = layer.handle(); // of all tenants: `handle.update(..)`, `handle.set_mode(..)`, `handle.snapshot()`
 //! # Ok::<(), buttress_core::ConfigError>(())
 //! ```
 //!
@@ -52,6 +53,7 @@ mod config;
 mod gcra;
 #[cfg(feature = "http")]
 mod headers;
+mod keyed;
 mod limit;
 #[cfg(all(test, buttress_loom))]
 mod loom_tests;
@@ -59,4 +61,5 @@ mod loom_tests;
 pub use config::RateLimitConfig;
 #[cfg(feature = "http")]
 pub use headers::{HasRateLimit, RateLimitHeaders, RateLimitHeadersFuture, RateLimitHeadersLayer};
-pub use limit::{KeyedRateLimitLayer, Quota, RateLimit, RateLimitLayer, RateLimitService, RateLimitSnapshot};
+pub use keyed::{KeyedRateLimit, KeyedRateLimitLayer, KeyedRateLimitSnapshot, LimitOf};
+pub use limit::{Quota, RateLimit, RateLimitLayer, RateLimitService, RateLimitSnapshot};
