@@ -324,7 +324,10 @@ impl Meter {
         let ended = completed.saturating_sub(seen.completed);
         seen.completed = seen.completed.max(completed);
         let total = Duration::from_nanos((sum & SUM_MASK) * UNIT);
-        let (low, typical) = self.quantiles(samples as usize).unwrap_or_default();
+        let quantiles = self.quantiles(samples as usize);
+        // The latest were all cut off: what was answered before them says nothing of now.
+        let cut = if quantiles.is_some() { cut } else { samples - timed_out };
+        let (low, typical) = quantiles.unwrap_or_default();
         Window {
             completed: ended,
             samples,

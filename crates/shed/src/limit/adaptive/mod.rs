@@ -8,7 +8,7 @@ mod tests;
 pub use config::{AdaptiveConfig, WallClock};
 
 use super::{Limit, Span, Window};
-use base::{Base, SAMPLES, Seen};
+use base::{Base, SAMPLES, SLOWER, Seen};
 use buttress_core::ConfigError;
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,8 @@ use std::time::{Duration, Instant};
 /// is without a queue is the `base`. By Little's law the wait above it, times the rate of answers, is what looks like a queue:
 ///
 /// ```text
-/// queue  = rate * (low - base)
+/// queue  = rate * wait
+/// wait   = low - base, or typical - 2 * its base if that is more
 /// target = sqrt(limit) / 2, at least 1/2
 /// queue < target / 4   grow: 25 %, 50 %, 100 % from window to window
 /// queue < target       limit += (target - queue) / 2
@@ -31,6 +32,9 @@ use std::time::{Duration, Instant};
 /// queue < target * 2   limit += (target - queue) / 2
 /// otherwise            limit = limit - queue + target, at most 30 % less at once
 /// ```
+///
+/// `typical` is the mean of the fastest four fifths. Where a part of the calls never comes to the queue (answers from a cache), or there are many queues (replicas behind
+/// a balancer), the first decile knows nothing of the wait of all others; then what most calls take beyond twice of what they should counts.
 ///
 /// It never grows unless a call found no room: a limit that nobody reaches tells nothing. And it never shrinks for what only looks like
 /// a queue: calls that have become slower look the same. Where it is full of calls that hang, and the few that are answered between them are as fast as ever, there is no queue
@@ -40,23 +44,25 @@ use std::time::{Duration, Instant};
 ///
 /// A probe moves the limit for some round trips, and looks at what follows. Most *reach*: a third more calls in flight. If they take as
 /// much longer, and are no more answers, they stand in a queue: the service is saturated, and what seemed to be the queue is given
-/// up. If there are more answers, there was no queue: the base rises (at most to its double, as one probe may err), and the limit
+/// up, until that takes answers away as well. If there are more answers, there was no queue, and the limit
 /// keeps what it asked for. So a service that has become slower and has room is used in full after a few probes, none of which
 /// took anything from anybody. Every other one of the regular probes *yields* instead: a quarter less. What is faster then was a queue which
 /// the base had taken for work; this is how it falls again.
 ///
-/// They come while there is load: regularly every 5 s, and within 1.25 s of what looks like a queue and of a probe that found the base
-/// wrong. (That is for calls of up to 0.1 s; for longer ones it doubles with their time.) Slots are those of the wall clock,
-/// so that all instances in front of one service do the same at the same time: who makes room alone learns nothing, because others take it.
+/// They come while there is load: regularly every 5 s, and within 1.25 s of what looks like a queue and of a probe that found calls to
+/// be slower. (That is for calls of up to 0.1 s; for longer ones it doubles with their time.) Slots are those of the wall clock,
+/// so that all instances in front of one service do the same at the same time: who makes room alone learns nothing, because others take it, and who asks for more alone
+/// gets what they had. So only the regular probes, which all instances make together, raise the base: to its double at most, as one may err, and in full only if the answers
+/// have become as many more. Instances whose clocks differ by a second or more do not profit from that: their limits may grow with each other's queue.
 ///
-/// Without load the base is learnt from every window, down at once and up slowly.
+/// Without load the base is learnt from every window, down at once and up slowly: within a minute.
 ///
 /// # Relief
 ///
 /// If more than a tenth of the calls time out, and all others are slow as well, or the service itself refuses more than 2 %, the limit falls by as much,
 /// at most by 30 %, from window to window. Three times, that is: if there are as many of them then, they have another reason, the limit is what it was before, and for
-/// 10 s nothing is cut. Where no call at all is answered, for whatever reason they end, it goes on twelve times, that is to a hundredth, and stays there until one is:
-/// the service has to work off what nobody waits for first.
+/// 10 s nothing is cut. Where no call at all is answered, for whatever reason they end and whether or not any found no room, it goes on twelve times, that is to a hundredth,
+/// and stays there until one is: the service has to work off what nobody waits for first.
 ///
 /// # Start
 ///
@@ -83,8 +89,16 @@ pub struct Adaptive {
     probe_at: Option<Instant>,
     /// Something looks like a queue, and no probe has said yet what it is.
     suspicious: bool,
+    /// The last probe made room, and found a queue that nobody knew of: the next one makes room as well.
+    draining: bool,
+    /// The last probe came in a slot in which all instances probe.
+    common: bool,
     /// The last probe said that more calls in flight bring no more answers.
     saturated: bool,
+    /// What was seen before that.
+    full: Option<Seen>,
+    /// Calls that ended without an answer since the last one that had one.
+    unanswered: Unanswered,
     /// What is done about calls that time out, or that the service refuses.
     relief: Relief,
     /// How often in a row it grew or shrank.
@@ -122,6 +136,12 @@ struct Relief {
     limit: f64,
     /// They did not help: until then there are none.
     spared: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Unanswered {
+    calls: u32,
+    time: Duration,
 }
 
 /// What looks like a queue is looked into this often, for calls of up to [`SHORT`].
@@ -180,7 +200,11 @@ impl Adaptive {
             limited: false,
             probe_at: None,
             suspicious: false,
+            common: false,
+            draining: false,
             saturated: false,
+            full: None,
+            unanswered: Unanswered::default(),
             relief: Relief::default(),
             steps: 0,
         }
@@ -192,17 +216,20 @@ impl Adaptive {
     }
 
     fn queue(&self, seen: &Seen) -> f64 {
-        self.base.map_or(0.0, |base| seen.rate * (seen.low - base.low).max(0.0))
+        self.base.map_or(0.0, |base| seen.rate * base.wait(seen))
     }
 
     /// How long a call takes without its wait, as far as that is known.
     fn without_queue(&self, seen: &Seen) -> f64 {
-        seen.mean - self.base.map_or(0.0, |base| (seen.low - base.low).max(0.0))
+        seen.trip() - self.base.map_or(0.0, |base| (seen.low - base.low).max(0.0))
     }
 
     /// Whether every call takes much longer than it need: else those that time out have not waited for the others.
     fn is_slow(&self, seen: &Seen) -> bool {
-        seen.samples == 0.0 || self.base.is_none_or(|base| seen.low > SLOW * noise(seen) * base.low)
+        seen.samples == 0.0
+            || self.base.is_none_or(|base| {
+                seen.low > SLOW * noise(seen) * base.low || seen.typical > 2.0 * SLOW * noise(seen) * base.typical
+            })
     }
 
     fn set(&mut self, limit: f64) {
@@ -218,9 +245,15 @@ impl Adaptive {
             return;
         }
         match &mut self.base {
-            Some(base) => base.learn(seen.low, seen.samples, share),
-            None => self.base = Some(Base::new(seen.low, seen.samples)),
+            Some(base) => base.learn(seen, share),
+            None => self.base = Some(Base::new(seen)),
         }
+    }
+
+    /// The fastest were faster; what most take may still have a queue in it.
+    fn learn_down(&mut self, seen: &Seen, share: f64) {
+        let typical = self.base.map_or(seen.typical, |base| seen.typical.min(base.typical));
+        self.learn(&Seen { typical, ..*seen }, share);
     }
 
     /// A probe at the next of the slots that every instance has: those of the wall clock.
@@ -251,12 +284,19 @@ impl Adaptive {
     fn reached(&mut self, was: &Seen, seen: &Seen, limited: bool, now: Instant) {
         self.saturated = limited && was.waited(seen);
         if self.saturated {
+            self.full = Some(*was);
             self.set((was.limit - self.queue(was) + self.target()).max(0.5 * was.limit));
             self.steps = if self.suspicious { 2 } else { 0 };
             self.suspicious = false;
             self.plan_probe(ROUTINE, seen, now);
         } else {
-            let moved = self.raise_base(seen);
+            let trust = match (self.common, was.gained(seen)) {
+                (true, true) => 1.0,
+                (true, false) => 0.1,
+                // Who asked alone may have got what others had.
+                (false, _) => 0.0,
+            };
+            let moved = self.raise_base(seen, trust);
             (self.suspicious, self.steps) = (moved, 3);
             self.plan_probe(if moved { 1.0 } else { ROUTINE }, seen, now);
         }
@@ -267,12 +307,16 @@ impl Adaptive {
     fn yielded(&mut self, was: &Seen, seen: &Seen, now: Instant) {
         let eased = was.eased(seen);
         let base = self.base.map_or(seen.low, |base| base.low);
-        let moved = if eased { seen.low * noise(seen) < base } else { self.raise_base(seen) };
-        if eased && seen.low < base {
-            self.learn(seen, if moved { 0.7 } else { 0.2 });
+        let moved = eased && seen.low * noise(seen) < base;
+        self.draining = moved;
+        if !eased {
+            self.raise_base(seen, 0.0);
+        } else if seen.low < base {
+            self.learn_down(seen, if moved { 0.7 } else { 0.2 });
         }
         self.set(if eased { was.limit - self.queue(was) / 2.0 } else { was.limit }.max(self.limit));
         self.saturated = eased;
+        self.full = Some(*was);
         self.suspicious = false;
         self.steps = if eased { 2 } else { 1 };
         // A queue that nobody knew of: there may be more of it.
@@ -280,15 +324,21 @@ impl Adaptive {
         self.settle(After::Follow);
     }
 
-    /// What was seen is how long calls take, without a queue. Whether that is much more than was known.
-    fn raise_base(&mut self, seen: &Seen) -> bool {
-        let base = self.base.map_or(seen.low, |base| base.low);
-        let moved = seen.low > base * noise(seen);
+    fn is_slower(&self, seen: &Seen) -> bool {
+        self.base.is_none_or(|base| seen.low > base.low * noise(seen) || seen.typical > SLOWER * base.typical)
+    }
+
+    /// What was seen is how long calls take, without a queue: as far as that is more than chance, `trust` says how sure that is. Whether it is.
+    fn raise_base(&mut self, seen: &Seen, trust: f64) -> bool {
+        let Some(base) = self.base else { return false };
+        let moved = self.is_slower(seen);
         // However few they were: `noise` has allowed for that.
         let samples = if moved { seen.samples.max(SAMPLES) } else { seen.samples };
-        let believed = Seen { low: seen.low.min((RISE * base).max(FINEST)), samples, ..*seen };
-        if seen.low > base {
-            self.learn(&believed, if moved { 1.0 } else { 0.2 });
+        let most = |base: f64| (RISE * base).max(FINEST);
+        let (low, typical) = (seen.low.min(most(base.low)), seen.typical.min(most(base.typical)));
+        let share = if moved { trust } else { 0.2 };
+        if share > 0.0 && (moved || seen.low > base.low) {
+            self.learn(&Seen { low, typical, samples, ..*seen }, share);
         }
         moved
     }
@@ -300,7 +350,9 @@ impl Adaptive {
         let Some(Base { low: base, .. }) = self.base else { return self.learn(&seen, 1.0) };
         if !self.limited {
             match &mut self.base {
-                Some(known) if seen.low >= base => known.creep(seen.low, seen.samples),
+                Some(known) if seen.low * noise(&seen) >= base => {
+                    known.creep(&seen, window.length().as_secs_f64(), noise(&seen))
+                }
                 _ => self.learn(&seen, 0.2),
             }
             (self.probe_at, self.suspicious, self.saturated, self.steps) = (None, false, false, 1);
@@ -316,9 +368,13 @@ impl Adaptive {
             seen = self.seen.unwrap_or(seen);
         }
         if enough && seen.low < base {
-            self.learn(&Seen { samples: seen.samples.min(60.0), ..seen }, 0.1);
+            self.learn_down(&Seen { samples: seen.samples.min(60.0), ..seen }, 0.1);
         }
         self.seen = Some(seen);
+        // What was true of a limit need not be of one that is much lower by now.
+        if enough && self.saturated && self.full.is_some_and(|full| full.starved(&seen)) {
+            self.saturated = false;
+        }
         let (queue, target) = (if hung { 0.0 } else { self.queue(&seen) }, self.target());
         let doubtful = queue > if self.saturated { 2.0 * target } else { target };
         if doubtful && !self.suspicious && (self.saturated || self.steps < 2) {
@@ -362,10 +418,11 @@ impl Adaptive {
     /// Every instance does the same in the same slot: those in front of one service make room together, or ask for more together.
     fn probe(&mut self, seen: Seen, queue: f64) {
         let slots = self.config.wall_clock.now().as_secs_f64() / (SLOT * ROUTINE * slowness(self.without_queue(&seen)));
-        let turn = (slots - slots.round()).abs() < 0.1 && slots.round() % TURNS == 0.0;
+        let turn = slots.round() % TURNS == 0.0;
         let less = (LESS * (self.limit - queue).max(0.7 * self.limit)).round().max(1.0);
+        self.common = (slots - slots.round()).abs() < 0.1;
         self.probe_at = None;
-        if turn && less < self.limit.round() {
+        if (self.common && turn || self.draining) && less < self.limit.round() {
             self.set(less);
             return self.settle(After::Yield(seen));
         }
@@ -374,7 +431,7 @@ impl Adaptive {
     }
 
     /// Cuts the limit because of a share of calls that went wrong for having been too many. Whether that was done.
-    fn relieve(&mut self, wrong: Option<f64>, now: Instant) -> bool {
+    fn relieve(&mut self, wrong: Option<f64>, reached: f64, now: Instant) -> bool {
         let Some(share) = wrong else {
             if self.relief.cuts > CUTS {
                 // Answers again: most likely there is room for many more.
@@ -393,8 +450,9 @@ impl Adaptive {
         }
         let most = if in_vain { CUTS_IN_VAIN } else { CUTS };
         if self.relief.cuts < most || share <= 0.8 * self.relief.share {
-            self.set(self.limit * (1.0 - share).max(0.7));
+            self.set(reached * (1.0 - share).max(0.7));
             self.relief.cuts += 1;
+            self.unanswered = Unanswered::default();
         } else if share < 1.0 {
             // Fewer calls in flight, and as many of them in vain: they would be in any case.
             self.set(self.relief.limit);
@@ -425,7 +483,8 @@ impl Limit for Adaptive {
 
     fn span(&self) -> Span {
         const HALF: Duration = Duration::from_millis(500);
-        let trips = |n: f64| Duration::try_from_secs_f64(n * self.seen.map_or(0.01, |seen| seen.mean)).unwrap_or(LONG);
+        let trips =
+            |n: f64| Duration::try_from_secs_f64(n * self.seen.map_or(0.01, |seen| seen.trip())).unwrap_or(LONG);
         let limit = self.limit();
         // No look is shorter than the calls it is to see: else it sees the short ones.
         let (some, few) = ((ENOUGH, trips(3.0).max(HALF)), (FEW, trips(5.0).max(LONG)));
@@ -443,7 +502,9 @@ impl Limit for Adaptive {
                 // A low limit tells its queue by fewer calls: the error is in calls, and few are in flight.
                 let (per_call, most) = if self.steps > 0 || self.suspicious { (5, 100) } else { (12, 250) };
                 let calls = limit.saturating_mul(per_call).clamp(30, most);
-                Span { looks: [(calls, trips(4.0)), some, few], until: self.probe_at }
+                // Where nobody is answered there is nothing to probe.
+                let until = self.probe_at.filter(|_| self.unanswered.calls == 0);
+                Span { looks: [(calls, trips(4.0)), some, few], until }
             }
         }
     }
@@ -454,28 +515,40 @@ impl Limit for Adaptive {
             // Refused at once, all of them: nothing was timed.
             let refused = f64::from(window.overloads) / window.completed.max(1) as f64;
             if refused > 0.5 {
-                self.relieve(Some(refused), window.end);
+                self.relieve(Some(refused), self.limit, window.end);
             }
             return;
         };
         // Streams are timed at their heads, and end much later.
         let ended = window.completed.max(u64::from(window.samples)).max(1);
-        let answered = ended.saturating_sub(u64::from(window.timed_out) + u64::from(window.overloads));
+        let served = ended.saturating_sub(window.overloads.into()) as f64;
+        let answered = served * f64::from(window.answered()) / f64::from(window.samples);
         let seen = Seen {
             limit: self.limit,
-            rate: answered as f64 / length,
+            rate: answered / length,
             low: window.low.as_secs_f64(),
             mean: mean.as_secs_f64(),
             typical: window.typical.as_secs_f64(),
             samples: f64::from(window.answered()),
         };
         let now = window.end;
-        // Whoever ended them: if nobody is answered, all wait too long.
-        let late = if window.answered() > 0 { window.timed_out } else { window.samples };
-        let telling = is_enough(window.samples, window);
-        let late = if telling { f64::from(late) / f64::from(window.samples) } else { 0.0 };
         let refused = f64::from(window.overloads) / ended as f64;
-        let late_for_a_queue = late > 0.1 && window.limited && self.is_slow(&seen);
+        // Whoever ended them: if nobody is answered, all wait too long, and were it by calls of one window after the other.
+        let silent = window.answered() == 0;
+        let (telling, late) = if silent {
+            self.unanswered.calls = self.unanswered.calls.saturating_add(window.samples);
+            self.unanswered.time = self.unanswered.time.saturating_add(window.length());
+            let Unanswered { calls, time } = self.unanswered;
+            (calls >= ENOUGH || calls >= FEW && time >= LONG, 1.0)
+        } else {
+            self.unanswered = Unanswered::default();
+            (is_enough(window.samples, window), f64::from(window.timed_out) / f64::from(window.samples))
+        };
+        let late = if telling { late } else { 0.0 };
+        // Who waits for an answer in vain long enough to leave again makes room for others: such a limit is too high though nobody finds it full.
+        let late_for_a_queue = late > 0.1 && (silent || window.limited && self.is_slow(&seen));
+        // What is above all calls there are changes nothing.
+        let reached = if window.limited { self.limit } else { self.limit.min(f64::from(window.in_flight.max(1))) };
         let wrong = match refused > late {
             true => Some(refused).filter(|refused| *refused > 0.02),
             false => Some(late).filter(|_| late_for_a_queue),
@@ -484,7 +557,7 @@ impl Limit for Adaptive {
             Phase::Settle(After::Follow) => {}
             Phase::Settle(After::Reach(was)) => self.phase = Phase::Reach(was),
             Phase::Settle(After::Yield(was)) => self.phase = Phase::Yield(was),
-            _ if (telling || wrong.is_some()) && self.relieve(wrong, now) => {}
+            _ if (telling || wrong.is_some()) && self.relieve(wrong, reached, now) => {}
             // Nothing can be learnt from calls that go wrong.
             _ if refused > 0.5 => {}
             Phase::Follow => self.follow(window, seen, now),
