@@ -192,6 +192,59 @@ impl Service<Call> for Ends {
 }
 
 #[test]
+fn limits_in_front_of_one_service_do_not_grow_with_each_others_queue() {
+    let limits = World::play(1, async |world| {
+        let upstream = world.upstream(Model::new(20).work(Work::Lognormal(1.0)));
+        let handles = [(); 3].map(|()| guard(&world, &upstream, Load::new(4_000.0 / 3.0)));
+        let mut limits = Vec::new();
+        for at in 2..8 {
+            world.run_until(seconds(10 * at)).await;
+            limits.push(handles.iter().map(|handle| handle.snapshot().limit).sum::<u32>());
+        }
+        limits
+    });
+    assert!(limits.iter().all(|limit| *limit <= 60), "{limits:?}");
+}
+
+#[test]
+fn what_never_comes_to_the_queue_does_not_hide_it() {
+    // One in eight is an answer from a cache; all others come to ten workers of 20 ms, half as much again as those can do.
+    let served = World::play(1, async |world| {
+        let model = Model::new(10).mean(Duration::from_millis(20)).work(Work::Lognormal(0.5));
+        let pool = world.upstream(model);
+        let cache = world.upstream(Model::new(1_000).mean(Duration::from_millis(1)).work(Work::Fixed));
+        let (through, beside) = (pool.clone(), cache.clone());
+        let service = service_fn(move |call: Call| {
+            let (pool, cache) = (through.clone(), beside.clone());
+            async move { if call.tenant == 0 { pool.oneshot(call).await } else { cache.oneshot(call).await } }
+        });
+        let cached = Load::new(107.0).tenants(vec![0.0, 1.0]);
+        guard_all(&world, service, [Load::new(750.0), cached].map(|load| load.time_out(seconds(1))));
+        world.run_until(seconds(62)).await;
+        [(10, 20), (20, 40), (40, 60)]
+            .map(|(from, to)| world.score(&pool, seconds(from)..seconds(to)).share(|call| call.tenant == 0))
+    });
+    assert!(served.iter().all(|share| *share >= 0.6), "two thirds is what there is: {served:?}");
+}
+
+#[test]
+fn a_limit_that_nobody_reaches_comes_down_if_nobody_is_answered() {
+    // Two workers become three times slower: ten calls a second are in flight for as long as their clients wait, which is less than there is room for.
+    let served = World::play(2, async |world| {
+        let model = Model::new(2).mean(Duration::from_millis(100)).work(Work::Lognormal(0.3));
+        let upstream = world.upstream(model);
+        guard(&world, &upstream, Load::new(10.0).time_out(seconds(1)));
+        for (at, factor) in [(20, 3.0), (80, 1.0)] {
+            let upstream = upstream.clone();
+            world.at(seconds(at), move || upstream.set_latency_factor(factor));
+        }
+        world.run_until(seconds(122)).await;
+        [(0, 20), (40, 80), (90, 120)].map(|(from, to)| world.score(&upstream, seconds(from)..seconds(to)).good_share())
+    });
+    assert!(served[0] >= 0.9 && served[1] >= 0.4 && served[2] >= 0.95, "{served:?}");
+}
+
+#[test]
 fn a_service_that_becomes_ten_times_slower_with_room_to_spare_is_used_again() {
     let served = World::play(4, async |world| {
         let upstream = world.upstream(Model::new(400).work(Work::Lognormal(0.6)));
