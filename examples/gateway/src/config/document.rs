@@ -1,6 +1,10 @@
 //! A config's text as tables, what was found wrong in it, and where each value stands.
 
-use super::{problems::Diagnostic, table::take_out, value::Step};
+use super::{
+    problems::Diagnostic,
+    table::{did_you_mean, take_out},
+    value::Step,
+};
 use buttress::ConfigError;
 use std::{
     borrow::Cow,
@@ -108,13 +112,17 @@ impl<'t> Document<'t> {
 
     /// Whether something that belongs to `path` could not be read, so that what follows from it says nothing.
     pub(super) fn is_taken(&self, path: &[&str]) -> bool {
-        let layer = |path: &[&str]| (path.len() > 3).then(|| path[..path.len() - 1].join("\0"));
-        self.taken.iter().any(|taken| {
-            let taken: Vec<_> = taken.iter().map(String::as_str).collect();
-            taken.starts_with(path)
-                || path.starts_with(&taken)
-                || layer(path).is_some_and(|parent| layer(&taken).is_some_and(|other| other == parent))
-        })
+        self.taken.iter().any(|taken| taken.iter().zip(path).all(|(a, b)| a == b))
+    }
+
+    /// The same for anything in the table of `path`, where that is a layer's: what seems to be missing may be what is misspelt.
+    pub(super) fn is_near_taken(&self, path: &[&str]) -> bool {
+        let beside = |taken: &Vec<String>| {
+            taken.len() == path.len()
+                && path.len() > 3
+                && taken.iter().zip(&path[..path.len() - 1]).all(|(a, b)| a == b)
+        };
+        self.is_taken(path) || self.taken.iter().any(beside)
     }
 
     /// Whether a part of the value at `path` was taken out.
@@ -125,7 +133,8 @@ impl<'t> Document<'t> {
 
     /// Says that the value at `path` is not among the `allowed`.
     pub(super) fn wrong(&mut self, path: &[&str], value: impl fmt::Display, allowed: impl fmt::Display) {
-        if self.is_taken(path) {
+        let allowed = allowed.to_string();
+        if self.is_taken(path) || self.taken.iter().any(|taken| follows(path, &allowed, taken)) {
             return;
         }
         let (field, value) = (path.join("."), value.to_string());
@@ -148,7 +157,7 @@ impl<'t> Document<'t> {
 
     /// Says that something is hardly meant.
     pub(super) fn warn(&mut self, path: &[&str], message: String, fix: &str) {
-        if self.is_taken(path) {
+        if self.is_near_taken(path) {
             return;
         }
         let place = self.place_of(path);
@@ -220,6 +229,22 @@ impl<'t> Document<'t> {
         let key = Spanned::new(span.clone(), Cow::Borrowed(name));
         self.root.insert(key, Spanned::new(span, DeValue::Table(table.into_inner())));
     }
+}
+
+/// Whether what is `allowed` at `path` follows from the value at `lost`, which is named there and has its default by now.
+pub(super) fn follows(path: &[&str], allowed: &str, lost: &[impl AsRef<str>]) -> bool {
+    let shared = lost.iter().zip(path).take_while(|(lost, name)| lost.as_ref() == **name).count();
+    let is_same_entry = shared > usize::from(NAMED.contains(&path[0]));
+    let is_named = |lost: &str| {
+        let names = named(allowed).flat_map(|field| field.split('.'));
+        names.into_iter().any(|name| name == lost || did_you_mean(lost, std::iter::once(name)).is_some())
+    };
+    is_same_entry && lost[shared..].iter().any(|lost| is_named(lost.as_ref()))
+}
+
+/// The fields that a text names: `so`.
+pub(super) fn named(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
 }
 
 /// The sections whose tables have names.

@@ -24,7 +24,15 @@ pub(super) fn stand_in(table: &mut DeTable<'_>, required: &[(&'static str, &'sta
     }
 }
 
-const WINDOW: &str = "{ time = \"10s\" } or { count = 100 }";
+/// What is allowed where a type's own words for it say little.
+fn by_hand(path: &[&str]) -> Option<&'static str> {
+    match path {
+        [.., "window"] => Some("{ time = \"10s\" } or { count = 100 }"),
+        [.., "rate_limit", "by"] => Some("\"client\", \"route\" or { header = \"x-tenant\" }"),
+        ["pressure", "sheddable" | "normal" | "critical"] => Some("{ from = 0.8, to = 0.9 } or \"none\""),
+        _ => None,
+    }
+}
 
 impl<'t> Document<'t> {
     /// Reads the table at `at`, saying all that is wrong with it. What cannot be read is taken out of it; what is missing gets
@@ -46,7 +54,7 @@ impl<'t> Document<'t> {
             let path: Vec<_> = at.iter().copied().chain(way.iter().copied()).collect();
             if let What::Missing(field) = error.what {
                 let field_path: Vec<_> = path.iter().copied().chain([field]).collect();
-                if !self.is_taken(&field_path) {
+                if !self.is_near_taken(&field_path) {
                     let span = error.span.clone().unwrap_or_else(|| span.clone());
                     self.push(missing(&field_path, field).at(span));
                 }
@@ -90,7 +98,7 @@ impl<'t> Document<'t> {
                 unknown(&field, fix, known.iter().map(|name| format!("`{name}`")))
             }
             What::Wrong(allowed) => {
-                let allowed = if name == "window" { WINDOW } else { allowed };
+                let allowed = by_hand(path).unwrap_or(allowed);
                 Diagnostic::error(format!("`{field}` is {value}")).fix(format!("allowed: {allowed}")).value(value)
             }
             What::Said(text) => {

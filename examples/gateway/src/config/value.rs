@@ -1,6 +1,7 @@
 //! TOML values to types. What goes wrong says where: the way to the value and its place in the text; `"none"` takes a value away
 //! from any field that may be without one.
 
+use super::table::did_you_mean;
 use serde::{
     Deserializer,
     de::{self, DeserializeSeed, Expected, IntoDeserializer, Unexpected, Visitor, value::StrDeserializer},
@@ -78,13 +79,25 @@ impl de::Error for Error {
         Self::new(What::Wrong(plain(&allowed.to_string())))
     }
 
-    fn invalid_value(_: Unexpected<'_>, allowed: &dyn Expected) -> Self {
-        Self::new(What::Wrong(plain(&allowed.to_string())))
+    fn invalid_value(value: Unexpected<'_>, allowed: &dyn Expected) -> Self {
+        // Of a number its type alone is asked here: which ones a field may have, is said once it is one.
+        let most = match allowed.to_string().as_str() {
+            "u8" => u64::from(u8::MAX),
+            "u16" => u64::from(u16::MAX),
+            "u32" => u64::from(u32::MAX),
+            "u64" | "usize" => u64::MAX,
+            other => return Self::new(What::Wrong(plain(other))),
+        };
+        Self::new(What::Wrong(match value {
+            Unexpected::Signed(..0) => "a whole number, and no negative one".to_owned(),
+            _ => format!("a whole number, at most {most}"),
+        }))
     }
 
-    fn unknown_variant(_: &str, allowed: &'static [&'static str]) -> Self {
+    fn unknown_variant(name: &str, allowed: &'static [&'static str]) -> Self {
         let names: Vec<_> = allowed.iter().map(|name| format!("{name:?}")).collect();
-        Self::new(What::Wrong(names.join(", ")))
+        let similar = did_you_mean(name, allowed.iter().copied()).map(|similar| format!("; {similar}"));
+        Self::new(What::Wrong(names.join(", ") + &similar.unwrap_or_default()))
     }
 
     fn unknown_field(_: &str, known: &'static [&'static str]) -> Self {
@@ -101,10 +114,7 @@ fn plain(allowed: &str) -> String {
     // Of "an address, allowed: an IP and a port" the second half.
     let allowed = allowed.split_once("allowed: ").map_or(allowed, |(_, allowed)| allowed);
     match allowed {
-        "u8" => "a whole number, 0 to 255",
-        "u16" => "a whole number, 0 to 65535",
-        "u32" => "a whole number, 0 to 4294967295",
-        "u64" | "usize" => "a whole number, 0 or more",
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number",
         "f64" => "a number",
         "a string" => "a text, in quotes",
         "a boolean" => "true or false",

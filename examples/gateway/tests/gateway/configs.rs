@@ -119,7 +119,7 @@ fn a_wrong_field_is_named_with_its_value_and_what_is_allowed() {
         (
             "[route.a]",
             "deadline = { per_try = 5 }\n[route.a]",
-            "5 is not a duration, allowed: a number and a unit, as in \"5s\"",
+            "5 is not a duration, allowed: a number and a unit, as in \"5ms\" or \"5s\"",
         ),
         ("[route.a]", "breaker = { window = \"10s\" }\n[route.a]", "{ time = \"10s\" } or { count = 100 }"),
         ("[route.a]", "breaker = { window = 10 }\n[route.a]", "{ time = \"10s\" } or { count = 100 }"),
