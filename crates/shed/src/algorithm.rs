@@ -60,8 +60,6 @@ mod read {
         Fixed,
     }
 
-    const ONE: &str = "one of `adaptive` and `fixed`, not both";
-
     struct Reader;
 
     impl<'de> Visitor<'de> for Reader {
@@ -92,11 +90,11 @@ mod read {
             let algorithm = match table.next_key()? {
                 Some(Key::Adaptive) => Algorithm::Adaptive(table.next_value::<AdaptiveConfig>()?),
                 Some(Key::Fixed) => Algorithm::Fixed(table.next_value()?),
-                None => return Err(A::Error::custom(format_args!("an empty table, allowed: {ONE}"))),
+                None => return Err(A::Error::custom("an empty table, allowed: one of `adaptive` and `fixed`")),
             };
             match table.next_key::<Key>()? {
                 None => Ok(algorithm),
-                Some(_) => Err(A::Error::custom(format_args!("both of them, allowed: {ONE}"))),
+                Some(_) => Err(A::Error::custom("`adaptive` and `fixed` in one, allowed: one of them, not both")),
             }
         }
     }

@@ -290,7 +290,7 @@ fn a_limit_is_a_word_or_a_number_or_a_table() {
         ("limit = 1.5", "expected \"adaptive\", a number"),
         ("limit.fix = 1", "unknown field `fix`, expected `adaptive` or `fixed`"),
         ("limit = {}", "an empty table, allowed: one of `adaptive` and `fixed`"),
-        ("limit = { fixed = 1, adaptive = {} }", "both of them, allowed: one of `adaptive` and `fixed`, not both"),
+        ("limit = { fixed = 1, adaptive = {} }", "`adaptive` and `fixed` in one, allowed: one of them, not both"),
         ("limit.adaptive.mx = 1", "unknown field `mx`"),
     ] {
         let error = read(text).unwrap_err().to_string();

@@ -46,10 +46,11 @@ impl<'t> Document<'t> {
         hints: &dyn Fn(&[&str], &str) -> Option<String>,
     ) -> Option<T> {
         loop {
-            let error = match T::deserialize(Table(table)) {
+            let mut error = match T::deserialize(Table(table)) {
                 Ok(read) => return Some(read),
                 Err(error) => error,
             };
+            find_unknown(table, &mut error);
             let way: Vec<_> = names(&error.way).collect();
             let path: Vec<_> = at.iter().copied().chain(way.iter().copied()).collect();
             if let What::Missing(field) = error.what {
@@ -88,7 +89,7 @@ impl<'t> Document<'t> {
         let value = error.span.as_ref().map_or_else(|| "a value".to_owned(), |span| self.written(span));
         let (table, name) = path.split_last().map_or((path, ""), |(name, table)| (table, *name));
         let diagnostic = match &error.what {
-            What::Unknown(known) => {
+            What::Unknown(_, known) => {
                 let identity = match table {
                     ["policy", _, kind] => Kind::named(kind).map_or(&[][..], Kind::identity),
                     _ => &[],
@@ -169,6 +170,22 @@ fn names(way: &[Step]) -> impl Iterator<Item = &str> {
         Step::Key(name) => Some(name.as_str()),
         Step::Index(_) => None,
     })
+}
+
+/// A table that is kept until its `kind` is known loses the places of its keys: of one that is unknown the name is left.
+fn find_unknown(table: &DeTable<'_>, error: &mut value::Error) {
+    let What::Unknown(name, _) = &error.what else { return };
+    if names(&error.way).last() == Some(name) {
+        return;
+    }
+    let mut around = Some(table);
+    for step in names(&error.way) {
+        around = around.and_then(|table| table.get(step)?.get_ref().as_table());
+    }
+    if let Some((key, _)) = around.and_then(|table| table.get_key_value(name.as_str())) {
+        error.span = Some(key.span());
+        error.way.push(Step::Key(name.clone()));
+    }
 }
 
 /// Takes the entry or the element at the end of `way` out; whether it was there.

@@ -33,7 +33,8 @@ pub(super) struct Error {
 
 #[derive(Debug, PartialEq)]
 pub(super) enum What {
-    Unknown(&'static [&'static str]),
+    /// The name, and those that are known.
+    Unknown(String, &'static [&'static str]),
     Missing(&'static str),
     /// What is allowed, in place of this value.
     Wrong(String),
@@ -60,7 +61,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.what {
-            What::Unknown(_) => f.write_str("unknown"),
+            What::Unknown(..) => f.write_str("unknown"),
             What::Missing(field) => write!(f, "`{field}` is missing"),
             What::Wrong(allowed) => write!(f, "allowed: {allowed}"),
             What::Said(text) => f.write_str(text),
@@ -100,8 +101,8 @@ impl de::Error for Error {
         Self::new(What::Wrong(names.join(", ") + &similar.unwrap_or_default()))
     }
 
-    fn unknown_field(_: &str, known: &'static [&'static str]) -> Self {
-        Self::new(What::Unknown(known))
+    fn unknown_field(name: &str, known: &'static [&'static str]) -> Self {
+        Self::new(What::Unknown(name.to_owned(), known))
     }
 
     fn missing_field(field: &'static str) -> Self {
@@ -117,6 +118,7 @@ fn plain(allowed: &str) -> String {
         "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number",
         "f64" => "a number",
         "a string" => "a text, in quotes",
+        "path string" => "a path, in quotes",
         "a boolean" => "true or false",
         "a sequence" => "a list, as in [..]",
         "a map" => "a table",
@@ -297,7 +299,7 @@ pub(super) fn fields_of<T: for<'de> de::Deserialize<'de>>() -> &'static [&'stati
         type Error = Error;
 
         fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Error> {
-            Err(Error::new(What::Unknown(&[])))
+            Err(Error::new(What::Unknown(String::new(), &[])))
         }
 
         fn deserialize_struct<V: Visitor<'de>>(
@@ -306,7 +308,7 @@ pub(super) fn fields_of<T: for<'de> de::Deserialize<'de>>() -> &'static [&'stati
             fields: &'static [&'static str],
             _: V,
         ) -> Result<V::Value, Error> {
-            Err(Error::new(What::Unknown(fields)))
+            Err(Error::new(What::Unknown(String::new(), fields)))
         }
 
         serde::forward_to_deserialize_any! {
@@ -315,7 +317,7 @@ pub(super) fn fields_of<T: for<'de> de::Deserialize<'de>>() -> &'static [&'stati
         }
     }
     match T::deserialize(Probe) {
-        Err(Error { what: What::Unknown(fields), .. }) => fields,
+        Err(Error { what: What::Unknown(_, fields), .. }) => fields,
         _ => &[],
     }
 }
