@@ -117,12 +117,20 @@ impl<'t> Document<'t> {
 
     /// The same for anything in the table of `path`, where that is a layer's: what seems to be missing may be what is misspelt.
     pub(super) fn is_near_taken(&self, path: &[&str]) -> bool {
-        let beside = |taken: &Vec<String>| {
-            taken.len() == path.len()
-                && path.len() > 3
-                && taken.iter().zip(&path[..path.len() - 1]).all(|(a, b)| a == b)
-        };
-        self.is_taken(path) || self.taken.iter().any(beside)
+        let is_layers = path.len() > 2 + usize::from(NAMED.contains(&path[0]));
+        let around = &path[..path.len() - 1];
+        let beside = |taken: &Vec<String>| taken.len() == path.len() && taken.iter().zip(around).all(|(a, b)| a == b);
+        self.is_taken(path) || is_layers && self.taken.iter().any(beside)
+    }
+
+    /// What could not be read at `from` is not there for `to` either, which inherits it, but where that has something of its `own`.
+    pub(super) fn lose_alike(&mut self, from: &[&str], to: &[&str], own: &DeTable<'t>) {
+        let lost =
+            self.taken.iter().filter(|taken| taken.len() > from.len() && taken.iter().zip(from).all(|(a, b)| a == b));
+        let inherited = lost.map(|taken| &taken[from.len()..]).filter(|rest| !says(own, rest));
+        let alike = inherited.map(|rest| to.iter().map(|&name| name.to_owned()).chain(rest.iter().cloned()).collect());
+        let alike: Vec<Vec<String>> = alike.collect();
+        self.taken.extend(alike);
     }
 
     /// Whether a part of the value at `path` was taken out.
@@ -231,15 +239,24 @@ impl<'t> Document<'t> {
     }
 }
 
-/// Whether what is `allowed` at `path` follows from the value at `lost`, which is named there and has its default by now.
+/// Whether what is `allowed` at `path` follows from the value at `lost`: it names that one, which has its default by now.
 pub(super) fn follows(path: &[&str], allowed: &str, lost: &[impl AsRef<str>]) -> bool {
-    let shared = lost.iter().zip(path).take_while(|(lost, name)| lost.as_ref() == **name).count();
-    let is_same_entry = shared > usize::from(NAMED.contains(&path[0]));
-    let is_named = |lost: &str| {
-        let names = named(allowed).flat_map(|field| field.split('.'));
-        names.into_iter().any(|name| name == lost || did_you_mean(lost, std::iter::once(name)).is_some())
+    let is_lost = |around: &[&str], name: &str| {
+        let field: Vec<_> = around.iter().copied().chain(name.split('.')).collect();
+        let mut steps = lost.iter().map(AsRef::as_ref).zip(&field).enumerate();
+        // What is unknown may be this one, misspelt.
+        let is_like = |lost, name| did_you_mean(lost, std::iter::once(name)).is_some();
+        steps.all(|(at, (lost, &name))| lost == name || at + 1 == field.len() && is_like(lost, name))
     };
-    is_same_entry && lost[shared..].iter().any(|lost| is_named(lost.as_ref()))
+    let entry = 1 + usize::from(NAMED.contains(&path[0]));
+    named(allowed).any(|name| is_lost(&[], name) || (entry..path.len()).any(|len| is_lost(&path[..len], name)))
+}
+
+/// Whether there is a value at `path`, or one that is no table before its end.
+fn says(table: &DeTable<'_>, path: &[String]) -> bool {
+    let Some((name, rest)) = path.split_first() else { return true };
+    let value = table.get(name.as_str()).map(Spanned::get_ref);
+    value.is_some_and(|value| value.as_table().is_none_or(|table| says(table, rest)))
 }
 
 /// The fields that a text names: `so`.

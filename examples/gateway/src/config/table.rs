@@ -138,6 +138,8 @@ fn missing(path: &[&str], field: &str) -> Diagnostic {
         "cluster" => "cluster = \"NAME\", with a `[cluster.NAME]`",
         "certificate" => "certificate = \"cert.pem\"",
         "key" => "key = \"key.pem\"",
+        "from" => "from = 0.8",
+        "to" => "to = 0.95",
         "weight" => "weight = 5, in percent of the calls",
         _ => field,
     };

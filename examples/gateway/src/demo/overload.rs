@@ -36,7 +36,7 @@ const GOODPUT: f64 = 0.7;
 /// How long good answers may take.
 const BOUND: Duration = Duration::from_millis(1500);
 /// Who has no answer for so long counts as one who has got none, or nobody would be unhappy before the first gives up.
-const LONG: Duration = Duration::from_millis(PATIENCE.as_millis() as u64 / 3);
+pub(crate) const LONG: Duration = Duration::from_millis(PATIENCE.as_millis() as u64 / 3);
 /// Without protection critical calls fare as all others do, and most wait in vain.
 const UNPROTECTED: f64 = 0.8;
 
