@@ -238,7 +238,7 @@ impl BreakerConfig {
         if let Window::Count(size) = self.window
             && self.min_calls > size
         {
-            return Err(ConfigError::new("min_calls", self.min_calls, format!("at most the window's size, {size}")));
+            return Err(ConfigError::new("min_calls", self.min_calls, format!("at most the size of `window`, {size}")));
         }
         if let Some(confidence) = self.confidence
             && !(0.5..1.0).contains(&confidence)

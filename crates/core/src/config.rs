@@ -176,7 +176,9 @@ pub mod duration {
     fn no_unit<E: Error>(number: impl fmt::Display) -> E {
         let number = number.to_string();
         let positive = number.trim_start_matches('-');
-        E::custom(format_args!("{number} is not a duration, allowed: a number and a unit, as in \"{positive}s\""))
+        E::custom(format_args!(
+            "{number} is not a duration, allowed: a number and a unit, as in \"{positive}ms\" or \"{positive}s\""
+        ))
     }
 }
 
@@ -230,10 +232,10 @@ mod tests {
     fn a_number_without_a_unit_is_told_what_it_lacks() {
         use serde::de::value::{Error, F64Deserializer, I64Deserializer, StrDeserializer, U64Deserializer};
         let said = |read: Result<Duration, Error>| read.unwrap_err().to_string();
-        let wanted = "5 is not a duration, allowed: a number and a unit, as in \"5s\"";
+        let wanted = "5 is not a duration, allowed: a number and a unit, as in \"5ms\" or \"5s\"";
         assert_eq!(said(duration::deserialize(U64Deserializer::new(5))), wanted);
         assert_eq!(said(duration::deserialize(I64Deserializer::new(5))), wanted);
-        assert!(said(duration::deserialize(F64Deserializer::new(1.5))).ends_with("as in \"1.5s\""));
+        assert!(said(duration::deserialize(F64Deserializer::new(1.5))).ends_with("as in \"1.5ms\" or \"1.5s\""));
         let read: Result<Duration, Error> = duration::deserialize(StrDeserializer::new("5s"));
         assert_eq!(read, Ok(Duration::from_secs(5)));
     }

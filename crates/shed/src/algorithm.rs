@@ -52,6 +52,14 @@ mod read {
         }
     }
 
+    /// Read as a field is, so that a format that knows where its keys stand can say where an unknown one does.
+    #[derive(serde::Deserialize)]
+    #[serde(field_identifier, rename_all = "snake_case")]
+    enum Key {
+        Adaptive,
+        Fixed,
+    }
+
     struct Reader;
 
     impl<'de> Visitor<'de> for Reader {
@@ -79,15 +87,14 @@ mod read {
         }
 
         fn visit_map<A: MapAccess<'de>>(self, mut table: A) -> Result<Algorithm, A::Error> {
-            let algorithm = match table.next_key::<String>()?.as_deref() {
-                Some("adaptive") => Algorithm::Adaptive(table.next_value::<AdaptiveConfig>()?),
-                Some("fixed") => Algorithm::Fixed(table.next_value()?),
-                Some(other) => return Err(A::Error::unknown_field(other, &["adaptive", "fixed"])),
-                None => return Err(A::Error::invalid_length(0, &self)),
+            let algorithm = match table.next_key()? {
+                Some(Key::Adaptive) => Algorithm::Adaptive(table.next_value::<AdaptiveConfig>()?),
+                Some(Key::Fixed) => Algorithm::Fixed(table.next_value()?),
+                None => return Err(A::Error::custom("an empty table, allowed: one of `adaptive` and `fixed`")),
             };
-            match table.next_key::<String>()? {
+            match table.next_key::<Key>()? {
                 None => Ok(algorithm),
-                Some(_) => Err(A::Error::invalid_length(2, &self)),
+                Some(_) => Err(A::Error::custom("`adaptive` and `fixed` in one, allowed: one of them, not both")),
             }
         }
     }

@@ -176,11 +176,22 @@ impl QueueConfig {
             }
         }
         // A normal call may wait longer than a critical one: it has to, or none of its class fits. The least important never.
-        for (field, wait) in [("critical_wait", self.critical_wait), ("normal_wait", self.normal_wait)] {
-            if wait < self.sheddable_wait {
-                let least = format!("{} (`sheddable_wait`) or more", format_duration(self.sheddable_wait));
-                return Err(ConfigError::duration(field, wait, least));
+        let (sheddable, default) = (self.sheddable_wait, Self::default());
+        for (field, wait, unset) in [
+            ("critical_wait", self.critical_wait, default.critical_wait),
+            ("normal_wait", self.normal_wait, default.normal_wait),
+        ] {
+            if wait >= sheddable {
+                continue;
             }
+            // Of the two the one that was set is to blame.
+            return Err(if wait == unset && sheddable != default.sheddable_wait {
+                let most = format!("{} (`{field}`) or less", format_duration(wait));
+                ConfigError::duration("sheddable_wait", sheddable, most)
+            } else {
+                let least = format!("{} (`sheddable_wait`) or more", format_duration(sheddable));
+                ConfigError::duration(field, wait, least)
+            });
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The reference gateway of Buttress: a reverse proxy whose routes run the whole chain.
 //!
 //! `buttress-gateway --demo` shows it working with upstreams that fail in front of your eyes;
-//! `buttress-gateway run -c gateway.toml` puts it in front of real ones.
+//! `buttress-gateway run gateway.toml` puts it in front of real ones.
 
 mod admin;
 mod answer;
@@ -28,13 +28,17 @@ use clap::{Parser, Subcommand};
 use commands::Format;
 use config::Problems;
 use orders::Order;
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 /// A reverse proxy that stays useful while its upstreams fail.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true, args_conflicts_with_subcommands = true)]
 struct Cli {
-    /// Shows the gateway at work between clients and three clusters that fail on a script.
+    /// Shows the gateway at work between clients and four clusters: three fail on a script, one gets too many calls.
     #[arg(long)]
     demo: bool,
     /// How long the demo goes on.
@@ -54,15 +58,13 @@ struct Cli {
 enum Command {
     /// Proxies, as the config says, until SIGTERM or SIGINT; then drains: a second signal stops at once (exit code 1).
     Run {
-        /// The config file.
-        #[arg(short, long, default_value = "gateway.toml")]
-        config: PathBuf,
+        #[command(flatten)]
+        file: File,
     },
     /// Says what is wrong with a config, and starts nothing. Exit code 2: it cannot be used.
     Check {
-        /// The config file.
-        #[arg(short, long, default_value = "gateway.toml")]
-        config: PathBuf,
+        #[command(flatten)]
+        file: File,
         /// How it is said.
         #[arg(long, value_enum, default_value_t)]
         format: Format,
@@ -72,9 +74,8 @@ enum Command {
     },
     /// Prints a config as it holds: with what is inherited and all defaults written out.
     PrintConfig {
-        /// The config file.
-        #[arg(short, long, default_value = "gateway.toml")]
-        config: PathBuf,
+        #[command(flatten)]
+        file: File,
         /// Says of each value where it came from: a line, a policy, a default.
         #[arg(long)]
         origin: bool,
@@ -83,12 +84,29 @@ enum Command {
     Order(Order),
 }
 
+/// Which config: `check gateway.toml` is the same as `check -c gateway.toml`.
+#[derive(clap::Args)]
+struct File {
+    /// The config file.
+    #[arg(value_name = "FILE", default_value = "gateway.toml")]
+    file: PathBuf,
+    /// The same.
+    #[arg(short, long, value_name = "FILE", conflicts_with = "file")]
+    config: Option<PathBuf>,
+}
+
+impl File {
+    fn path(&self) -> &Path {
+        self.config.as_ref().unwrap_or(&self.file)
+    }
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
-        Some(Command::Run { config }) => run::run(&config),
-        Some(Command::Check { config, format, strict }) => Ok(commands::check(&config, format, strict)),
-        Some(Command::PrintConfig { config, origin }) => commands::print_config(&config, origin),
+        Some(Command::Run { file }) => run::run(file.path()),
+        Some(Command::Check { file, format, strict }) => Ok(commands::check(file.path(), format, strict)),
+        Some(Command::PrintConfig { file, origin }) => commands::print_config(file.path(), origin),
         Some(Command::Order(order)) => Ok(orders::give(order)),
         None if cli.demo => {
             let settings = demo::Settings { length: cli.duration, seed: cli.seed, protection: cli.protection };

@@ -527,7 +527,7 @@ fn config_errors_name_field_value_and_what_is_allowed() {
         ),
         (config().consecutive(0), "`consecutive` is 0, allowed: 1 or more"),
         (config().window(Window::Count(0)), "`window` is 0, allowed: 1 to 1000000 calls"),
-        (config().window(Window::Count(10)), "`min_calls` is 20, allowed: at most the window's size, 10"),
+        (config().window(Window::Count(10)), "`min_calls` is 20, allowed: at most the size of `window`, 10"),
         (config().window(Window::Time(MS)), "`window` is 1ms, allowed: 100ms to 168h"),
         (config().confidence(1.0), "`confidence` is 1, allowed: 0.5 to below 1"),
         (config().open_for(61 * S), "`open_for` is 61s, allowed: at most `max_open`, which is 1m"),

@@ -146,6 +146,15 @@ fn errors_name_field_value_and_what_is_allowed() {
         ("`queue.tenants` is 1025, allowed: 1 to 1024", queue().tenants(1_025)),
         ("`queue.sheddable_wait` is 0s, allowed: 1ms to 1h", queue().sheddable_wait(ms(0))),
         ("`queue.critical_wait` is 4ms, allowed: 5ms (`sheddable_wait`) or more", queue().critical_wait(ms(4))),
+        ("`queue.sheddable_wait` is 9s, allowed: 100ms (`critical_wait`) or less", queue().sheddable_wait(ms(9000))),
+        (
+            "`queue.sheddable_wait` is 9s, allowed: 300ms (`normal_wait`) or less",
+            queue().sheddable_wait(ms(9000)).critical_wait(ms(9000)),
+        ),
+        (
+            "`queue.critical_wait` is 8s, allowed: 9s (`sheddable_wait`) or more",
+            queue().sheddable_wait(ms(9000)).critical_wait(ms(8000)),
+        ),
         ("`queue.normal_wait` is 4ms, allowed: 5ms (`sheddable_wait`) or more", queue().normal_wait(ms(4))),
     ] {
         assert_eq!(error(config), text);
@@ -280,8 +289,8 @@ fn a_limit_is_a_word_or_a_number_or_a_table() {
         ("limit = 4294967296", "integer `4294967296`, expected 1 to 2147483647 calls"),
         ("limit = 1.5", "expected \"adaptive\", a number"),
         ("limit.fix = 1", "unknown field `fix`, expected `adaptive` or `fixed`"),
-        ("limit = {}", "expected \"adaptive\", a number"),
-        ("limit = { fixed = 1, adaptive = {} }", "invalid length 2"),
+        ("limit = {}", "an empty table, allowed: one of `adaptive` and `fixed`"),
+        ("limit = { fixed = 1, adaptive = {} }", "`adaptive` and `fixed` in one, allowed: one of them, not both"),
         ("limit.adaptive.mx = 1", "unknown field `mx`"),
     ] {
         let error = read(text).unwrap_err().to_string();

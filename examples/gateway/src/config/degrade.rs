@@ -510,10 +510,9 @@ pub(super) fn fallback(document: &mut Document<'_>, path: &[&str], fallback: &La
         }
         let gib = |n: u64| Bytes(n << 30);
         number(document, &at("stale", "bytes"), stale.bytes, Bytes(64 << 10)..=gib(64));
-        if stale.bytes < Bytes(64 << 10) {
-            return;
-        }
-        let most = Bytes((stale.bytes.0 / 2).min(64 << 20));
+        // Half of what is kept, where that is known.
+        let is_known = stale.bytes >= Bytes(64 << 10) && !document.is_taken(&at("stale", "bytes"));
+        let most = Bytes(if is_known { (stale.bytes.0 / 2).min(64 << 20) } else { 64 << 20 });
         number(document, &at("stale", "body_bytes"), stale.body_bytes, Bytes(1)..=most);
     }
 }

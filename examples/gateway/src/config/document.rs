@@ -1,6 +1,10 @@
 //! A config's text as tables, what was found wrong in it, and where each value stands.
 
-use super::{problems::Diagnostic, table::take_out, value::Step};
+use super::{
+    problems::Diagnostic,
+    table::{did_you_mean, take_out},
+    value::Step,
+};
 use buttress::ConfigError;
 use std::{
     borrow::Cow,
@@ -108,13 +112,25 @@ impl<'t> Document<'t> {
 
     /// Whether something that belongs to `path` could not be read, so that what follows from it says nothing.
     pub(super) fn is_taken(&self, path: &[&str]) -> bool {
-        let layer = |path: &[&str]| (path.len() > 3).then(|| path[..path.len() - 1].join("\0"));
-        self.taken.iter().any(|taken| {
-            let taken: Vec<_> = taken.iter().map(String::as_str).collect();
-            taken.starts_with(path)
-                || path.starts_with(&taken)
-                || layer(path).is_some_and(|parent| layer(&taken).is_some_and(|other| other == parent))
-        })
+        self.taken.iter().any(|taken| taken.iter().zip(path).all(|(a, b)| a == b))
+    }
+
+    /// The same for anything in the table of `path`, where that is a layer's: what seems to be missing may be what is misspelt.
+    pub(super) fn is_near_taken(&self, path: &[&str]) -> bool {
+        let is_layers = path.len() > 2 + usize::from(NAMED.contains(&path[0]));
+        let around = &path[..path.len() - 1];
+        let beside = |taken: &Vec<String>| taken.len() == path.len() && taken.iter().zip(around).all(|(a, b)| a == b);
+        self.is_taken(path) || is_layers && self.taken.iter().any(beside)
+    }
+
+    /// What could not be read at `from` is not there for `to` either, which inherits it, but where that has something of its `own`.
+    pub(super) fn lose_alike(&mut self, from: &[&str], to: &[&str], own: &DeTable<'t>) {
+        let lost =
+            self.taken.iter().filter(|taken| taken.len() > from.len() && taken.iter().zip(from).all(|(a, b)| a == b));
+        let inherited = lost.map(|taken| &taken[from.len()..]).filter(|rest| !says(own, rest));
+        let alike = inherited.map(|rest| to.iter().map(|&name| name.to_owned()).chain(rest.iter().cloned()).collect());
+        let alike: Vec<Vec<String>> = alike.collect();
+        self.taken.extend(alike);
     }
 
     /// Whether a part of the value at `path` was taken out.
@@ -125,7 +141,8 @@ impl<'t> Document<'t> {
 
     /// Says that the value at `path` is not among the `allowed`.
     pub(super) fn wrong(&mut self, path: &[&str], value: impl fmt::Display, allowed: impl fmt::Display) {
-        if self.is_taken(path) {
+        let allowed = allowed.to_string();
+        if self.is_taken(path) || self.taken.iter().any(|taken| follows(path, &allowed, taken)) {
             return;
         }
         let (field, value) = (path.join("."), value.to_string());
@@ -148,7 +165,7 @@ impl<'t> Document<'t> {
 
     /// Says that something is hardly meant.
     pub(super) fn warn(&mut self, path: &[&str], message: String, fix: &str) {
-        if self.is_taken(path) {
+        if self.is_near_taken(path) {
             return;
         }
         let place = self.place_of(path);
@@ -220,6 +237,31 @@ impl<'t> Document<'t> {
         let key = Spanned::new(span.clone(), Cow::Borrowed(name));
         self.root.insert(key, Spanned::new(span, DeValue::Table(table.into_inner())));
     }
+}
+
+/// Whether what is `allowed` at `path` follows from the value at `lost`: it names that one, which has its default by now.
+pub(super) fn follows(path: &[&str], allowed: &str, lost: &[impl AsRef<str>]) -> bool {
+    let is_lost = |around: &[&str], name: &str| {
+        let field: Vec<_> = around.iter().copied().chain(name.split('.')).collect();
+        let mut steps = lost.iter().map(AsRef::as_ref).zip(&field).enumerate();
+        // What is unknown may be this one, misspelt.
+        let is_like = |lost, name| did_you_mean(lost, std::iter::once(name)).is_some();
+        steps.all(|(at, (lost, &name))| lost == name || at + 1 == field.len() && is_like(lost, name))
+    };
+    let entry = 1 + usize::from(NAMED.contains(&path[0]));
+    named(allowed).any(|name| is_lost(&[], name) || (entry..path.len()).any(|len| is_lost(&path[..len], name)))
+}
+
+/// Whether there is a value at `path`, or one that is no table before its end.
+fn says(table: &DeTable<'_>, path: &[String]) -> bool {
+    let Some((name, rest)) = path.split_first() else { return true };
+    let value = table.get(name.as_str()).map(Spanned::get_ref);
+    value.is_some_and(|value| value.as_table().is_none_or(|table| says(table, rest)))
+}
+
+/// The fields that a text names: `so`.
+pub(super) fn named(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
 }
 
 /// The sections whose tables have names.

@@ -4,14 +4,15 @@ use super::{
     Cluster, Layer, Route,
     check::{self, is_token, quoted},
     degrade,
-    document::Document,
+    document::{Document, follows, named},
     overload,
     policy::{Kind, Policies},
-    table::stand_in,
-    value::{NONE, Table},
+    table::{stand_in, take_out},
+    value::{NONE, Step, Table},
 };
 use buttress::ConfigError;
 use serde::{Deserialize, de::DeserializeOwned};
+use toml::de::DeTable;
 
 /// Says what is wrong with the layers of the cluster, or of a policy for clusters, at `path`.
 pub(super) fn cluster(document: &mut Document<'_>, path: &[&str], cluster: &Cluster) {
@@ -59,17 +60,35 @@ pub(super) fn layer<C: Clone + DeserializeOwned>(
     let path: Vec<_> = path.iter().copied().chain([name]).collect();
     let mut table = document.value_at(&path).and_then(|value| value.get_ref().as_table()).cloned().unwrap_or_default();
     let mut config = layer.config.clone();
+    let mut struck: Vec<Vec<String>> = Vec::new();
     while let Err(error) = build(config.clone()) {
-        document.refused(&path, &error);
-        let field = error.field.split('.').next().unwrap_or_default();
-        if table.remove(field).is_none() {
-            break;
+        let field: Vec<&str> = error.field.split('.').collect();
+        let full = [&path[..], &field[..]].concat();
+        if !struck.iter().any(|lost| follows(&full, &error.allowed, lost)) {
+            document.refused(&path, &error);
         }
-        match C::deserialize(Table(&table)) {
-            Ok(rest) => config = rest,
-            Err(_) => break,
-        }
+        let Some(rest) = without::<C>(&table, &field, &error.allowed) else { break };
+        (table, config) = rest;
+        struck.push(full.into_iter().map(str::to_owned).collect());
     }
+}
+
+/// The config without a field; where nobody wrote it, without one that it is measured by; where it must be there, without the
+/// table around it.
+fn without<'t, C: DeserializeOwned>(table: &DeTable<'t>, field: &[&str], allowed: &str) -> Option<(DeTable<'t>, C)> {
+    let around = &field[..field.len() - 1];
+    let itself = std::iter::once(field.to_vec());
+    let others = named(allowed).map(|other| [around, &[other]].concat());
+    let tables = (1..field.len()).rev().map(|len| field[..len].to_vec());
+    itself.chain(others).chain(tables).find_map(|way| {
+        let way: Vec<_> = way.into_iter().map(|name| Step::Key(name.to_owned())).collect();
+        let mut rest = table.clone();
+        if !take_out(&mut rest, &way) {
+            return None;
+        }
+        let config = C::deserialize(Table(&rest)).ok()?;
+        Some((rest, config))
+    })
 }
 
 /// Says what is wrong with the names and the layers of policies, whether anybody uses them or not.

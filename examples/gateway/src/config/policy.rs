@@ -313,6 +313,9 @@ impl<'t> Policies<'t> {
         };
         let mut table = name.map_or_else(|| kind.built_in(), |name| self.merged(name, kind));
         let line: Vec<_> = self.line(name.unwrap_or_default()).map(|(name, _)| name.to_owned()).collect();
+        for policy in &line {
+            document.lose_alike(&["policy", policy, kind.name()], &[kind.name(), entry], own);
+        }
         self.used.extend(line);
         lay(&mut table, own, kind);
         table

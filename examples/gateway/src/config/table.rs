@@ -24,7 +24,15 @@ pub(super) fn stand_in(table: &mut DeTable<'_>, required: &[(&'static str, &'sta
     }
 }
 
-const WINDOW: &str = "{ time = \"10s\" } or { count = 100 }";
+/// What is allowed where a type's own words for it say little.
+fn by_hand(path: &[&str]) -> Option<&'static str> {
+    match path {
+        [.., "window"] => Some("{ time = \"10s\" } or { count = 100 }"),
+        [.., "rate_limit", "by"] => Some("\"client\", \"route\" or { header = \"x-tenant\" }"),
+        ["pressure", "sheddable" | "normal" | "critical"] => Some("{ from = 0.8, to = 0.9 } or \"none\""),
+        _ => None,
+    }
+}
 
 impl<'t> Document<'t> {
     /// Reads the table at `at`, saying all that is wrong with it. What cannot be read is taken out of it; what is missing gets
@@ -38,15 +46,16 @@ impl<'t> Document<'t> {
         hints: &dyn Fn(&[&str], &str) -> Option<String>,
     ) -> Option<T> {
         loop {
-            let error = match T::deserialize(Table(table)) {
+            let mut error = match T::deserialize(Table(table)) {
                 Ok(read) => return Some(read),
                 Err(error) => error,
             };
+            find_unknown(table, &mut error);
             let way: Vec<_> = names(&error.way).collect();
             let path: Vec<_> = at.iter().copied().chain(way.iter().copied()).collect();
             if let What::Missing(field) = error.what {
                 let field_path: Vec<_> = path.iter().copied().chain([field]).collect();
-                if !self.is_taken(&field_path) {
+                if !self.is_near_taken(&field_path) {
                     let span = error.span.clone().unwrap_or_else(|| span.clone());
                     self.push(missing(&field_path, field).at(span));
                 }
@@ -80,7 +89,7 @@ impl<'t> Document<'t> {
         let value = error.span.as_ref().map_or_else(|| "a value".to_owned(), |span| self.written(span));
         let (table, name) = path.split_last().map_or((path, ""), |(name, table)| (table, *name));
         let diagnostic = match &error.what {
-            What::Unknown(known) => {
+            What::Unknown(_, known) => {
                 let identity = match table {
                     ["policy", _, kind] => Kind::named(kind).map_or(&[][..], Kind::identity),
                     _ => &[],
@@ -90,7 +99,7 @@ impl<'t> Document<'t> {
                 unknown(&field, fix, known.iter().map(|name| format!("`{name}`")))
             }
             What::Wrong(allowed) => {
-                let allowed = if name == "window" { WINDOW } else { allowed };
+                let allowed = by_hand(path).unwrap_or(allowed);
                 Diagnostic::error(format!("`{field}` is {value}")).fix(format!("allowed: {allowed}")).value(value)
             }
             What::Said(text) => {
@@ -129,6 +138,8 @@ fn missing(path: &[&str], field: &str) -> Diagnostic {
         "cluster" => "cluster = \"NAME\", with a `[cluster.NAME]`",
         "certificate" => "certificate = \"cert.pem\"",
         "key" => "key = \"key.pem\"",
+        "from" => "from = 0.8",
+        "to" => "to = 0.95",
         "weight" => "weight = 5, in percent of the calls",
         _ => field,
     };
@@ -161,6 +172,22 @@ fn names(way: &[Step]) -> impl Iterator<Item = &str> {
         Step::Key(name) => Some(name.as_str()),
         Step::Index(_) => None,
     })
+}
+
+/// A table that is kept until its `kind` is known loses the places of its keys: of one that is unknown the name is left.
+fn find_unknown(table: &DeTable<'_>, error: &mut value::Error) {
+    let What::Unknown(name, _) = &error.what else { return };
+    if names(&error.way).last() == Some(name) {
+        return;
+    }
+    let mut around = Some(table);
+    for step in names(&error.way) {
+        around = around.and_then(|table| table.get(step)?.get_ref().as_table());
+    }
+    if let Some((key, _)) = around.and_then(|table| table.get_key_value(name.as_str())) {
+        error.span = Some(key.span());
+        error.way.push(Step::Key(name.clone()));
+    }
 }
 
 /// Takes the entry or the element at the end of `way` out; whether it was there.

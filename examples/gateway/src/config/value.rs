@@ -1,6 +1,7 @@
 //! TOML values to types. What goes wrong says where: the way to the value and its place in the text; `"none"` takes a value away
 //! from any field that may be without one.
 
+use super::table::did_you_mean;
 use serde::{
     Deserializer,
     de::{self, DeserializeSeed, Expected, IntoDeserializer, Unexpected, Visitor, value::StrDeserializer},
@@ -32,7 +33,8 @@ pub(super) struct Error {
 
 #[derive(Debug, PartialEq)]
 pub(super) enum What {
-    Unknown(&'static [&'static str]),
+    /// The name, and those that are known.
+    Unknown(String, &'static [&'static str]),
     Missing(&'static str),
     /// What is allowed, in place of this value.
     Wrong(String),
@@ -59,7 +61,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.what {
-            What::Unknown(_) => f.write_str("unknown"),
+            What::Unknown(..) => f.write_str("unknown"),
             What::Missing(field) => write!(f, "`{field}` is missing"),
             What::Wrong(allowed) => write!(f, "allowed: {allowed}"),
             What::Said(text) => f.write_str(text),
@@ -78,17 +80,29 @@ impl de::Error for Error {
         Self::new(What::Wrong(plain(&allowed.to_string())))
     }
 
-    fn invalid_value(_: Unexpected<'_>, allowed: &dyn Expected) -> Self {
-        Self::new(What::Wrong(plain(&allowed.to_string())))
+    fn invalid_value(value: Unexpected<'_>, allowed: &dyn Expected) -> Self {
+        // Of a number its type alone is asked here: which ones a field may have, is said once it is one.
+        let most = match allowed.to_string().as_str() {
+            "u8" => u64::from(u8::MAX),
+            "u16" => u64::from(u16::MAX),
+            "u32" => u64::from(u32::MAX),
+            "u64" | "usize" => u64::MAX,
+            other => return Self::new(What::Wrong(plain(other))),
+        };
+        Self::new(What::Wrong(match value {
+            Unexpected::Signed(..0) => "a whole number, and no negative one".to_owned(),
+            _ => format!("a whole number, at most {most}"),
+        }))
     }
 
-    fn unknown_variant(_: &str, allowed: &'static [&'static str]) -> Self {
+    fn unknown_variant(name: &str, allowed: &'static [&'static str]) -> Self {
         let names: Vec<_> = allowed.iter().map(|name| format!("{name:?}")).collect();
-        Self::new(What::Wrong(names.join(", ")))
+        let similar = did_you_mean(name, allowed.iter().copied()).map(|similar| format!("; {similar}"));
+        Self::new(What::Wrong(names.join(", ") + &similar.unwrap_or_default()))
     }
 
-    fn unknown_field(_: &str, known: &'static [&'static str]) -> Self {
-        Self::new(What::Unknown(known))
+    fn unknown_field(name: &str, known: &'static [&'static str]) -> Self {
+        Self::new(What::Unknown(name.to_owned(), known))
     }
 
     fn missing_field(field: &'static str) -> Self {
@@ -101,12 +115,10 @@ fn plain(allowed: &str) -> String {
     // Of "an address, allowed: an IP and a port" the second half.
     let allowed = allowed.split_once("allowed: ").map_or(allowed, |(_, allowed)| allowed);
     match allowed {
-        "u8" => "a whole number, 0 to 255",
-        "u16" => "a whole number, 0 to 65535",
-        "u32" => "a whole number, 0 to 4294967295",
-        "u64" | "usize" => "a whole number, 0 or more",
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number",
         "f64" => "a number",
         "a string" => "a text, in quotes",
+        "path string" => "a path, in quotes",
         "a boolean" => "true or false",
         "a sequence" => "a list, as in [..]",
         "a map" => "a table",
@@ -287,7 +299,7 @@ pub(super) fn fields_of<T: for<'de> de::Deserialize<'de>>() -> &'static [&'stati
         type Error = Error;
 
         fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Error> {
-            Err(Error::new(What::Unknown(&[])))
+            Err(Error::new(What::Unknown(String::new(), &[])))
         }
 
         fn deserialize_struct<V: Visitor<'de>>(
@@ -296,7 +308,7 @@ pub(super) fn fields_of<T: for<'de> de::Deserialize<'de>>() -> &'static [&'stati
             fields: &'static [&'static str],
             _: V,
         ) -> Result<V::Value, Error> {
-            Err(Error::new(What::Unknown(fields)))
+            Err(Error::new(What::Unknown(String::new(), fields)))
         }
 
         serde::forward_to_deserialize_any! {
@@ -305,7 +317,7 @@ pub(super) fn fields_of<T: for<'de> de::Deserialize<'de>>() -> &'static [&'stati
         }
     }
     match T::deserialize(Probe) {
-        Err(Error { what: What::Unknown(fields), .. }) => fields,
+        Err(Error { what: What::Unknown(_, fields), .. }) => fields,
         _ => &[],
     }
 }

@@ -103,7 +103,7 @@ impl Frame {
                 None => line,
             });
         }
-        lines.push(Line::default().put(self.overload.say(), Look::Plain));
+        lines.push(Line::default().put(self.overload.line(), Look::Plain));
         for (at, role, text) in &self.changes {
             let look = if text.contains("-> closed") { Look::Good } else { Look::Plain };
             let line = Line::default().put(format!("{:>6.1}s  {role:<7}", at.as_secs_f64()), Look::Dim);

@@ -1,4 +1,4 @@
-//! `--demo`: the gateway between clients and three clusters whose endpoints fail on a script.
+//! `--demo`: the gateway between clients and four clusters: the endpoints of three fail on a script, more comes to the fourth than it can do.
 
 mod frame;
 mod line;
@@ -188,7 +188,7 @@ async fn tell(
         overload.add(callers, stage.share(now));
         changes.extend(watch.changes());
         // Not past the end, so that what is said belongs to the last scene.
-        let seen = overload.read(shed, stage);
+        let seen = overload.read(shed, stage, settings.protection, now);
         let frame = Frame::new(settings, stage, now.min(stage.end()), watch, [&clients, &given], &changes, seen);
         view.show(&frame);
         if over {

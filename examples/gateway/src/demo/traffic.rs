@@ -62,6 +62,8 @@ pub(crate) struct Call {
 #[derive(Default)]
 pub(crate) struct Seen {
     calls: Mutex<Vec<Call>>,
+    /// When each of them began.
+    begun: Mutex<Vec<Instant>>,
     open: AtomicUsize,
 }
 
@@ -71,9 +73,19 @@ impl Seen {
         mem::take(&mut self.calls.lock().expect("never poisoned"))
     }
 
+    /// When the calls began that began since this was last asked.
+    pub(crate) fn take_begun(&self) -> Vec<Instant> {
+        mem::take(&mut self.begun.lock().expect("never poisoned"))
+    }
+
     /// Calls without an answer yet.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Relaxed)
+    }
+
+    fn begins(&self, began: Instant) {
+        self.begun.lock().expect("never poisoned").push(began);
+        self.open.fetch_add(1, Relaxed);
     }
 
     fn ended(&self, call: Call) {
@@ -152,9 +164,9 @@ impl Source {
         let req = req.body(body).expect("it is complete");
         let (http, seen) = (self.http.clone(), self.seen.clone());
         let patience = if self.caller == Caller::Unprotected { LONGER } else { PATIENCE };
-        seen.open.fetch_add(1, Relaxed);
+        let began = Instant::now();
+        seen.begins(began);
         tokio::spawn(async move {
-            let began = Instant::now();
             let end = timeout(patience, whole(http.request(req))).await.unwrap_or(End::Hung);
             let latency = began.elapsed();
             let end = if end == End::Good && latency > PATIENCE { End::Late } else { end };

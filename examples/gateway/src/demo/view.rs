@@ -4,6 +4,7 @@ use super::{
     Settings,
     frame::Frame,
     line::{Line, Look},
+    overload::LONG,
     setup::LIMIT,
     traffic::PATIENCE,
     verdict,
@@ -48,7 +49,8 @@ impl View {
              all the time, and for a while far more comes to it than it can do.\n\
              Beside it a small client asks the same endpoints in turn, without the gateway.\n\
              Good is a 200 with its whole body within {PATIENCE:?}. The numbers are of all calls so far;\n\
-             what the layers did is of the last second. A bulkhead lets {LIMIT} reports in at once.\n\n"
+             what the layers did is of the last second. A bulkhead lets {LIMIT} reports in at once.\n\
+             Who has waited for {LONG:?} at d counts as one who has no good answer so far.\n\n"
         );
         if !protection {
             text += "PROTECTION IS OFF: no deadline, retry, breaker, bulkhead, shedding or canary; endpoints are taken in turn.\n\n";

@@ -39,6 +39,20 @@ fn a_fine_config_passes_and_so_does_the_sample_without_a_warning() {
 }
 
 #[test]
+fn a_config_is_named_with_or_without_an_option() {
+    let path = config_file(FINE);
+    let file = path.to_str().unwrap();
+    for command in ["check", "print-config"] {
+        let [plain, long, short, both] = [&[file][..], &["--config", file], &["-c", file], &["-c", file, file]]
+            .map(|args| binary().arg(command).args(args).output().unwrap());
+        assert!(plain.status.success() && !plain.stdout.is_empty());
+        assert_eq!([&long.stdout, &short.stdout], [&plain.stdout; 2]);
+        assert!(!both.status.success() && both.stdout.is_empty(), "one of them");
+    }
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
 fn a_wrong_field_is_named_with_its_value_and_what_is_allowed() {
     for (from, to, said) in [
         ("prefix = \"/\"", "prefix = \"api\"", "`route.a.prefix` is \"api\", allowed: a path that begins with `/`"),
@@ -119,7 +133,7 @@ fn a_wrong_field_is_named_with_its_value_and_what_is_allowed() {
         (
             "[route.a]",
             "deadline = { per_try = 5 }\n[route.a]",
-            "5 is not a duration, allowed: a number and a unit, as in \"5s\"",
+            "5 is not a duration, allowed: a number and a unit, as in \"5ms\" or \"5s\"",
         ),
         ("[route.a]", "breaker = { window = \"10s\" }\n[route.a]", "{ time = \"10s\" } or { count = 100 }"),
         ("[route.a]", "breaker = { window = 10 }\n[route.a]", "{ time = \"10s\" } or { count = 100 }"),

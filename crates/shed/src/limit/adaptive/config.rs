@@ -47,9 +47,11 @@ impl AdaptiveConfig {
             return Err(ConfigError::new("max", self.max, format!("{} (`min`) to 1000000", self.min)));
         }
         match self.initial {
-            Some(initial) if !(self.min..=self.max).contains(&initial) => {
-                let allowed = format!("{} (`min`) to {} (`max`)", self.min, self.max);
-                Err(ConfigError::new("initial", initial, allowed))
+            Some(initial) if initial < self.min => {
+                Err(ConfigError::new("initial", initial, format!("{} (`min`) or more", self.min)))
+            }
+            Some(initial) if initial > self.max => {
+                Err(ConfigError::new("initial", initial, format!("{} (`max`) or less", self.max)))
             }
             _ => Ok(()),
         }

@@ -417,8 +417,8 @@ fn a_wrong_config_says_what_is_wrong() {
     assert_eq!(wrong(config().min(0)), "`min` is 0, allowed: 1 or more");
     assert_eq!(wrong(config().min(30).max(29)), "`max` is 29, allowed: 30 (`min`) to 1000000");
     assert_eq!(wrong(config().max(1_000_001)), "`max` is 1000001, allowed: 1 (`min`) to 1000000");
-    assert_eq!(wrong(config().initial(10_001)), "`initial` is 10001, allowed: 1 (`min`) to 10000 (`max`)");
-    assert_eq!(wrong(config().initial(20).min(21)), "`initial` is 20, allowed: 21 (`min`) to 10000 (`max`)");
+    assert_eq!(wrong(config().initial(10_001)), "`initial` is 10001, allowed: 10000 (`max`) or less");
+    assert_eq!(wrong(config().initial(20).min(21)), "`initial` is 20, allowed: 21 (`min`) or more");
     for (bounds, start) in [(config(), 20), (config().min(21), 21), (config().max(7), 7)] {
         assert_eq!(Adaptive::new(bounds).unwrap().limit(), start, "nobody said where to start");
     }
