@@ -256,6 +256,25 @@ impl<L, P: Clone> Scope<L, P> {
     /// # Ok(()) }
     /// # #[cfg(not(feature = "shed"))] fn main() {}
     /// ```
+    ///
+    /// To keep the handle make the layer first, and hand it to [`with`](Self::with):
+    ///
+    /// ```
+    /// # #[cfg(feature = "shed")] {
+    /// use buttress::{Handle, Mode, prelude::*};
+    /// use tower::ServiceBuilder;
+    ///
+    /// let shed = ShedConfig::default().layer_by(|tenant: &u64| Ask::new().tenant(*tenant))?;
+    /// let handle = shed.handle();
+    /// let chain = ServiceBuilder::new().opaque().with(shed); // in place of `.shed(..)`
+    ///
+    /// handle.set_mode(Mode::OBSERVE_ONLY)?;
+    /// handle.update(handle.config().limit(buttress::shed::Algorithm::Fixed(64)))?;
+    /// assert_eq!(handle.snapshot().limit, 64);
+    /// # let _ = chain;
+    /// # }
+    /// # Ok::<(), buttress::ConfigError>(())
+    /// ```
     #[cfg(feature = "shed")]
     pub fn shed<D>(self, shed: crate::Shed<D>) -> Scope<Stack<QueueLayer<crate::Shed<D>, P>, L>, P>
     where
@@ -267,6 +286,24 @@ impl<L, P: Clone> Scope<L, P> {
     /// So many calls in a period, and no more: `.rate_limit(RateLimitConfig::per_second(100).build()?)`. Per client or tenant:
     /// [`KeyedRateLimitLayer`](crate::KeyedRateLimitLayer), by [`with`](Self::with). (A plain `ServiceBuilder` has a `rate_limit` of
     /// tower's own, which makes callers wait.)
+    ///
+    /// To keep the handle make the layer first, and hand it to [`with`](Self::with):
+    ///
+    /// ```
+    /// # #[cfg(feature = "shed")] {
+    /// use buttress::{Handle, Mode, prelude::*};
+    /// use tower::ServiceBuilder;
+    ///
+    /// let limit = RateLimitConfig::per_second(100).layer()?;
+    /// let handle = limit.handle();
+    /// let chain = ServiceBuilder::new().opaque().with(limit); // in place of `.rate_limit(..)`
+    ///
+    /// handle.set_mode(Mode::OBSERVE_ONLY)?;
+    /// assert_eq!(handle.snapshot().refused_total, 0);
+    /// # let _ = chain;
+    /// # }
+    /// # Ok::<(), buttress::ConfigError>(())
+    /// ```
     #[cfg(feature = "shed")]
     pub fn rate_limit(
         self,
@@ -288,6 +325,26 @@ impl<L, P: Clone> Scope<L, P> {
 
     /// Sheds what is less important as the process comes under pressure:
     /// `.pressure(PressureGateConfig::default().build(&pressure)?)`. See [`shed::pressure`](crate::shed::pressure).
+    ///
+    /// To keep the handle make the layer first, and hand it to [`with`](Self::with):
+    ///
+    /// ```
+    /// # #[cfg(feature = "shed")] {
+    /// use buttress::{Handle, Mode, prelude::*, shed::pressure::{CpuPressure, PressureConfig}};
+    /// use tower::ServiceBuilder;
+    ///
+    /// let pressure = PressureConfig::default().build()?;
+    /// pressure.source("cpu", CpuPressure::new());
+    /// let gate = PressureGateConfig::default().layer(&pressure)?;
+    /// let handle = gate.handle();
+    /// let chain = ServiceBuilder::new().opaque().with(gate); // in place of `.pressure(..)`
+    ///
+    /// handle.set_mode(Mode::OBSERVE_ONLY)?;
+    /// assert_eq!(handle.snapshot().normal_refused_total, 0);
+    /// # let _ = chain;
+    /// # }
+    /// # Ok::<(), buttress::ConfigError>(())
+    /// ```
     #[cfg(feature = "shed")]
     pub fn pressure(
         self,
