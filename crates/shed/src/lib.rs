@@ -103,8 +103,8 @@
 //!
 //! # Deadlines
 //!
-//! A call for which there is room goes at once, whatever its deadline, and nothing that runs is cut off: both are for a deadline layer further out. So is a queue of
-//! length 0: nobody waits, and no deadline is looked at. Of a call that would wait, the deadline in its [`Ask`] or its context is compared with the clock three times;
+//! A call for which there is room goes at once, whatever its deadline, and nothing that runs is cut off: both are for a deadline layer further out. Without a
+//! queue (`max = 0`) nobody waits, and no deadline is looked at. Of a call that would wait, the deadline in its [`Ask`] or its context is compared with the clock three times;
 //! *typical* is how long the fastest four fifths of the calls took that were timed last, on the mean and once they ran; 0 while nobody knows it.
 //!
 //! | when | it is refused if | reason | cause in metrics |
