@@ -33,7 +33,7 @@ use std::{convert::Infallible, fmt, future::Future, sync::Arc, time::Duration};
 /// | `Auto` | holds every call to the limit |
 /// | `ForcedOpen` | refuses every newcomer; those who wait already still get their turn |
 /// | `Disabled` | lets every call pass; within the limit they take permits, above it they are counted as `over_limit` |
-/// | `Enforcing(p)` | holds `p` percent of the calls above the limit to it (they wait or are refused); the others pass, and are counted |
+/// | `Enforcing(p)` | holds `p` percent of the calls above the limit to it (they wait or are refused); the others pass, and are counted; at 0, [`Mode::OBSERVE_ONLY`], it observes only |
 pub struct Bulkhead {
     pub(crate) shared: Striped<Shared>,
 }

@@ -99,6 +99,10 @@ impl<P> Speak<P> for crate::ChaosLayer {
 }
 
 /// Gives [`tower::ServiceBuilder`] a protocol that all layers of ours after it speak, and a method for each of them.
+///
+/// **The protocol comes first**: `.http_server()`, `.http_gateway(name)`, `.http_client()` or `.opaque()`, and then the methods of [`Scope`]. Those that are here as well
+/// (`.shed(..)`, `.breaker(..)`) are `.opaque()` and the same: for what is no HTTP, as under HTTP their refusals would be errors instead of responses. The others are
+/// not here because tower has methods of these names (`.retry(..)`, `.rate_limit(..)`), or because they ask for a protocol that says more (`.throttle(..)`).
 pub trait ServiceBuilderExt<L>: Sized {
     /// All layers of ours that follow speak `protocol`.
     fn protocol<P>(self, protocol: P) -> Scope<L, P>;
@@ -145,6 +149,38 @@ pub trait ServiceBuilderExt<L>: Sized {
         bulkhead: impl crate::IntoPolicy<crate::Bulkhead>,
     ) -> Scope<Stack<GateLayer<crate::Bulkhead>, L>, Opaque> {
         self.opaque().bulkhead(bulkhead)
+    }
+
+    /// Load shedding around any service whose error can carry a refusal. See [`Scope::shed`].
+    ///
+    /// ```
+    /// # #[cfg(feature = "shed")]
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use buttress::prelude::*;
+    /// use tower::{ServiceBuilder, ServiceExt as _, service_fn};
+    ///
+    /// let service = ServiceBuilder::new()
+    ///     .shed(ShedConfig::default().build()?)
+    ///     .service(service_fn(|n: u64| async move { Ok::<_, Error<std::io::Error>>(n) }));
+    /// assert_eq!(service.oneshot(7).await?, 7);
+    /// # Ok(()) }
+    /// # #[cfg(not(feature = "shed"))] fn main() {}
+    /// ```
+    #[cfg(feature = "shed")]
+    fn shed<D>(self, shed: crate::Shed<D>) -> Scope<Stack<QueueLayer<crate::Shed<D>>, L>, Opaque>
+    where
+        crate::Shed<D>: Handle,
+    {
+        self.opaque().shed(shed)
+    }
+
+    /// Sheds under pressure, around any service whose error can carry a refusal. See [`Scope::pressure`].
+    #[cfg(feature = "shed")]
+    fn pressure(
+        self,
+        gate: impl crate::IntoPolicy<crate::PressureGate>,
+    ) -> Scope<Stack<GateLayer<crate::PressureGate>, L>, Opaque> {
+        self.opaque().pressure(gate)
     }
 
     /// A deadline around any service whose error can carry a refusal.
@@ -256,6 +292,25 @@ impl<L, P: Clone> Scope<L, P> {
     /// # Ok(()) }
     /// # #[cfg(not(feature = "shed"))] fn main() {}
     /// ```
+    ///
+    /// To keep the handle make the layer first, and hand it to [`with`](Self::with):
+    ///
+    /// ```
+    /// # #[cfg(feature = "shed")] {
+    /// use buttress::{Handle, Mode, prelude::*};
+    /// use tower::ServiceBuilder;
+    ///
+    /// let shed = ShedConfig::default().layer_by(|tenant: &u64| Ask::new().tenant(*tenant))?;
+    /// let handle = shed.handle();
+    /// let chain = ServiceBuilder::new().opaque().with(shed); // in place of `.shed(..)`
+    ///
+    /// handle.set_mode(Mode::OBSERVE_ONLY)?;
+    /// handle.update(handle.config().limit(buttress::shed::Algorithm::Fixed(64)))?;
+    /// assert_eq!(handle.snapshot().limit, 64);
+    /// # let _ = chain;
+    /// # }
+    /// # Ok::<(), buttress::ConfigError>(())
+    /// ```
     #[cfg(feature = "shed")]
     pub fn shed<D>(self, shed: crate::Shed<D>) -> Scope<Stack<QueueLayer<crate::Shed<D>, P>, L>, P>
     where
@@ -267,6 +322,24 @@ impl<L, P: Clone> Scope<L, P> {
     /// So many calls in a period, and no more: `.rate_limit(RateLimitConfig::per_second(100).build()?)`. Per client or tenant:
     /// [`KeyedRateLimitLayer`](crate::KeyedRateLimitLayer), by [`with`](Self::with). (A plain `ServiceBuilder` has a `rate_limit` of
     /// tower's own, which makes callers wait.)
+    ///
+    /// To keep the handle make the layer first, and hand it to [`with`](Self::with):
+    ///
+    /// ```
+    /// # #[cfg(feature = "shed")] {
+    /// use buttress::{Handle, Mode, prelude::*};
+    /// use tower::ServiceBuilder;
+    ///
+    /// let limit = RateLimitConfig::per_second(100).layer()?;
+    /// let handle = limit.handle();
+    /// let chain = ServiceBuilder::new().opaque().with(limit); // in place of `.rate_limit(..)`
+    ///
+    /// handle.set_mode(Mode::OBSERVE_ONLY)?;
+    /// assert_eq!(handle.snapshot().refused_total, 0);
+    /// # let _ = chain;
+    /// # }
+    /// # Ok::<(), buttress::ConfigError>(())
+    /// ```
     #[cfg(feature = "shed")]
     pub fn rate_limit(
         self,
@@ -288,6 +361,26 @@ impl<L, P: Clone> Scope<L, P> {
 
     /// Sheds what is less important as the process comes under pressure:
     /// `.pressure(PressureGateConfig::default().build(&pressure)?)`. See [`shed::pressure`](crate::shed::pressure).
+    ///
+    /// To keep the handle make the layer first, and hand it to [`with`](Self::with):
+    ///
+    /// ```
+    /// # #[cfg(feature = "shed")] {
+    /// use buttress::{Handle, Mode, prelude::*, shed::pressure::{CpuPressure, PressureConfig}};
+    /// use tower::ServiceBuilder;
+    ///
+    /// let pressure = PressureConfig::default().build()?;
+    /// pressure.source("cpu", CpuPressure::new());
+    /// let gate = PressureGateConfig::default().layer(&pressure)?;
+    /// let handle = gate.handle();
+    /// let chain = ServiceBuilder::new().opaque().with(gate); // in place of `.pressure(..)`
+    ///
+    /// handle.set_mode(Mode::OBSERVE_ONLY)?;
+    /// assert_eq!(handle.snapshot().normal_refused_total, 0);
+    /// # let _ = chain;
+    /// # }
+    /// # Ok::<(), buttress::ConfigError>(())
+    /// ```
     #[cfg(feature = "shed")]
     pub fn pressure(
         self,

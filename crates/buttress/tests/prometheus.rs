@@ -243,3 +243,78 @@ fn what_others_call_strangely_or_alike_breaks_nothing() {
     assert_eq!(value(&families, "buttress_odd_kind_a_reading", &[("name", "odd-3")]), Some(0.5));
     assert_eq!(value(&families, "buttress_odd_kind_a_state", &[("name", "odd"), ("state", "x")]), Some(1.0));
 }
+
+#[cfg(all(
+    feature = "balance",
+    feature = "breaker",
+    feature = "bulkhead",
+    feature = "chaos",
+    feature = "deadline",
+    feature = "fallback",
+    feature = "retry",
+    feature = "shed"
+))]
+#[tokio::test]
+async fn every_reading_of_ours_has_a_help_that_says_what_it_is() {
+    use buttress::{
+        Balance, Budget, CanaryConfig, Chaos, Coalesce, DeadlineConfig, Endpoint, FailoverConfig, FallbackConfig,
+        Handle, Keyed, KeyedConfig, LevelsConfig, PressureGateConfig, RampedGateConfig, Retry, ShedConfig, StaleConfig,
+        ThrottleConfig, ToggleConfig, VoteConfig, shed::pressure::PressureConfig, telemetry::RequestSpanLayer,
+    };
+    use std::time::Duration;
+    use tower::service_fn;
+
+    let second = Duration::from_secs(1);
+    let echo = || service_fn(async |n: u64| Ok::<_, Error<std::io::Error>>(n));
+    let pressure = PressureConfig::default().build().unwrap();
+    let shed = Arc::new(ShedConfig::default().build().unwrap());
+    let breaker = Arc::new(BreakerConfig::default().min_calls(1).slow_after(second).build().unwrap());
+    // What is shown only once there were calls.
+    shed.call(buttress::Ask::new(), async { Ok::<_, ()>(()) }).await.unwrap();
+    breaker.call(async { Ok::<_, ()>(()) }).await.unwrap();
+    let deadline = DeadlineConfig::new(second * 3).per_try(second).idle(second).absolute(second * 2);
+    let keyed: Keyed<u64, Bulkhead, _> = KeyedConfig::new(4).build(|n: &u64| *n, |_| Bulkhead::from(8)).unwrap();
+    let handles: Vec<Arc<dyn Handle>> = vec![
+        Balance::new([Endpoint::new("a", echo())]).unwrap().handle(),
+        breaker,
+        Arc::new(Budget::default()),
+        Arc::new(Bulkhead::from(8)),
+        Arc::new(CanaryConfig::new(5.0).build().unwrap()),
+        Arc::new(Chaos::default()),
+        Arc::new(Coalesce::default()),
+        Arc::new(deadline.build().unwrap()),
+        FailoverConfig::default().backup("backup", echo()).build().unwrap().handle(),
+        Arc::new(FallbackConfig::default().build().unwrap()),
+        Arc::new(keyed),
+        Arc::new(LevelsConfig::new("full").level("less", 0.7).build().unwrap()),
+        Arc::new(PressureGateConfig::default().build(&pressure).unwrap()),
+        Arc::new(pressure),
+        Arc::new(RampedGateConfig::default().build().unwrap()),
+        Arc::new(RateLimitConfig::per_second(8).build().unwrap()),
+        RequestSpanLayer::new().handle(),
+        Arc::new(Retry::default()),
+        shed,
+        Arc::new(StaleConfig::default().build().unwrap()),
+        Arc::new(Telemetry::server()),
+        Arc::new(ThrottleConfig::default().build().unwrap()),
+        Arc::new(ToggleConfig::new("feature").build().unwrap()),
+        VoteConfig::default().build([("second", echo()), ("third", echo())]).unwrap().handle(),
+    ];
+    let registry = Registry::new();
+    let kinds: BTreeSet<_> = handles.iter().map(|handle| handle.kind()).collect();
+    assert_eq!(kinds.len(), handles.len());
+    for handle in handles {
+        registry.add(handle.kind(), handle);
+    }
+    let text = registry.encode_prometheus();
+    let helps: Vec<_> = text.lines().filter(|line| line.starts_with("# HELP buttress_")).collect();
+    assert!(helps.len() > 150, "{}", helps.len());
+    for help in helps {
+        let said = help.splitn(4, ' ').nth(3).unwrap();
+        assert!(!said.starts_with("What a ") && said.ends_with('.'), "{help}");
+    }
+    let families = parse(&text);
+    check(&families);
+    let idle = ["buttress_deadline_idle_seconds", "buttress_deadline_idle_total"];
+    assert_eq!(idle.map(|series| value(&families, series, &[("name", "deadline")])), [Some(1.0), Some(0.0)]);
+}

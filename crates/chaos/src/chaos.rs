@@ -33,7 +33,7 @@ use std::{collections::hash_map::RandomState, fmt, hash::BuildHasher, sync::Arc,
 /// | `Auto` | injects the faults it was told to |
 /// | `ForcedOpen` | refuses every call, with [`Reason::Injected`] |
 /// | `Disabled` | injects nothing; the faults stay, and their time goes on |
-/// | `Enforcing(p)` | harms `p` percent of the calls it would harm, and counts the others as spared |
+/// | `Enforcing(p)` | harms `p` percent of the calls it would harm, and counts the others as spared; at 0, [`Mode::OBSERVE_ONLY`], it observes only |
 pub struct Chaos {
     /// The one word that calls read while nothing is injected.
     on: AtomicBool,

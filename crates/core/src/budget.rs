@@ -149,7 +149,7 @@ impl BudgetConfig {
 /// | `Auto` | grants what the deposits and the floor pay for |
 /// | `ForcedOpen` | denies everything |
 /// | `Disabled` | grants everything; takes no tokens |
-/// | `Enforcing(p)` | denies `p` percent of what it would deny, and counts the others as `unpaid_total` |
+/// | `Enforcing(p)` | denies `p` percent of what it would deny, and counts the others as `unpaid_total`; at 0, [`Mode::OBSERVE_ONLY`], it observes only |
 ///
 /// It is exact where it matters: no token is granted twice, whatever threads do. Where threads withdraw at the same moment, one may be
 /// denied a token that another has in hand, and that is back a moment later.

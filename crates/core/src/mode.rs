@@ -15,12 +15,19 @@ pub enum Mode {
     /// Every call passes and nothing is measured.
     Disabled,
     /// The layer measures and decides as in [`Auto`](Self::Auto), and refuses this percentage of what it would refuse.
-    /// `Enforcing(0)` only observes. Calls that pass against the decision are counted apart and do not move the state.
+    /// At 0, [`OBSERVE_ONLY`](Self::OBSERVE_ONLY), it observes only. Calls that pass against the decision are counted apart and do not move the state.
     Enforcing(u8),
 }
 
 impl Mode {
-    /// Measures and decides, and refuses nothing.
+    /// Observe only: it measures and decides, counts what it would refuse, and refuses nothing. In metrics and snapshots `observe_only`.
+    ///
+    /// ```
+    /// use buttress_core::Mode;
+    ///
+    /// assert_eq!(Mode::OBSERVE_ONLY, Mode::Enforcing(0));
+    /// assert_eq!(Mode::OBSERVE_ONLY.as_str(), "observe_only");
+    /// ```
     pub const OBSERVE_ONLY: Self = Self::Enforcing(0);
 
     /// Every [name](Self::as_str) there is.

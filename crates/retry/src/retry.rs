@@ -38,7 +38,7 @@ const TARGET: &str = "buttress::retry";
 /// |---|---|
 /// | `Auto` | retries |
 /// | `Disabled` | every request is sent once, and nothing is kept or counted |
-/// | `Enforcing(p)` | makes `p` percent of the retries it decides on and counts the others as `observed`; they are paid for all the same |
+/// | `Enforcing(p)` | makes `p` percent of the retries it decides on and counts the others as `observed`; they are paid for all the same; at 0, [`Mode::OBSERVE_ONLY`], it observes only |
 /// | `ForcedOpen` | there is no such mode: it refuses nothing |
 pub struct Retry {
     pub(crate) shared: Striped<Shared>,

@@ -3,7 +3,7 @@ use buttress_core::{
     Admission, Admit, Context, Enqueue, Gatekeeper, Keyed, Opaque, Queue, QueueLayer, Rejection, TokioClock,
 };
 
-/// The layer: `ShedConfig::default().layer()?`. The inner service is `Clone`.
+/// The layer: `ShedConfig::default().layer()?`. The inner service is `Clone`. How to [keep its handle](crate#its-handle): `let handle = layer.handle();`.
 pub type ShedLayer = QueueLayer<Shed>;
 
 /// [`ShedLayer`] whose calls are described by a closure: see [`ShedConfig::layer_by`](crate::ShedConfig::layer_by).

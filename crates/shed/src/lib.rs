@@ -83,9 +83,9 @@
 //!   room in the queue for a more important one; one that could not meet its deadline any more. With
 //!   [`Reason::QueueTimeout`](buttress_core::Reason::QueueTimeout) one that waited as long as its class may; with
 //!   [`Reason::DeadlinePassed`](buttress_core::Reason::DeadlinePassed) (the client's own:
-//!   [`ClientDeadlinePassed`](buttress_core::Reason::ClientDeadlinePassed)) one that came too late. Under HTTP a 503 with a
-//!   `Retry-After` by when the queue will have drained; to a breaker or a retry further out it says nothing about the health of the
-//!   service.
+//!   [`ClientDeadlinePassed`](buttress_core::Reason::ClientDeadlinePassed)) one that came too late and found no room. Under HTTP a 503 with a
+//!   `Retry-After` by when the queue will have drained: at least 1 s, about 30 s at most, and with jitter up to a half more, so that not all come back at once (a
+//!   header says whole seconds, and up to a fifth more again). To a breaker or a retry further out it says nothing about the health of the service.
 //! * **The limit** is an algorithm's ([`limit`]), which is shown a [`Window`](limit::Window) of calls at a time. What counts as what:
 //!   [`ShedPermit`]. Calls faster than the limit needs to know are not timed: one in 2^k is, so that a window fills in a tenth
 //!   of a second.
@@ -94,11 +94,48 @@
 //!   back by then, as a subscription that waits for news must not hold one. Waiting for the client's upload is none of it.
 //! * **Those who wait** are served by class, and inside a class tenants take turns; nobody overtakes by coming at the right moment. See
 //!   [`QueueConfig`].
+//! * **Deadlines** are [looked at](#deadlines) where calls wait.
 //! * **Clones share it**: the state is made with the layer. [`fresh`](buttress_core::QueueLayer::fresh) makes another.
 //! * **Cancel** at any point gives everything back: a call that is dropped frees its permit; one that waits leaves the queue,
 //!   and a permit it was granted by then goes to the next. So does a panic.
 //!
 //! An admission takes no lock and allocates nothing; neither does a refusal without a queue.
+//!
+//! # Deadlines
+//!
+//! A call for which there is room goes at once, whatever its deadline, and nothing that runs is cut off: both are for a deadline layer further out. Without a
+//! queue (`max = 0`) nobody waits, and no deadline is looked at. Of a call that would wait, the deadline in its [`Ask`] or its context is compared with the clock three times;
+//! *typical* is how long the fastest four fifths of the calls took that were timed last, on the mean and once they ran; 0 while nobody knows it.
+//!
+//! | when | it is refused if | reason | cause in metrics |
+//! |---|---|---|---|
+//! | it comes | the deadline has passed | `DeadlinePassed`, `ClientDeadlinePassed`; no `Retry-After` | `deadline` |
+//! | it comes | now, and what those before it will take, and a typical call, end after the deadline | `Shed` | `too_late` |
+//! | it comes | those before it will take as long as it may wait, or longer | `Shed` | `full` |
+//! | it is its turn | now and a typical call end after the deadline | `Shed` | `too_late` |
+//! | its wait is over | | `QueueTimeout`; `Shed` if it could not meet the deadline any more | `waited`; `too_late` |
+//!
+//! It may wait for [`burst_share`](QueueConfig::burst_share) of what is left to its deadline (0.6), and no longer than to a typical call's time before it; while the queue
+//! stands, for its class's wait at most. Without a deadline that is [`burst_wait`](QueueConfig::burst_wait), and the third line is left out.
+//!
+//! # Its handle
+//!
+//! A layer gives its handle before it goes into a chain; the handle shows and changes all services of that layer, while they run:
+//!
+//! ```
+//! use buttress_core::{Handle, Mode};
+//! use buttress_shed::{Ask, QueueConfig, ShedConfig};
+//!
+//! let shed = ShedConfig::default().layer_by(|tenant: &u64| Ask::new().tenant(*tenant))?;
+//! let handle = shed.handle();
+//! let chain = tower::ServiceBuilder::new().layer(shed); // with the facade: `.http_server().with(shed)`
+//!
+//! handle.set_mode(Mode::OBSERVE_ONLY)?; // counts what it would refuse
+//! handle.update(handle.config().queue(QueueConfig::default().max(100)))?;
+//! assert_eq!(handle.snapshot().in_flight, 0);
+//! # let _ = chain;
+//! # Ok::<(), buttress_core::ConfigError>(())
+//! ```
 //!
 //! # Where it stands
 //!

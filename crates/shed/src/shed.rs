@@ -34,7 +34,7 @@ type Make = Arc<dyn Fn(Instant) -> Box<dyn Limit> + Send + Sync>;
 /// | `Auto` | sheds what is too much |
 /// | `ForcedOpen` | refuses every newcomer; those who wait already still get their turn |
 /// | `Disabled` | lets every call pass, and learns nothing; above the limit they are counted as `over_limit` |
-/// | `Enforcing(p)` | holds `p` percent of the calls above the limit to it; the others pass, are counted, and teach it nothing |
+/// | `Enforcing(p)` | holds `p` percent of the calls above the limit to it; the others pass, are counted, and teach it nothing; at 0, [`Mode::OBSERVE_ONLY`], it observes only |
 pub struct Shed<D = FromContext> {
     pub(crate) shared: Striped<Shared>,
     pub(crate) describe: D,

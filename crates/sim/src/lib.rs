@@ -7,7 +7,7 @@
 //! | a layer over a response body | [`Frames`], [`grpc`] |
 //! | what a layer at some place of a chain gets to see | [`Meter`] |
 //! | what hyper makes of it | [`wire`] |
-//! | how a chain fares under load, when its upstream fails, slows down, comes back | [`world`] |
+//! | how a chain fares under load, when its upstream fails, slows down, comes back | [`world`], with [an example](world#a-chain-of-ones-own): retries and a shedder while half of the capacity is gone |
 //! | that a layer of yours is a good neighbour in a chain | [`contract`], [`contract_suite!`] |
 //!
 //! ```

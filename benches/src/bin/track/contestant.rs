@@ -58,6 +58,16 @@ impl Contestant {
             Self::Ours => "ours",
         }
     }
+
+    /// Its name in the table, in six letters.
+    pub fn column(self) -> &'static str {
+        match self {
+            Self::TowerTimes4 => "tow*4",
+            Self::TowerBy4 => "tow/4",
+            Self::Breaker => "break",
+            other => other.name(),
+        }
+    }
 }
 
 impl FromStr for Contestant {

@@ -17,11 +17,13 @@ mod contestant;
 mod goals;
 mod metric;
 mod options;
+mod progress;
 mod report;
 mod run;
 mod scenario;
 mod setup;
 
+use buttress_core::TokioClock;
 use clap::Parser;
 use options::Options;
 use run::Verdict;
@@ -43,9 +45,10 @@ fn main() -> ExitCode {
 }
 
 fn measure(options: &Options) -> io::Result<ExitCode> {
+    let progress = progress::Progress::new(&TokioClock);
     let tell = |done: usize, all: usize| {
         if done.is_multiple_of((all / 20).max(1)) || done == all {
-            eprintln!("{done} of {all} runs");
+            eprintln!("{}", progress.line(done, all, &TokioClock));
         }
     };
     let sheets = run::play(options.cases(), &options.contestants(), &options.seeds(), options.threads(), tell);

@@ -13,6 +13,8 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 use std::{path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 /// Measures how a service behaves while what it depends on fails, in virtual time, with our layers and with those of others.
+///
+/// It prints a table, with what its columns, figures and score mean below, and how far it is to stderr.
 #[derive(Debug, Parser)]
 #[command(name = "track")]
 pub struct Options {

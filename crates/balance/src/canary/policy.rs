@@ -39,7 +39,7 @@ use std::{fmt, sync::Arc};
 /// | `Auto` | splits by the weight, judges, gives the canary up |
 /// | `ForcedOpen` | every call goes to the stable service |
 /// | `Disabled` | splits by the weight, tripped or not; nothing is measured or judged |
-/// | `Enforcing(p)` | tripped, `p` percent of the canary's calls go to the stable service all the same, the others pass and are not measured. `Enforcing(0)` judges, says so once, and does not trip |
+/// | `Enforcing(p)` | tripped, `p` percent of the canary's calls go to the stable service all the same, the others pass and are not measured. At 0, [`Mode::OBSERVE_ONLY`], it observes only: it judges, says so once, and does not trip |
 pub struct Canary {
     shared: Striped<Shared>,
 }

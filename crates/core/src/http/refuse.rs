@@ -194,13 +194,14 @@ fn many_digits(number: u64) -> HeaderValue {
     HeaderValue::from_bytes(&digits[at..]).unwrap_or_else(|_| HeaderValue::from(number))
 }
 
-/// A problem document (RFC 9457). Every member is ours, so nothing needs escaping.
+/// A problem document (RFC 9457). Every member is ours, so nothing needs escaping. Which layer refused is for logs, which have the
+/// [`Rejection`]: a stranger is told the reason alone, as in a short text and in `grpc-message`.
 fn problem(rejection: Rejection, status: u16) -> String {
     let mut text = String::with_capacity(160);
     let (title, reason) = (rejection.reason.title(), rejection.reason.as_str());
     let _ = write!(
         text,
-        r#"{{"type":"about:blank","title":"{title}","status":{status},"detail":"{rejection}","reason":"{reason}"}}"#
+        r#"{{"type":"about:blank","title":"{title}","status":{status},"detail":"{title}","reason":"{reason}"}}"#
     );
     text
 }
@@ -254,6 +255,8 @@ mod tests {
             let json: serde_json::Value = serde_json::from_str(&text).unwrap();
             assert_eq!(json["reason"], reason.as_str());
             assert_eq!(json["status"], 503);
+            assert_eq!((&json["title"], &json["detail"]), (&reason.title().into(), &reason.title().into()));
+            assert!(!text.contains("breaker") || reason == Reason::BreakerOpen, "no layer is named: {text}");
             assert!(reason.title().bytes().all(|b| (0x20..0x7f).contains(&b) && b != b'%' && b != b'"'));
         }
     }

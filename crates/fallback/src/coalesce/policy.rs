@@ -13,7 +13,7 @@ const TARGET: &str = "buttress::fallback";
 /// | mode | what it does |
 /// |---|---|
 /// | `Auto` | shares calls |
-/// | `Disabled`, `Enforcing(0)` | every request makes a call of its own; calls that are shared already come to their end |
+/// | `Disabled`, `Enforcing(0)` ([`Mode::OBSERVE_ONLY`]: observe only) | every request makes a call of its own; calls that are shared already come to their end |
 /// | `Enforcing(p)` | shares `p` percent of the calls that may be shared |
 /// | `ForcedOpen` | there is no such mode: it refuses nothing |
 pub struct Coalesce {

@@ -8,7 +8,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 /// |---|---|
 /// | `Auto` | sends calls to backups as the results of the primary say |
 /// | `Disabled` | sends every call to the primary, and measures nothing |
-/// | `Enforcing(p)` | measures, and sends `p` percent of the calls that would go to a backup there; `Enforcing(0)` only observes |
+/// | `Enforcing(p)` | measures, and sends `p` percent of the calls that would go to a backup there; at 0, [`Mode::OBSERVE_ONLY`], it observes only |
 ///
 /// There is no `ForcedOpen`: [`prefer`](Self::prefer) a backup.
 pub struct Failover {

@@ -13,7 +13,7 @@ use std::{borrow::Cow, fmt, task::Context};
 /// |---|---|
 /// | `Auto` | answers in place of what its config names |
 /// | `Disabled` | never answers, keeps nothing of requests, and counts nothing |
-/// | `Enforcing(p)` | answers in place of `p` percent of what it would; the rest goes through and is counted as observed |
+/// | `Enforcing(p)` | answers in place of `p` percent of what it would; the rest goes through and is counted as observed; at 0, [`Mode::OBSERVE_ONLY`], it observes only |
 /// | `ForcedOpen` | maintenance: every call gets the fallback, and what is behind it is not called; where the fallback fails the call is refused, with [`Reason::SwitchedOff`](buttress_core::Reason::SwitchedOff) |
 ///
 /// ```

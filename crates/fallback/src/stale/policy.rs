@@ -32,7 +32,7 @@ const NONE: u64 = u64::MAX;
 /// |---|---|
 /// | `Auto` | keeps and gives |
 /// | `Disabled` | every request and answer passes; nothing is kept, and nothing that is kept becomes invalid |
-/// | `Enforcing(p)` | gives `p` percent of what it would give, and counts the others as `observed` |
+/// | `Enforcing(p)` | gives `p` percent of what it would give, and counts the others as `observed`; at 0, [`Mode::OBSERVE_ONLY`], it observes only |
 /// | `ForcedOpen` | there is no such mode: it refuses nothing |
 pub struct Stale {
     pub(super) mode: ModeCell,

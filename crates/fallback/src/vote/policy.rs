@@ -11,7 +11,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 /// |---|---|
 /// | `Auto` | asks all, and gives the answer that enough of them agree on |
 /// | `Disabled` | asks the first version alone, and takes its word |
-/// | `Enforcing(p)` | as `Auto`, but of the calls without enough equal answers only `p` percent are refused; the others get the answer of the first version that gave one |
+/// | `Enforcing(p)` | as `Auto`, but of the calls without enough equal answers only `p` percent are refused; the others get the answer of the first version that gave one; at 0, [`Mode::OBSERVE_ONLY`], it observes only |
 pub struct Vote {
     shared: Striped<Shared>,
 }

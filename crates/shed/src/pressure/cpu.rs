@@ -11,7 +11,14 @@ use std::{
 /// The share of the CPU time it may use that the process's cgroup has used since the last look.
 ///
 /// What it may use is its quota (`cpu.max`, `cpu.cfs_quota_us`), and no more than all CPUs it may run on; a quota of a cgroup around it
-/// counts with all that is in that one. Where nothing can be read (no Linux, no cgroup) it is unknown, and so it is at the first look.
+/// counts with all that is in that one.
+///
+/// **Without a quota it is the share of all CPUs it may run on, by whomever of its cgroup they are used.** Where that is the root cgroup, as it may be outside of a
+/// container, it is the whole machine: busy neighbours then are pressure, and a gate refuses normal calls of a service that is idle itself. Give the
+/// process a quota; or let this source refuse sheddable calls alone, by [`.normal(None)`](super::PressureGateConfig::normal); or take
+/// [`EventLoopLag`](super::EventLoopLag), which says whether *this* process suffers.
+///
+/// Where nothing can be read (no Linux, no cgroup) it is unknown, and so it is at the first look.
 ///
 /// It is a mean: a process that uses up its quota at the beginning of each period is stopped for the rest of it, though the mean may be low.
 #[derive(Debug)]

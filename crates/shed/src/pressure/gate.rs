@@ -143,7 +143,7 @@ impl PressureGateConfig {
 /// | `Auto` | refuses what chance says |
 /// | `ForcedOpen` | refuses every call, critical ones, too |
 /// | `Disabled` | lets every call pass |
-/// | `Enforcing(p)` | refuses `p` percent of those that chance says; the rest passes, and is counted |
+/// | `Enforcing(p)` | refuses `p` percent of those that chance says; the rest passes, and is counted; at 0, [`Mode::OBSERVE_ONLY`], it observes only |
 pub struct PressureGate {
     pressure: Pressure,
     /// [`Ramp`]s by rising priority.

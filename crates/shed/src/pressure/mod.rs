@@ -20,7 +20,7 @@
 //!
 //! | source | what it reads | is 1 at |
 //! |---|---|---|
-//! | [`CpuPressure`] | the CPU time that the process's cgroup has used since the last look (v2, v1, hybrid) | its quota; without one, all CPUs it may use |
+//! | [`CpuPressure`] | the CPU time that the process's cgroup has used since the last look (v2, v1, hybrid) | its quota; without one, all CPUs it may use, by whomever of its cgroup they are used: in the root cgroup, or one that is shared, busy neighbours count |
 //! | [`MemoryPressure`] | the memory of its cgroup, without file pages that can go at once | its limit; without one, all of the machine's, used by whomever |
 //! | [`EventLoopLag`] | how late a timer of tokio fires | a configured time |
 //! | [`QueueWait`] | how long calls waited, as somebody says | a configured time |
@@ -65,6 +65,19 @@
 //! **Never gate a gateway on CPU alone.** A gateway that is well used has busy CPUs and short waits; what hurts its callers is waiting, and what is
 //! slow behind it costs it no CPU at all. CPU says that there is no room for more; [`QueueWait`] and [`EventLoopLag`] say that somebody suffers.
 //! Where a limit on concurrency stands as well (it should), pressure is the second line: for what concurrency does not show, like memory.
+//!
+//! **Without a CPU quota [`CpuPressure`] shows what neighbours use, too**, if they share its cgroup: on a plain machine that may be all there are. Then let it
+//! refuse what is sheddable alone, or take [`EventLoopLag`]:
+//!
+//! ```
+//! use buttress_shed::pressure::{PressureConfig, PressureGateConfig};
+//!
+//! let pressure = PressureConfig::default().build()?;
+//! let layer = PressureGateConfig::default().normal(None).layer(&pressure)?;
+//! let gate = layer.handle();
+//! assert_eq!(gate.snapshot().normal_refused_total, 0);
+//! # Ok::<(), buttress_core::ConfigError>(())
+//! ```
 
 mod action;
 mod cgroup;

@@ -39,7 +39,7 @@ pub type ThrottleService<S, P = Opaque> = Gate<S, Throttle, P>;
 /// | `Auto` | refuses what chance says |
 /// | `ForcedOpen` | refuses every call |
 /// | `Disabled` | lets every call pass, and counts none |
-/// | `Enforcing(p)` | refuses `p` percent of those that chance says. The others are sent and counted as any call is: what the service says of them makes the probability what it would be if they were refused |
+/// | `Enforcing(p)` | refuses `p` percent of those that chance says. The others are sent and counted as any call is: what the service says of them makes the probability what it would be if they were refused; at 0, [`Mode::OBSERVE_ONLY`], it observes only |
 pub struct Throttle {
     shared: Striped<Shared>,
 }

@@ -1,6 +1,6 @@
 use super::{Upstream, nanos};
 use buttress_core::{Priority, Reason};
-use std::{ops::Range, time::Duration};
+use std::{fmt, ops::Range, time::Duration};
 
 /// What became of one call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,7 +46,9 @@ pub enum End {
 ///
 /// Of nothing there is no share and no quantile: shares are then 1 (what is refused: 0), latencies 0. Who asserts one asks
 /// [`count`](Self::count) as well, or a test in which nothing was served passes.
-#[derive(Clone, Debug)]
+///
+/// Its `Debug` is a summary of a line, for the message of an assertion; each call is in [`calls`](Self::calls).
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Score {
     /// The calls that arrived in it, in the order of their arrival.
@@ -275,6 +277,21 @@ impl Score {
         let spared = |bin: &Bin| (bin.sent as f64) < share * bin.arrived as f64;
         let noticed = self.whole_bins(since, width).into_iter().find(spared)?;
         Some((Duration::from_secs_f64(noticed.at) + width).saturating_sub(since))
+    }
+}
+
+impl fmt::Debug for Score {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Score")
+            .field("span", &self.span)
+            .field("calls", &self.calls.len())
+            .field("goodput", &self.goodput())
+            .field("good_share", &self.good_share())
+            .field("refused_share", &self.refused_share())
+            .field("p50", &self.latency(0.5))
+            .field("p99", &self.latency(0.99))
+            .field("amplification", &self.amplification())
+            .finish_non_exhaustive()
     }
 }
 

@@ -56,6 +56,16 @@ fn an_upstream_with_room_answers_as_fast_as_it_works() {
 }
 
 #[test]
+fn a_score_is_shown_in_a_line_however_many_calls_there_were() {
+    let score = plain(1, 1_300.0, Model::new(20));
+    let text = format!("{score:?}");
+    assert!(score.calls.len() > 10_000 && text.len() < 500, "{} calls: {text:.1000}", score.calls.len());
+    for part in ["span", "calls", "goodput", "good_share", "refused_share", "p50", "p99", "amplification"] {
+        assert!(text.contains(&format!("{part}: ")), "{part}: {text}");
+    }
+}
+
+#[test]
 fn every_kind_of_work_has_the_mean_it_says() {
     for work in [Work::Fixed, Work::Exponential, Work::Lognormal(0.6), Work::Bimodal] {
         let score = plain(2, 500.0, Model::new(100).work(work));

@@ -100,9 +100,17 @@ mod tests {
             there.sort_unstable();
             assert_eq!(there, keys);
         }
-        for line in report::table(&sheets, &Verdict::of(&sheets), &[]).lines() {
+        let table = report::table(&sheets, &Verdict::of(&sheets), &[]);
+        for line in table.lines() {
             assert!(line.chars().count() <= 160, "{line}");
         }
+        // Each of its words is explained once, and no other.
+        let explained = |word: &str| table.lines().filter(|line| line.starts_with(&format!("  {word:9} "))).count();
+        let words =
+            ["optimum", "none", "oracle", "ours", "worst", "goal", "goodput %", "p99 ms", "trips", "jain", "p50 x"];
+        assert!(words.iter().all(|word| explained(word) == 1), "{table}");
+        assert!(["tower", "drift x", "load x"].iter().all(|word| explained(word) == 0), "{table}");
+        assert!(table.contains("each scenario's first figure"), "{table}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The table.
 
-use super::figure;
+use super::{figure_to, legend, places_to_differ};
 use crate::{
     contestant::Contestant,
     goals::{Over, is_must},
@@ -18,33 +18,45 @@ pub fn table(sheets: &[Sheet], verdict: &Verdict, not_built: &[NotBuilt]) -> Str
     let wide = sheets.iter().map(|sheet| title(sheet).chars().count()).max().unwrap_or(0).max(8);
     let mut text = format!("{:wide$} {:9} {:>7}", "scenario", "figure", "optimum");
     for one in &shown {
-        let _ = write!(text, " {:>6}", short(*one));
+        let _ = write!(text, " {:>6}", one.column());
     }
     let _ = writeln!(text, " {:>6} {:>8}", "worst", "goal");
     for sheet in sheets {
         lines(&mut text, sheet, &shown, wide);
     }
-    foot(&mut text, sheets, verdict, not_built);
+    foot(&mut text, sheets, verdict, not_built, &shown);
     text
 }
 
 fn lines(text: &mut String, sheet: &Sheet, shown: &[Contestant], wide: usize) {
     for (n, metric) in sheet.case.scenario.measures_of(&sheet.case.setup).iter().enumerate() {
         let name = if n == 0 { title(sheet) } else { String::new() };
-        let value = |value: Option<&f64>| value.map_or("-".to_owned(), |value| figure(*metric, *value));
-        let _ = write!(text, "{name:wide$} {:9} {:>7}", label(*metric), value(sheet.optimum.get(metric)));
-        for one in shown {
-            let _ = write!(text, " {:>6}", value(sheet.of(*one).and_then(|row| row.median.get(metric))));
-        }
         let ours = sheet.of(Contestant::Ours);
-        let _ = write!(text, " {:>6}", value(ours.and_then(|row| row.worst.get(metric))));
-        if let Some(at) = sheet.targets.iter().position(|target| target.metric == *metric) {
-            let target = sheet.targets[at];
+        let at = sheet.targets.iter().position(|target| target.metric == *metric);
+        let judged = at.map(|at| (sheet.targets[at], ours.map(|row| (row, row.met[at]))));
+        // What is missed by little is written with as many digits as it takes to see by how much.
+        let places = |over| match judged {
+            Some((target, Some((row, false)))) if target.over == over => {
+                let seen = if over == Over::Worst { &row.worst } else { &row.median };
+                seen.get(metric).map_or(0, |value| places_to_differ(*metric, *value, target.value))
+            }
+            _ => 0,
+        };
+        let value =
+            |value: Option<&f64>, places| value.map_or("-".to_owned(), |value| figure_to(*metric, *value, places));
+        let _ = write!(text, "{name:wide$} {:9} {:>7}", label(*metric), value(sheet.optimum.get(metric), 0));
+        for one in shown {
+            let places = if *one == Contestant::Ours { places(Over::Median) } else { 0 };
+            let _ = write!(text, " {:>6}", value(sheet.of(*one).and_then(|row| row.median.get(metric)), places));
+        }
+        let _ = write!(text, " {:>6}", value(ours.and_then(|row| row.worst.get(metric)), places(Over::Worst)));
+        if let Some((target, met)) = judged {
             let sign = if metric.sense() == Sense::Higher { ">=" } else { "<=" };
             let of = if target.over == Over::Worst { "w" } else { "" };
             let moved = if target.is_moved { "*" } else { "" };
-            let _ = write!(text, " {:>8}", format!("{of}{sign}{}{moved}", figure(*metric, target.value)));
-            let said = match ours.map(|row| row.met[at]) {
+            let goal = figure_to(*metric, target.value, places(target.over));
+            let _ = write!(text, " {:>8}", format!("{of}{sign}{goal}{moved}"));
+            let said = match met.map(|(_, met)| met) {
                 Some(true) => " met",
                 Some(false) if is_must(sheet.case.scenario.name) => " MISSED",
                 Some(false) => " missed",
@@ -56,7 +68,8 @@ fn lines(text: &mut String, sheet: &Sheet, shown: &[Contestant], wide: usize) {
     }
 }
 
-fn foot(text: &mut String, sheets: &[Sheet], verdict: &Verdict, not_built: &[NotBuilt]) {
+fn foot(text: &mut String, sheets: &[Sheet], verdict: &Verdict, not_built: &[NotBuilt], shown: &[Contestant]) {
+    text.push_str(&legend::legend(sheets, shown));
     text.push('\n');
     if sheets.iter().flat_map(|sheet| &sheet.targets).any(|target| target.is_moved) {
         text.push_str("* all others miss the goal, which is therefore a point worse than the best of them\n");
@@ -67,9 +80,7 @@ fn foot(text: &mut String, sheets: &[Sheet], verdict: &Verdict, not_built: &[Not
     for NotBuilt { name, title, lacks } in not_built {
         let _ = writeln!(text, "{name} is not built yet, {title}: {lacks}");
     }
-    if let Some(score) = verdict.score {
-        let _ = writeln!(text, "score: {:.2} % of the optimum (geometric mean)", score * 100.0);
-    }
+    text.extend(legend::score(sheets, verdict));
     let met = |met: bool| {
         let ours = sheets.iter().filter_map(|sheet| sheet.of(Contestant::Ours));
         ours.flat_map(|row| &row.met).filter(|one| **one == met).count()
@@ -94,17 +105,8 @@ fn title(sheet: &Sheet) -> String {
     format!("{:10} {}{took}", sheet.case.name(), sheet.case.scenario.title)
 }
 
-fn short(contestant: Contestant) -> &'static str {
-    match contestant {
-        Contestant::TowerTimes4 => "tow*4",
-        Contestant::TowerBy4 => "tow/4",
-        Contestant::Breaker => "break",
-        other => other.name(),
-    }
-}
-
 /// The name with its unit, in nine letters.
-fn label(metric: Metric) -> &'static str {
+pub(super) fn label(metric: Metric) -> &'static str {
     match metric {
         Metric::Goodput => "goodput %",
         Metric::WorstSecond => "worst s %",

@@ -10,7 +10,8 @@ use std::{
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct AdaptiveConfig {
-    /// The limit before anything is known: `min` to `max`. Default `None`: 20, or what is nearest to it of these.
+    /// The limit before anything is known: `min` to `max`. Default `None`: 20, or what is nearest to it of these. Started under
+    /// overload it takes some seconds to settle: see [`Adaptive`](super::Adaptive#start).
     pub initial: Option<u32>,
     /// It is never lower: 1 or more. Default: 1.
     pub min: u32,

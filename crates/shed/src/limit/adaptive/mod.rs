@@ -68,6 +68,10 @@ use std::time::{Duration, Instant};
 ///
 /// From `initial` it trebles with each short window, as long as the rate of answers doubles.
 ///
+/// Started under overload a service is used nearly in full from the first second on, but it may take 3 to 4 s until the limit has settled: the base was learnt in a queue
+/// then, and the first probes have to find that out. Until then calls wait there, the more the fewer workers the service has (20 calls in flight, where 4 are enough, are a
+/// queue of 16). Where you know better, set [`initial`](AdaptiveConfig::initial), from which it still trebles, and [`max`](AdaptiveConfig::max), which it never passes.
+///
 /// # Where it comes from
 ///
 /// Queue length as the measure is TCP Vegas's (Brakmo and Peterson, 1995), start and aligned probes are BBR's (Cardwell et al., 2016). Of

@@ -1,5 +1,7 @@
 //! A registry as Prometheus sees it.
 
+mod help;
+
 use crate::{Mode, Registry, Value};
 use buttress_core::{Handle, HistogramSnapshot, Measure, Series};
 use prometheus_client::{
@@ -47,7 +49,7 @@ impl Registry {
 
 impl Collector for Registry {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        for (name, family) in families(self) {
+        for ((name, _), family) in families(self) {
             let unit = family.seconds.then_some(&Unit::Seconds);
             let mut family_encoder = encoder.encode_descriptor(&name, &family.help, unit, family.kind.metric_type())?;
             for (labels, sample) in &family.samples {
@@ -98,11 +100,11 @@ enum Sample {
     Durations { sum: f64, count: u64, buckets: Vec<(f64, u64)> },
 }
 
-/// By name without `_total` and `_seconds`.
+/// By name without `_total` and `_seconds`, and whether it is in seconds: a limit and a count may share the rest of their names.
 #[derive(Default)]
-struct Families(BTreeMap<String, Family>);
+struct Families(BTreeMap<(String, bool), Family>);
 
-fn families(registry: &Registry) -> BTreeMap<String, Family> {
+fn families(registry: &Registry) -> BTreeMap<(String, bool), Family> {
     let mut families = Families::default();
     for (name, handle) in registry.handles() {
         families.take(&name, &*handle);
@@ -156,8 +158,7 @@ impl Families {
 
     fn family(&mut self, (kind, reading): (&str, &str), metric: Kind, seconds: bool) -> &mut Family {
         let plain = if metric == Kind::Counter { reading.strip_suffix("_total").unwrap_or(reading) } else { reading };
-        let help = || Cow::Owned(format!("The {} of a {}.", plain.replace('_', " "), kind.replace('_', " ")));
-        self.named(sanitised(&format!("buttress_{kind}_{plain}")), help, metric, seconds)
+        self.named(sanitised(&format!("buttress_{kind}_{plain}")), || help::help(kind, reading), metric, seconds)
     }
 
     fn named(
@@ -167,7 +168,7 @@ impl Families {
         kind: Kind,
         seconds: bool,
     ) -> &mut Family {
-        self.0.entry(name).or_insert_with(|| Family { help: help(), kind, seconds, samples: Vec::new() })
+        self.0.entry((name, seconds)).or_insert_with(|| Family { help: help(), kind, seconds, samples: Vec::new() })
     }
 
     fn series(&mut self, name: &str, series: Series<'_>) {
