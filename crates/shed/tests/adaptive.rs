@@ -128,7 +128,7 @@ fn a_limit_far_too_high_for_what_is_left_of_a_service_comes_down_though_nobody_i
             world.at(seconds(at), move || upstream.set_workers(workers));
         }
         world.run_until(seconds(46)).await;
-        let of_four_workers = world.score(&upstream, seconds(20)..seconds(30)).good_share() * 5_600.0 / 160.0;
+        let of_four_workers = world.score(&upstream, seconds(27)..seconds(30)).good_share() * 5_600.0 / 160.0;
         [of_four_workers, world.score(&upstream, seconds(42)..seconds(45)).good_share()]
     });
     assert!(shares[0] >= 0.9 && shares[1] >= 0.99, "{shares:?}");

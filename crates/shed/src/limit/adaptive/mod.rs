@@ -163,6 +163,8 @@ const RISE: f64 = 2.0;
 const SLOW: f64 = 2.0;
 /// After so many cuts without effect there are none for so long.
 const CUTS: u32 = 3;
+/// So many calls that went wrong are all.
+const IN_VAIN: f64 = 0.95;
 const CUTS_IN_VAIN: u32 = 12;
 const SPARED: Duration = Duration::from_secs(10);
 /// Seconds.
@@ -448,8 +450,9 @@ impl Adaptive {
             return false;
         }
         // Where nobody is served there is nothing to lose, and the queue may be a hundred times too long.
-        let in_vain = share > 0.95;
-        if self.relief.cuts == 0 || self.relief.cuts > CUTS && !in_vain {
+        let in_vain = share > IN_VAIN;
+        let some_are_served = self.relief.share > IN_VAIN && !in_vain;
+        if self.relief.cuts == 0 || some_are_served {
             self.relief = Relief { cuts: 0, share, limit: self.limit, spared: None };
         }
         let most = if in_vain { CUTS_IN_VAIN } else { CUTS };
@@ -552,7 +555,8 @@ impl Limit for Adaptive {
         // Who waits for an answer in vain long enough to leave again makes room for others: such a limit is too high though nobody finds it full.
         let late_for_a_queue = late > 0.1 && (silent || window.limited && self.is_slow(&seen));
         // What is above all calls there are changes nothing.
-        let reached = if window.limited { self.limit } else { self.limit.min(f64::from(window.in_flight.max(1))) };
+        let unreached = silent && !window.limited;
+        let reached = if unreached { self.limit.min(f64::from(window.in_flight.max(1))) } else { self.limit };
         let wrong = match refused > late {
             true => Some(refused).filter(|refused| *refused > 0.02),
             false => Some(late).filter(|_| late_for_a_queue),
