@@ -291,6 +291,7 @@ async fn every_reading_of_ours_has_a_help_that_says_what_it_is() {
         Arc::new(pressure),
         Arc::new(RampedGateConfig::default().build().unwrap()),
         Arc::new(RateLimitConfig::per_second(8).build().unwrap()),
+        Arc::new(RateLimitConfig::per_second(8).keyed(KeyedConfig::new(8), |key: &u64| *key).unwrap()),
         RequestSpanLayer::new().handle(),
         Arc::new(Retry::default()),
         shed,

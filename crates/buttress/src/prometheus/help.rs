@@ -211,6 +211,10 @@ readings! {
         "every" => "The time from one permit to the next.",
         "refused_total" => "Calls refused because there were too many.",
         "over_limit_total" => "Calls that were too many and that the mode let pass.",
+        "keys" => "Keys that have a bucket of their own now.",
+        "capacity" => "The most keys that can be held.",
+        "evicted_total" => "Keys whose bucket was full again and was dropped.",
+        "overflow_total" => "Calls of keys for which there was no room: they share one bucket.",
     }
     request_span {
         "access" => "Of which requests access records are written: 1 for the present choice.",

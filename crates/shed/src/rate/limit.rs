@@ -42,7 +42,7 @@ pub type RateLimitService<S, P = Opaque> = Gate<S, RateLimit, P>;
 /// | `Auto` | refuses what is too much |
 /// | `ForcedOpen` | refuses every call |
 /// | `Disabled` | lets every call pass, and takes no permits |
-/// | `Enforcing(p)` | refuses `p` percent of what is too much; the rest passes without a permit, and is counted |
+/// | `Enforcing(p)` | refuses `p` percent of what is too much; the rest passes without a permit, and is counted; at 0, [`Mode::OBSERVE_ONLY`], it observes only |
 pub struct RateLimit {
     bucket: Bucket,
     mode: ModeCell,
