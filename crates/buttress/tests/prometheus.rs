@@ -291,7 +291,6 @@ async fn every_reading_of_ours_has_a_help_that_says_what_it_is() {
         Arc::new(pressure),
         Arc::new(RampedGateConfig::default().build().unwrap()),
         Arc::new(RateLimitConfig::per_second(8).build().unwrap()),
-        Arc::new(RateLimitConfig::per_second(8).keyed(KeyedConfig::new(8), |key: &u64| *key).unwrap()),
         RequestSpanLayer::new().handle(),
         Arc::new(Retry::default()),
         shed,
@@ -307,6 +306,9 @@ async fn every_reading_of_ours_has_a_help_that_says_what_it_is() {
     for handle in handles {
         registry.add(handle.kind(), handle);
     }
+    // The same kind, with more to show.
+    registry
+        .add("tenants", Arc::new(RateLimitConfig::per_second(8).keyed(KeyedConfig::new(8), |key: &u64| *key).unwrap()));
     let text = registry.encode_prometheus();
     let helps: Vec<_> = text.lines().filter(|line| line.starts_with("# HELP buttress_")).collect();
     assert!(helps.len() > 150, "{}", helps.len());
