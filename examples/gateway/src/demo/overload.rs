@@ -23,11 +23,11 @@ use tokio::{
 /// When it comes.
 pub(crate) const SCENE: (f64, f64) = (0.74, 0.89);
 /// Calls that the one endpoint works on at once; all others wait there, and are worked on though their callers have gone.
-const WORKERS: usize = 2;
+const WORKERS: usize = 4;
 const WORK: Duration = Duration::from_millis(40);
 /// Who calls, how often a second at any time, and how often more in the scene: three times what the endpoint can do in all.
 const CLASSES: [(Priority, f64, f64); 3] =
-    [(Priority::Critical, 5.0, 10.0), (Priority::Normal, 5.0, 40.0), (Priority::Sheddable, 5.0, 85.0)];
+    [(Priority::Critical, 10.0, 20.0), (Priority::Normal, 10.0, 80.0), (Priority::Sheddable, 10.0, 170.0)];
 
 /// What is promised to critical calls.
 const CRITICAL: f64 = 0.99;

@@ -86,7 +86,7 @@ const REDUCED: &str = "no extras";
 /// No layer of a cluster does anything.
 const NOTHING: &str = "deadline = false\nbreaker = false\nbulkhead = false\nshed = false\ngate = false\n";
 
-/// Two at once may be all that it can do, and what matters most may wait for half of its clients' patience.
+/// Few at once may be all that it can do, and what matters most may wait for half of its clients' patience.
 const FEW: &str = "shed = { limit = { adaptive = { min = 1 } }, queue = { critical_wait = \"1s\" } }\n";
 
 const ROUTE: &str = "deadline = { total = \"1900ms\" }\n";
