@@ -103,6 +103,7 @@ impl File {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    raise_open_files();
     let result = match cli.command {
         Some(Command::Run { file }) => run::run(file.path()),
         Some(Command::Check { file, format, strict }) => Ok(commands::check(file.path(), format, strict)),
@@ -115,6 +116,12 @@ fn main() -> ExitCode {
         None => Ok(ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|problems| problems.report())
+}
+
+/// Each call needs two file descriptors, and 1024 is what most systems let a process have until it asks for more. Where that is refused it
+/// does with what there is.
+fn raise_open_files() {
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
 }
 
 fn demo_length(text: &str) -> Result<Duration, String> {

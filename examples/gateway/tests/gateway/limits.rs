@@ -1,12 +1,13 @@
 //! What a client may send, and how it is told that it was too much.
 
 use crate::{
-    process::{Gateway, call, header, one},
+    process::{Gateway, LISTEN, binary, call, header, one},
     strict::{Client, Upstream},
 };
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
+use std::process::Command;
 
 const LIMITS: &str =
     "headers = 20\nuri_bytes = 100\nheader_bytes = \"8KiB\"\nbody_bytes = 10\nbody_timeout = \"200ms\"";
@@ -115,4 +116,13 @@ async fn heads_beyond_what_is_read_at_all_are_refused_and_their_connections_clos
     }
     let seen = upstream.take();
     assert!(seen.whole.is_empty() && seen.partial.is_empty() && seen.wrong.is_empty(), "{seen:?}");
+}
+
+#[test]
+fn it_may_open_as_many_files_as_the_system_allows() {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -Sn 100 && ulimit -Hn 500 && exec \"$0\" \"$@\""]).arg(binary().get_program());
+    let tables = "[cluster.u]\nendpoints = \"127.0.0.1:9\"\n[route.r]\nprefix = \"/\"\ncluster = \"u\"\n";
+    let gateway = Gateway::start_by(shell, &format!("{LISTEN}{tables}"));
+    assert_eq!(gateway.open_files(), "500");
 }

@@ -60,9 +60,14 @@ impl Gateway {
 
     /// Starts it with this config.
     pub(crate) fn start(text: &str) -> Self {
+        Self::start_by(binary(), text)
+    }
+
+    /// Starts it by a command that goes on as the gateway.
+    pub(crate) fn start_by(mut command: Command, text: &str) -> Self {
         let path = config_file(text);
         let mut child =
-            binary().args(["run", "-c"]).arg(&path).env("RUST_LOG", "off").stdout(Stdio::piped()).spawn().unwrap();
+            command.args(["run", "-c"]).arg(&path).env("RUST_LOG", "off").stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut address = || {
             let line = lines.next().expect("the gateway says where it listens").unwrap();
@@ -90,6 +95,13 @@ impl Gateway {
     pub(crate) fn memory(&self) -> usize {
         let pages = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap();
         pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    }
+
+    /// How many files it may have open.
+    pub(crate) fn open_files(&self) -> String {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.child.id())).unwrap();
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+        line.split_whitespace().next().unwrap().to_owned()
     }
 
     /// Whether it has ended, and how.
