@@ -63,6 +63,20 @@ fn twice_the_load_is_as_good_as_all_the_service_can_do() {
 }
 
 #[test]
+fn a_start_under_load_does_not_take_the_fastest_calls_for_the_usual_ones() {
+    let goodput = |seed| {
+        World::play(seed, async |world| {
+            let upstream = world.upstream(Model::new(20));
+            guard(&world, &upstream, Load::new(4_000.0));
+            world.run_until(seconds(6)).await;
+            world.score(&upstream, seconds(1)..seconds(6)).goodput()
+        })
+    };
+    let of_seeds: Vec<_> = (1..=10).map(goodput).collect();
+    assert!(of_seeds.iter().all(|goodput| *goodput >= 0.97), "{of_seeds:?}");
+}
+
+#[test]
 fn peer_08_an_adaptive_limit_recovers() {
     for work in [Work::Fixed, Work::Lognormal(1.0)] {
         let spans = World::play(1, async |world| {

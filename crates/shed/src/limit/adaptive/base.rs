@@ -24,6 +24,11 @@ impl Base {
         Self { low: seen.low, typical: seen.typical, weight: seen.samples / SAMPLES }
     }
 
+    /// Whether too few calls were seen to know anything.
+    pub(super) fn is_little(&self) -> bool {
+        self.weight < LITTLE
+    }
+
     /// Moves towards what a window says: in the beginning it is the mean of all, later an average that forgets, which a window
     /// moves by `share` of the way.
     pub(super) fn learn(&mut self, seen: &Seen, share: f64) {
@@ -38,7 +43,7 @@ impl Base {
     pub(super) fn creep(&mut self, seen: &Seen, length: f64, noise: f64) {
         let time = if seen.low > noise * self.low { 60.0 } else { 10.0 };
         let weight = seen.samples / SAMPLES;
-        let share = if self.weight < LITTLE { weight / (self.weight + weight) } else { (length / time).min(0.2) };
+        let share = if self.is_little() { weight / (self.weight + weight) } else { (length / time).min(0.2) };
         self.weight = (self.weight + weight).min(MEMORY);
         self.low += share * (seen.low - self.low);
         self.typical += share * (seen.typical - self.typical);
@@ -118,6 +123,11 @@ impl Seen {
     /// Whether with more calls in flight there were as many more answers, and none later: without doubt.
     pub(super) fn gained(&self, after: &Self) -> bool {
         after.limit > self.limit && self.followed(after) < -0.1
+    }
+
+    /// Whether with fewer calls in flight there were as many fewer answers, and none sooner: without doubt.
+    pub(super) fn lost(&self, after: &Self) -> bool {
+        after.limit < self.limit && self.followed(after) < -0.1
     }
 
     /// Whether a limit that is much lower by now gives fewer answers, and none sooner.

@@ -53,7 +53,7 @@ use std::time::{Duration, Instant};
 /// be slower. (That is for calls of up to 0.1 s; for longer ones it doubles with their time.) Slots are those of the wall clock,
 /// so that all instances in front of one service do the same at the same time: who makes room alone learns nothing, because others take it, and who asks for more alone
 /// gets what they had. So only the regular probes, which all instances make together, raise the base: to its double at most, as one may err, and in full only if the answers
-/// have become as many more. Instances whose clocks differ by a second or more do not profit from that: their limits may grow with each other's queue.
+/// have become as many more; by half if with less there are as many fewer. As long as hardly any calls were seen, any probe may. Instances whose clocks differ by a second or more do not profit from that: their limits may grow with each other's queue.
 ///
 /// Without load the base is learnt from every window, down at once and up slowly: within a minute.
 ///
@@ -66,7 +66,7 @@ use std::time::{Duration, Instant};
 ///
 /// # Start
 ///
-/// From `initial` it trebles with each short window, as long as the rate of answers doubles.
+/// From `initial` it trebles with each short window, as long as the rate of answers doubles; after a first look, in which none but the fastest calls can have come back.
 ///
 /// Started under overload a service is used nearly in full from the first second on, but it may take 3 to 4 s until the limit has settled: the base was learnt in a queue
 /// then, and the first probes have to find that out. Until then calls wait there, the more the fewer workers the service has (20 calls in flight, where 4 are enough, are a
@@ -178,6 +178,9 @@ const LONG: Duration = Duration::from_secs(2);
 /// What it grows by, in so many steps.
 const GROWTH: [f64; 5] = [0.0, 0.25, 0.25, 0.5, 1.0];
 
+/// So many times a call's time are long enough to see slow ones as well.
+const TRIPS: f64 = 3.0;
+
 /// At the lowest limit a slow service never answers twenty calls in a short time: who waited for them would stay there.
 fn is_enough(calls: u32, window: &Window) -> bool {
     calls >= ENOUGH || calls >= FEW && window.length() >= LONG
@@ -269,8 +272,11 @@ impl Adaptive {
         self.probe_at = now.checked_add(Duration::try_from_secs_f64(wait).unwrap_or_default());
     }
 
-    fn start(&mut self, seen: &Seen, before: Option<f64>, limited: bool, now: Instant) {
-        if !limited {
+    fn start(&mut self, window: &Window, seen: &Seen, before: Option<f64>) {
+        if self.seen.is_none() && window.limited {
+            // None but the fastest can have come back. How long to wait for the others is known now.
+            self.phase = Phase::Start(None);
+        } else if !window.limited {
             self.learn(seen, 0.2);
             self.phase = Phase::Follow;
         } else if before.is_none_or(|before| seen.rate > 2.0 * before) {
@@ -281,7 +287,7 @@ impl Adaptive {
             let without_queue = (self.limit - self.queue(seen)).max(self.limit / 3.0);
             self.set(without_queue + self.target());
             (self.steps, self.saturated) = (1, true);
-            self.plan_probe(1.0, seen, now);
+            self.plan_probe(1.0, seen, window.end);
             self.settle(After::Follow);
         }
     }
@@ -299,7 +305,8 @@ impl Adaptive {
             let trust = match (self.common, was.gained(seen)) {
                 (true, true) => 1.0,
                 (true, false) => 0.1,
-                // Who asked alone may have got what others had.
+                // Who asked alone may have got what others had. Where next to nothing is known that is still more.
+                (false, true) if self.base.is_some_and(|base| base.is_little()) => 1.0,
                 (false, _) => 0.0,
             };
             let moved = self.raise_base(seen, trust);
@@ -316,7 +323,7 @@ impl Adaptive {
         let moved = eased && seen.low * noise(seen) < base;
         self.draining = moved;
         if !eased {
-            self.raise_base(seen, 0.0);
+            self.raise_base(seen, if self.common && was.lost(seen) { 0.5 } else { 0.0 });
         } else if seen.low < base {
             self.learn_down(seen, if moved { 0.7 } else { 0.2 });
         }
@@ -496,6 +503,9 @@ impl Limit for Adaptive {
         // No look is shorter than the calls it is to see: else it sees the short ones.
         let (some, few) = ((ENOUGH, trips(3.0).max(HALF)), (FEW, trips(5.0).max(LONG)));
         match self.phase {
+            Phase::Start(None) if self.seen.is_some() => {
+                Span { looks: [(3 * ENOUGH, trips(TRIPS)), some, few], until: None }
+            }
             Phase::Start(_) => Span { looks: [(limit.max(ENOUGH), trips(1.0)), some, few], until: None },
             Phase::Settle(_) => {
                 Span { looks: [(limit.max(FEW), trips(1.0)), (FEW, trips(1.0).max(HALF)), (1, few.1)], until: None }
@@ -570,7 +580,7 @@ impl Limit for Adaptive {
             _ if refused > 0.5 => {}
             Phase::Follow => self.follow(window, seen, now),
             _ if window.answered() == 0 => {}
-            Phase::Start(before) => self.start(&seen, before, window.limited, now),
+            Phase::Start(before) => self.start(window, &seen, before),
             Phase::Reach(was) => self.reached(&was, &seen, window.limited, now),
             Phase::Yield(was) => self.yielded(&was, &seen, now),
         }
