@@ -162,6 +162,8 @@ pub const SCENARIOS: &[Scenario] = &[
         story: |setup| Story { load: vec![(Duration::ZERO, 2.0)], ..gateways(setup, 8, 0) },
         measures: GATEWAYS,
     },
+    Scenario { name: "23/3", title: "3 gateways for long", story: |setup| together(setup, 3), measures: TOGETHER },
+    Scenario { name: "23/8", title: "8 gateways for long", story: |setup| together(setup, 8), measures: TOGETHER },
 ];
 
 /// A scenario that there is not.
@@ -195,8 +197,8 @@ pub const NOT_BUILT: [NotBuilt; 4] = [
     },
 ];
 
-/// What is left out when it is to go quickly: what lies between variants that are not.
-pub const LEFT_OUT: [&str; 4] = ["22/2", "22/4", "22/8+50ms", "22/8cold"];
+/// What is left out when it is to go quickly: what lies between variants that are not, and what takes long.
+pub const LEFT_OUT: [&str; 6] = ["22/2", "22/4", "22/8+50ms", "22/8cold", "23/3", "23/8"];
 
 /// Scenarios that must hold with any numbers.
 pub const GRID: [&str; 6] = ["1", "5", "6", "8", "17", "19/1c"];
@@ -209,6 +211,8 @@ const COLD: &[Metric] = &[Metric::Goodput, Metric::P99];
 const CONTENTION: &[Metric] = &[Metric::Goodput, Metric::P99];
 const GATEWAY: &[Metric] = &[Metric::Goodput, Metric::P50];
 const GATEWAYS: &[Metric] = &[Metric::Goodput, Metric::P50, Metric::OfSingle, Metric::Jain];
+
+const TOGETHER: &[Metric] = &[Metric::Goodput, Metric::WorstSecond, Metric::Drift, Metric::P99];
 
 fn lasting(setup: &Setup, load: f64) -> Story {
     let seconds = if setup.quick { 120.0 } else { 400.0 };
@@ -245,4 +249,10 @@ fn contention(setup: &Setup, load: f64) -> Story {
 fn gateways(setup: &Setup, gateways: u32, skew_ms: u64) -> Story {
     let story = Story::calm(setup, None, 2.0).step(2.0);
     Story { gateways, skew: Duration::from_millis(skew_ms), ..story }
+}
+
+/// Limits that each take the others' calls for less room, or more, drift together: nobody sees that in a minute.
+fn together(setup: &Setup, gateways: u32) -> Story {
+    let story = Story::calm(setup, Some(240.0), 2.0).step(2.0);
+    Story { gateways, ..story }
 }
