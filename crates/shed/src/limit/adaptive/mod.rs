@@ -373,7 +373,8 @@ impl Adaptive {
         }
         self.lately = match self.lately {
             Some(lately) if lately.is_near(self.limit) => Some(lately.and(&seen)),
-            lately => Some(seen).filter(|_| enough).or(lately),
+            // A few calls are not enough to go by, but with those of the next windows they are.
+            lately => Some(seen).filter(|_| enough || window.answered() >= FEW).or(lately),
         };
         // The limit is full of calls that wait for something else than their turn: the few others are as fast as ever.
         let hung = !enough && window.samples >= ENOUGH && seen.samples > 0.0 && !self.is_slow(&seen);
@@ -403,10 +404,10 @@ impl Adaptive {
         }
         match self.probe_at {
             None => self.plan_probe(ROUTINE, &seen, now),
-            Some(at) if now >= at => match self.lately.take().filter(|lately| lately.is_near(self.limit)) {
-                Some(lately) => return self.probe(lately, queue),
+            Some(at) if now >= at => match self.lately.filter(|lately| lately.is_near(self.limit)) {
+                Some(lately) if enough || lately.samples >= f64::from(ENOUGH) => return self.probe(lately, queue),
                 // Against what was seen under another limit it would say nothing.
-                None => self.plan_probe(1.0, &seen, now),
+                _ => self.plan_probe(1.0, &seen, now),
             },
             Some(_) => {}
         }
@@ -434,7 +435,7 @@ impl Adaptive {
         let turn = slots.round() % TURNS == 0.0;
         let less = (LESS * (self.limit - queue).max(0.7 * self.limit)).round().max(1.0);
         self.common = (slots - slots.round()).abs() < 0.1;
-        self.probe_at = None;
+        (self.probe_at, self.lately) = (None, None);
         if (self.common && turn || self.draining) && less < self.limit.round() {
             self.set(less);
             return self.settle(After::Yield(seen));

@@ -593,3 +593,18 @@ fn fewer_answers_and_none_sooner_say_that_there_was_no_queue() {
     let eased = under(15.0, 2_000.0, 0.001);
     assert_eq!(base_after_yield(true, &eased), 0.001);
 }
+
+#[test]
+fn slots_that_end_every_window_early_do_not_keep_a_limit_low() {
+    // Twelve calls a second: fifteen from one slot to the next.
+    let service = Service { workers: 4.0, low: 0.04, mean: 0.08, offered: 100.0 };
+    let mut subject = Subject::new(AdaptiveConfig::default());
+    let (inside, rate, low, mean, _) = service.under(4);
+    let seen = Seen { limit: inside, rate, low, mean, typical: mean, samples: 500.0 };
+    subject.limit.base = Some(Base::new(&seen));
+    (subject.limit.seen, subject.limit.saturated, subject.limit.phase) = (Some(seen), true, Phase::Follow);
+    subject.limit.set(1.0);
+    subject.limit.plan_probe(1.0, &seen, subject.now);
+    subject.serve(&service, 30.0);
+    assert!(subject.limit() >= 4, "{}", subject.limit());
+}
