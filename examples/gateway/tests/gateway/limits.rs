@@ -1,4 +1,4 @@
-//! What a client may send, and how it is told that it was too much.
+//! What a client may send, and how it is told that it was too much; how much the gateway itself may open.
 
 use crate::{
     process::{Gateway, LISTEN, binary, call, header, one},

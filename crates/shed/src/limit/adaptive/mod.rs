@@ -178,9 +178,6 @@ const LONG: Duration = Duration::from_secs(2);
 /// What it grows by, in so many steps.
 const GROWTH: [f64; 5] = [0.0, 0.25, 0.25, 0.5, 1.0];
 
-/// So many times a call's time are long enough to see slow ones as well.
-const TRIPS: f64 = 3.0;
-
 /// At the lowest limit a slow service never answers twenty calls in a short time: who waited for them would stay there.
 fn is_enough(calls: u32, window: &Window) -> bool {
     calls >= ENOUGH || calls >= FEW && window.length() >= LONG
@@ -504,8 +501,9 @@ impl Limit for Adaptive {
         // No look is shorter than the calls it is to see: else it sees the short ones.
         let (some, few) = ((ENOUGH, trips(3.0).max(HALF)), (FEW, trips(5.0).max(LONG)));
         match self.phase {
+            // The base is learnt here: from more than twenty.
             Phase::Start(None) if self.seen.is_some() => {
-                Span { looks: [(3 * ENOUGH, trips(TRIPS)), some, few], until: None }
+                Span { looks: [(3 * ENOUGH, trips(3.0)), some, few], until: None }
             }
             Phase::Start(_) => Span { looks: [(limit.max(ENOUGH), trips(1.0)), some, few], until: None },
             Phase::Settle(_) => {

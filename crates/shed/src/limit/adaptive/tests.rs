@@ -572,26 +572,34 @@ fn under(inside: f64, rate: f64, low: f64) -> Window {
     window
 }
 
-/// What a probe that makes room says about a base that is half of what it should be: in a common slot, or in one of its own.
-fn base_after_yield(common: bool, after: &Window) -> f64 {
-    let mut limit = Adaptive::new(AdaptiveConfig::default()).unwrap();
+/// What a probe, in a common slot or in one of its own, makes of a base that was learnt from so many calls and is half of what it should be.
+fn base_after(probe: fn(Seen) -> Phase, common: bool, learnt_from: f64, limit: f64, after: &Window) -> f64 {
+    let mut subject = Adaptive::new(AdaptiveConfig::default()).unwrap();
     let seen =
         |limit: f64, rate: f64, low: f64| Seen { limit, rate, low, mean: 5.0 * low, typical: 3.0 * low, samples: rate };
-    limit.base = Some(Base::new(&seen(20.0, 600.0, 0.001)));
-    (limit.common, limit.limit) = (common, 15.0);
-    limit.phase = Phase::Yield(seen(20.0, 2_000.0, 0.002));
-    limit.observe(after);
-    limit.base().unwrap().as_secs_f64()
+    subject.base = Some(Base::new(&seen(20.0, learnt_from, 0.001)));
+    (subject.common, subject.limit) = (common, limit);
+    subject.phase = probe(seen(20.0, 2_000.0, 0.002));
+    subject.observe(after);
+    subject.base().unwrap().as_secs_f64()
 }
 
 #[test]
 fn fewer_answers_and_none_sooner_say_that_there_was_no_queue() {
+    let base = |common, after: &Window| base_after(Phase::Yield, common, 600.0, 15.0, after);
     let lost = under(15.0, 1_500.0, 0.002);
-    assert!(base_after_yield(true, &lost) > 0.0014, "{}", base_after_yield(true, &lost));
-    assert_eq!(base_after_yield(false, &lost), 0.001, "alone one makes room for others");
+    assert!(base(true, &lost) > 0.0014, "{}", base(true, &lost));
+    assert_eq!(base(false, &lost), 0.001, "alone one makes room for others");
     // As many answers, and sooner.
-    let eased = under(15.0, 2_000.0, 0.001);
-    assert_eq!(base_after_yield(true, &eased), 0.001);
+    assert_eq!(base(true, &under(15.0, 2_000.0, 0.001)), 0.001);
+}
+
+#[test]
+fn more_answers_say_that_there_was_no_queue_to_who_probes_with_all_others_or_knows_next_to_nothing() {
+    let base = |common, learnt_from| base_after(Phase::Reach, common, learnt_from, 27.0, &under(27.0, 2_700.0, 0.002));
+    assert!(base(true, 600.0) > 0.0019, "{}", base(true, 600.0));
+    assert_eq!(base(false, 600.0), 0.001, "alone one may have got what others had");
+    assert!(base(false, 20.0) > 0.0019, "{}", base(false, 20.0));
 }
 
 #[test]
